@@ -1,0 +1,96 @@
+//! How a command ends when it cannot do what was asked.
+
+use std::error::Error;
+use std::fmt;
+use std::process::ExitCode;
+
+/// Whose turn it is; decides the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The Codex or another input is wrong, or a comparison found a difference: exit code 1.
+    Input,
+    /// Something that is needed cannot be had (a mirror, a package, a program): exit code 69.
+    Unavailable,
+    /// A defect of this program: exit code 70.
+    Internal,
+    /// The system refused to read or write: exit code 74.
+    Io,
+    /// Ctrl-C or SIGTERM: exit code 130.
+    Interrupted,
+}
+
+impl Kind {
+    /// The exit code of the process.
+    pub fn exit_code(self) -> ExitCode {
+        ExitCode::from(match self {
+            Kind::Input => 1,
+            Kind::Unavailable => 69,
+            Kind::Internal => 70,
+            Kind::Io => 74,
+            Kind::Interrupted => 130,
+        })
+    }
+}
+
+/// A sentence, what caused it, and what to do about it.
+#[derive(Debug)]
+pub struct Failure {
+    /// Whose turn it is.
+    pub kind: Kind,
+    message: String,
+    hint: Option<String>,
+    /// Diagnostics that are already laid out, printed as they are before the sentence.
+    report: Option<String>,
+}
+
+impl Failure {
+    /// A failure told in one sentence (lower case, no full stop).
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None, report: None }
+    }
+
+    /// A failure caused by `error`, whose own causes follow, one a line.
+    pub fn from_error(kind: Kind, error: &dyn Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message.push_str("\n  caused by: ");
+            message.push_str(&error.to_string());
+            cause = error.source();
+        }
+        Self::new(kind, message)
+    }
+
+    /// Adds the remedy.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds diagnostics that are already laid out.
+    #[must_use]
+    pub fn report(mut self, report: impl Into<String>) -> Self {
+        self.report = Some(report.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(report) = &self.report {
+            writeln!(f, "{}\n", report.trim_end())?;
+        }
+        writeln!(f, "error: {}", self.message)?;
+        if let Some(hint) = &self.hint {
+            writeln!(f, "hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl From<crate::sys::fs::Error> for Failure {
+    fn from(error: crate::sys::fs::Error) -> Self {
+        Self::from_error(if error.is_not_found() { Kind::Input } else { Kind::Io }, &error)
+    }
+}

@@ -1,0 +1,261 @@
+//! The validated Codex: what the appliance is, which services it runs, who is bonded.
+//!
+//! A [`Codex`] in hand is right: renderers never check again. [`load`](crate::codex::Codex::parse) reports
+//! every mistake at once, each with its place and remedy.
+
+mod check;
+mod diagnostic;
+pub mod key;
+pub mod name;
+pub mod net;
+mod schema;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+// pub use diagnostic::{Diagnostic, Severity, Sources};
+use key::PublicKey;
+use name::{DnsName, InterfacePattern, Name, RoutePath};
+use net::{Net4, Net6, Port};
+
+/// The schema version that this program writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// A valid Codex: the law (`lychd.toml`, `services/`) and the bonds (`peers/`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Codex {
+    /// `[appliance]` of `lychd.toml`.
+    pub appliance: Appliance,
+    /// `[uplink]`: how the machine reaches the network.
+    pub uplink: Uplink,
+    /// `[pod]`: the bridge network between host and pod.
+    pub pod: Pod,
+    /// `[tether]`: the WireGuard interface.
+    pub tether: Tether,
+    /// `services/<name>.toml` by name.
+    pub services: BTreeMap<Name, Service>,
+    /// `peers/<name>.toml` by name.
+    pub peers: BTreeMap<Name, Peer>,
+}
+
+/// Who the machine is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appliance {
+    /// Host name and stem of all partition labels and unit names.
+    pub name: Name,
+    /// Public DNS name that the Veil answers to; without one it serves plain HTTP on any name.
+    pub domain: Option<DnsName>,
+}
+
+/// The interface towards the forest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// Which interfaces are uplinks, as systemd-networkd matches names (e.g. `en*`).
+    pub interface: InterfacePattern,
+    /// Where its addresses come from.
+    pub addressing: Addressing,
+}
+
+/// Where an uplink's addresses come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Addressing {
+    /// DHCPv4 and IPv6 router advertisements.
+    Dhcp,
+    /// Fixed.
+    Static {
+        /// Addresses with their prefix lengths.
+        addresses: Vec<(IpAddr, u8)>,
+        /// Default gateways, at most one a family.
+        gateways: Vec<IpAddr>,
+        /// Name servers.
+        dns: Vec<IpAddr>,
+    },
+}
+
+/// The pod's bridge network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Subnet of the bridge, e.g. `10.88.0.0/24`.
+    pub network: Net4,
+    /// The host's address on the bridge: the first of the subnet.
+    pub gateway: Ipv4Addr,
+    /// The pod's address on the bridge, e.g. `10.88.0.10`.
+    pub address: Ipv4Addr,
+}
+
+/// The WireGuard interface `wg0` in the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tether {
+    /// UDP port, on the uplink and in the pod.
+    pub port: Port,
+    /// Address space of the peers, e.g. `10.88.16.0/20`.
+    pub network: Net4,
+    /// `wg0`'s own address: the first of the network.
+    pub address: Ipv4Addr,
+    /// Optional IPv6 address space of the peers and `wg0`'s address in it.
+    pub network6: Option<(Net6, Ipv6Addr)>,
+    /// MTU of `wg0` and of client configurations, 1280 to 1500.
+    pub mtu: u16,
+    /// What clients dial: host name or address; the port is [`Tether::port`]. Absent until it is known.
+    pub endpoint: Option<Endpoint>,
+    /// PersistentKeepalive of client configurations in seconds; 0 is off.
+    pub keepalive: u16,
+    /// Which WireGuard implementation serves `wg0`.
+    pub backend: Backend,
+}
+
+/// A host to dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A name that the client resolves.
+    Dns(DnsName),
+    /// A fixed address.
+    Ip(IpAddr),
+}
+
+/// Which WireGuard implementation serves `wg0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// The kernel's.
+    Kernel,
+    /// A userspace one through its UAPI socket.
+    Userspace,
+}
+
+/// Who can reach a port or a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tier {
+    /// Only other containers of the pod.
+    Pod,
+    /// Bonded peers that hold the grant, through `wg0`.
+    Tether,
+    /// Everybody.
+    Forest,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// One container of the pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// One line for people; becomes the unit's description.
+    pub description: String,
+    /// What runs in the container.
+    pub source: Source,
+    /// Arguments; empty means the image's own.
+    pub command: Vec<String>,
+    /// User and group ids (`uid:gid`) inside the container; `None` is the image's own (root for a rootfs).
+    pub user: Option<(u32, u32)>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Names of secrets, each given to the container as a file `/run/secrets/<name>`.
+    pub secrets: BTreeSet<Name>,
+    /// Ports that the service listens on inside the pod.
+    pub ports: Vec<ServicePort>,
+    /// HTTP paths that the Veil forwards to this service.
+    pub routes: Vec<Route>,
+    /// Named volumes.
+    pub volumes: Vec<Volume>,
+    /// Whether this service is the Veil: the HTTP proxy that serves all routes. At most one is.
+    pub veil: bool,
+}
+
+/// What runs in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A root tree of that name, made from locked packages and sealed in the image.
+    Rootfs(Name),
+    /// An OCI image by digest, pulled at run time: `registry/path@sha256:…`.
+    Image(String),
+}
+
+/// A port that a service listens on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Port number.
+    pub number: Port,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Who can reach it.
+    pub tier: Tier,
+}
+
+/// An HTTP path prefix that the Veil forwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Path prefix, e.g. `/a2a/smith`; `/` is everything else.
+    pub path: RoutePath,
+    /// [`Tier::Forest`] or [`Tier::Tether`].
+    pub tier: Tier,
+    /// TCP port of the service that answers.
+    pub port: Port,
+}
+
+/// A named volume of a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// Volume name, unique across services unless shared on purpose.
+    pub name: Name,
+    /// Absolute path inside the container.
+    pub target: String,
+}
+
+/// One bonded (or once bonded) peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// WireGuard public key.
+    pub public_key: PublicKey,
+    /// Tunnel address.
+    pub address: Ipv4Addr,
+    /// Tunnel address in [`Tether::network6`].
+    pub address6: Option<Ipv6Addr>,
+    /// What the peer is.
+    pub kind: PeerKind,
+    /// Services it may reach.
+    pub grants: Grants,
+    /// Whether it is bonded.
+    pub state: PeerState,
+    /// Counts key changes; starts at 1.
+    pub generation: u32,
+}
+
+/// What a peer is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerKind {
+    /// A phone, a laptop: dials us.
+    Device,
+    /// Another appliance or site: may be dialled, may route networks.
+    Lych {
+        /// Where to dial it, host and port.
+        endpoint: Option<(Endpoint, Port)>,
+        /// PersistentKeepalive in seconds; 0 is off.
+        keepalive: u16,
+        /// Networks behind it, disjoint from all others.
+        routes: Vec<Net4>,
+    },
+}
+
+/// Services a peer may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grants {
+    /// Every tether-tier service (`"*"`).
+    All,
+    /// These services.
+    Only(BTreeSet<Name>),
+}
+
+/// Whether a peer is bonded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    /// Bonded.
+    Active,
+    /// Cut off for good; the file is a tombstone.
+    Revoked,
+}

@@ -1,0 +1,1 @@
+//! From the Codex as typed to the valid one, or every mistake at once.

@@ -1,0 +1,1 @@
+//! Mistakes in a Codex, each with its place and remedy.

@@ -1,0 +1,127 @@
+//! WireGuard public keys.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// A WireGuard public key: 32 bytes of a Curve25519 point that is not of low order.
+///
+/// Displays as `wg` prints it: 44 characters of base64.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+/// Why a text is not a public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotAKey {
+    /// Not 44 characters of canonical base64.
+    #[error("a WireGuard public key is 44 characters of base64, as `wg pubkey` prints it")]
+    Malformed,
+    /// A point with which every shared secret is zero: nobody holds its private key.
+    #[error("this public key is a low-order point: nobody can hold its private key")]
+    LowOrder,
+}
+
+/// The u-coordinates of order 1, 2, 4 and 8 on the curve and its twist, and their non-canonical
+/// encodings, with the top bit clear (RFC 7748 masks it). Source: <https://cr.yp.to/ecdh.html#validate>.
+const LOW_ORDER: [[u8; 32]; 7] = [
+    [0; 32],
+    one(),
+    [
+        0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f, 0xc4, 0x6a, 0xda,
+        0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
+    ],
+    [
+        0x5f, 0x9c, 0x95, 0xbc, 0xa3, 0x50, 0x8c, 0x24, 0xb1, 0xd0, 0xb1, 0x55, 0x9c, 0x83, 0xef, 0x5b, 0x04,
+        0x44, 0x5c, 0xc4, 0x58, 0x1c, 0x8e, 0x86, 0xd8, 0x22, 0x4e, 0xdd, 0xd0, 0x9f, 0x11, 0x57,
+    ],
+    near_p(0xec),
+    near_p(0xed),
+    near_p(0xee),
+];
+
+const fn one() -> [u8; 32] {
+    let mut point = [0; 32];
+    point[0] = 1;
+    point
+}
+
+/// 2^255 - 19 and its neighbours differ in the first byte only.
+const fn near_p(first: u8) -> [u8; 32] {
+    let mut point = [0xff; 32];
+    point[0] = first;
+    point[31] = 0x7f;
+    point
+}
+
+impl PublicKey {
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl TryFrom<[u8; 32]> for PublicKey {
+    type Error = NotAKey;
+
+    fn try_from(bytes: [u8; 32]) -> Result<Self, NotAKey> {
+        let mut masked = bytes;
+        masked[31] &= 0x7f;
+        if LOW_ORDER.contains(&masked) { Err(NotAKey::LowOrder) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = NotAKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAKey> {
+        let bytes = STANDARD.decode(text).map_err(|_| NotAKey::Malformed)?;
+        Self::try_from(<[u8; 32]>::try_from(bytes).map_err(|_| NotAKey::Malformed)?)
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_reads_and_displays_as_wg_prints_it() {
+        let text = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
+        assert_eq!(text.parse::<PublicKey>().unwrap().to_string(), text);
+    }
+
+    #[test]
+    fn malformed_keys_are_refused() {
+        for text in [
+            "",
+            "x",
+            "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg",
+            "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\n",
+            "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dh=",
+        ] {
+            assert_eq!(text.parse::<PublicKey>(), Err(NotAKey::Malformed), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_low_order_points_are_refused_with_either_top_bit() {
+        for mut point in LOW_ORDER {
+            assert_eq!(PublicKey::try_from(point), Err(NotAKey::LowOrder));
+            point[31] |= 0x80;
+            assert_eq!(PublicKey::try_from(point), Err(NotAKey::LowOrder));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The Codex as typed: the private serde mirror of the TOML files.

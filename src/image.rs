@@ -1,0 +1,3 @@
+//! Tree and locked packages → verity-sealed disk image.
+
+pub mod layer;

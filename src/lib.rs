@@ -1,0 +1,21 @@
+//! Sepulcher turns one Codex (a folder of TOML) into one sealed appliance.
+//!
+//! Modules in reading order; each may use only what stands above it, and `sys` alone has effects:
+//!
+//! 1. [`codex`] — the validated configuration, and every mistake it can hold
+//! 2. [`tree`] — path → {mode, bytes}: what rendering produces
+//! 3. [`render`] — Codex → tree: quadlets, WireGuard, nftables, Caddy, units, manifest
+//! 4. [`sync`] — desired and observed state → plan
+//! 5. [`sys`] — files, processes, netlink, HTTP: the only effects
+//! 6. [`image`] — tree + locked packages → verity-sealed disk
+//! 7. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 8. [`cli`] — arguments, output, exit codes
+
+pub mod cli;
+pub mod codex;
+pub mod image;
+pub mod render;
+pub mod sync;
+pub mod sys;
+pub mod tether;
+pub mod tree;

@@ -1,0 +1,1 @@
+//! Codex → tree: everything on the appliance that follows from the Codex.

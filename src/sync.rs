@@ -1,0 +1,1 @@
+//! What the kernel should hold, what it holds, and the plan between the two.

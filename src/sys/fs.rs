@@ -1,0 +1,159 @@
+//! Files: reads that name the path, writes that are whole or absent.
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+/// A file operation that failed: what was tried, where, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}", path.display())]
+pub struct Error {
+    /// Verb of the operation, e.g. `read`.
+    pub action: &'static str,
+    /// Path it was about.
+    pub path: PathBuf,
+    /// The system's reason.
+    pub source: io::Error,
+}
+
+impl Error {
+    /// Whether the path does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Adds action and path to an I/O result.
+pub fn context<T>(result: io::Result<T>, action: &'static str, path: &Path) -> Result<T, Error> {
+    result.map_err(|source| Error { action, path: path.to_owned(), source })
+}
+
+/// Reads a whole file.
+pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    context(fs::read(path), "read", path)
+}
+
+/// Reads at most `limit` bytes; a longer file is an error of kind [`io::ErrorKind::FileTooLarge`].
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let bounded = || {
+        let mut bytes = Vec::new();
+        fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > limit {
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                format!("the file is larger than {limit} bytes"),
+            ));
+        }
+        Ok(bytes)
+    };
+    context(bounded(), "read", path)
+}
+
+/// Opens a file to read from.
+pub fn open(path: &Path) -> Result<fs::File, Error> {
+    context(fs::File::open(path), "open", path)
+}
+
+/// Creates a folder and those above it.
+pub fn create_dir_all(path: &Path) -> Result<(), Error> {
+    context(fs::create_dir_all(path), "create folder", path)
+}
+
+/// Paths in a folder, sorted.
+pub fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
+    let entries = context(fs::read_dir(path), "list", path)?;
+    let mut paths = entries
+        .map(|entry| context(entry, "list", path).map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a file; a missing one is already removed.
+pub fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => context(result, "remove", path),
+    }
+}
+
+/// Removes a folder with its content; a missing one is already removed.
+pub fn remove_dir_all(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => context(result, "remove", path),
+    }
+}
+
+/// Renames within one file system and makes the rename durable.
+pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    context(fs::rename(from, to), "rename to", to)?;
+    sync_parent(to)
+}
+
+/// Writes a file so that a reader, or a power loss, sees the old content or the new, never a part:
+/// temporary file with its final mode, fsync, rename, fsync of the folder.
+pub fn write_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
+        // `mode` above is narrowed by the umask.
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        file.write_all(bytes)?;
+        file.sync_all()
+    };
+    let written = context(write(), "write", path).and_then(|()| rename(&temporary, path));
+    if written.is_err() {
+        remove_file(&temporary)?;
+    }
+    written
+}
+
+fn sync_parent(path: &Path) -> Result<(), Error> {
+    let parent = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    context(fs::File::open(parent).and_then(|folder| folder.sync_all()), "sync", parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn an_atomic_write_replaces_content_and_mode_and_leaves_nothing_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomic(&path, 0o644, b"old").unwrap();
+        write_atomic(&path, 0o600, b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        assert_eq!(list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_names_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("folder");
+        create_dir_all(&path.join("inside")).unwrap();
+        let error = write_atomic(&path, 0o644, b"new").unwrap_err();
+        assert!(error.to_string().ends_with("folder"), "{error}");
+        assert_eq!(list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_bounded_read_refuses_a_longer_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomic(&path, 0o644, b"12345").unwrap();
+        assert_eq!(read_bounded(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_bounded(&path, 4).unwrap_err().source.kind(), io::ErrorKind::FileTooLarge);
+    }
+}

@@ -1,0 +1,1 @@
+//! The agent that keeps the kernel in step with the bonds.
