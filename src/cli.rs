@@ -1,5 +1,7 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod check;
+pub mod codex;
 mod failure;
 
 use std::ffi::OsString;
@@ -17,7 +19,9 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Check(check::Args),
+}
 
 /// Runs the program with its arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -29,7 +33,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let done: Result<(), Failure> = match cli.verb {};
+    let done: Result<(), Failure> = match cli.verb {
+        Verb::Check(args) => check::run(&args),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
