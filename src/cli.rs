@@ -3,6 +3,7 @@
 mod check;
 pub mod codex;
 mod failure;
+mod render;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -21,6 +22,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     Check(check::Args),
+    Render(render::Args),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -35,6 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done: Result<(), Failure> = match cli.verb {
         Verb::Check(args) => check::run(&args),
+        Verb::Render(args) => render::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
