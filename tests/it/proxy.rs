@@ -1,1 +1,160 @@
-//! later
+//! Requests through the real Caddy with a rendered Caddyfile: routes, tiers, and what is not told.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
+
+use crate::cases::{self, text};
+use crate::judge::program;
+
+/// Routes of the v6 case: `/` is the forest's, `/a2a/smith` below it is pinned; both go to port 7134.
+const CASE: &str = "v6";
+
+struct Proxy {
+    child: std::process::Child,
+    home: tempfile::TempDir,
+    forest: u16,
+    tether: u16,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It is ours alone; one that ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts Caddy with the listeners moved to loopback, in front of a service that knows `/` and the pinned
+/// path, and nothing else.
+fn start(test: &str) -> Option<Proxy> {
+    let caddy = program(test, "caddy")?;
+    let ready = TcpListener::bind("127.0.0.1:0").unwrap();
+    let [forest, tether] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let (forest, tether) = {
+        // Both are held until both are known, and free for Caddy from here on.
+        let held = (forest, tether);
+        (port(&held.0), port(&held.1))
+    };
+    let case = cases::all().into_iter().find(|case| case.name == CASE).unwrap();
+    let service = serve();
+    let caddyfile = text(&case.tree, "usr/share/sepulcher/Caddyfile")
+        .replace("https://six.example {", &format!("http://:{forest} {{"))
+        .replace(
+            "http://:80 {\n\tbind 10.88.16.1 fd88:0:0:16::1\n",
+            &format!("http://:{tether} {{\n\tbind 127.0.0.1\n"),
+        )
+        .replace("http://:80 {\n\tbind 10.88.0.10\n", "http://:0 {\n\tbind 127.0.0.1\n")
+        .replace("bind 10.88.0.10", "bind 127.0.0.1")
+        .replace("127.0.0.1:7134", &format!("127.0.0.1:{service}"));
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("Caddyfile");
+    std::fs::write(&file, caddyfile).unwrap();
+    let run = caddy
+        .args(["run", "--adapter", "caddyfile", "--pingback"])
+        .arg(format!("127.0.0.1:{}", port(&ready)));
+    let mut child = run
+        .arg("--config")
+        .arg(&file)
+        .env("HOME", home.path())
+        .to_std()
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::fs::File::create(home.path().join("log")).unwrap())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"ready").unwrap();
+    let proxy = Proxy { child, home: home, forest, tether };
+    let mut waiting = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
+    let came = rustix::event::poll(&mut waiting, Some(&limit)).unwrap();
+    assert_eq!(came, 1, "{}", std::fs::read_to_string(proxy.home.path().join("log")).unwrap());
+    Some(proxy)
+}
+
+/// A service whose every answer names the path; unknown paths are its own kind of 404.
+fn serve() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let head = head(&mut stream);
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let from = head
+                .lines()
+                .find(|line| line.to_lowercase().starts_with("x-forwarded-for"))
+                .unwrap_or_default();
+            let (status, body) = match path {
+                "/" | "/a2a/smith" | "/a2a/smith/x" | "/a2a/smithy" => ("200 OK", format!("{path} {from}")),
+                _ => ("404 Gone", format!("the service does not know {path}")),
+            };
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nServer: own\r\nX-Own: yes\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    port
+}
+
+fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// The whole answer to a request, without its date.
+fn get(port: u16, path: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: six.example\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
+}
+
+#[test]
+fn a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest() {
+    let Some(proxy) = start("a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest") else {
+        return;
+    };
+    let unknown = get(proxy.forest, "/nobody/knows");
+    assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
+    assert!(!unknown.contains("Server") && !unknown.contains("X-Own") && !unknown.contains("does not know"));
+    for path in [
+        "/a2a/smith",
+        "/a2a/smith/",
+        "/a2a/smith/x",
+        "/a2a/smith?x=1",
+        "/A2A/Smith",
+        "/a2a//smith",
+        "/a2a/./smith",
+        "/x/../a2a/smith",
+        "/a2a/%73mith",
+        "/%61%32a/smith/x",
+        "//a2a/smith",
+        "/a2a%2fsmith",
+    ] {
+        assert_eq!(get(proxy.forest, path), unknown, "{path}");
+    }
+    for path in ["/a2a/smith", "/a2a/smith/x", "/"] {
+        assert!(get(proxy.tether, path).contains(&format!("\r\n\r\n{path} ")), "{path}");
+    }
+}
+
+#[test]
+fn routes_end_on_the_border_of_a_segment_and_tell_the_callers_address() {
+    let Some(proxy) = start("routes_end_on_the_border_of_a_segment_and_tell_the_callers_address") else {
+        return;
+    };
+    for port in [proxy.forest, proxy.tether] {
+        let answer = get(port, "/a2a/smithy");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("Server:"), "{answer}");
+        assert!(answer.to_lowercase().contains("/a2a/smithy x-forwarded-for: 127.0.0.1"), "{answer}");
+    }
+}
