@@ -1,6 +1,9 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod check;
+pub mod codex;
 mod failure;
+mod render;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,7 +20,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Check(check::Args),
+    Render(render::Args),
+}
 
 /// Runs the program with its arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -29,7 +35,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let done: Result<(), Failure> = match cli.verb {};
+    let done: Result<(), Failure> = match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Render(args) => render::run(&args),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -2,4 +2,6 @@
 #![expect(clippy::disallowed_methods, reason = "effects boundary")]
 
 pub mod cmd;
+pub mod codex;
 pub mod fs;
+pub mod tree;

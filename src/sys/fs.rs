@@ -114,7 +114,8 @@ pub fn write_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     written
 }
 
-fn sync_parent(path: &Path) -> Result<(), Error> {
+/// Makes a change of names in the folder of `path` durable.
+pub fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
