@@ -3,7 +3,11 @@
 mod check;
 pub mod codex;
 mod failure;
+mod lock;
+pub mod progress;
 mod render;
+pub mod store;
+mod toolbox;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -23,6 +27,8 @@ struct Cli {
 enum Verb {
     Check(check::Args),
     Render(render::Args),
+    Lock(lock::LockArgs),
+    Toolbox(toolbox::ToolboxArgs),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -38,6 +44,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done: Result<(), Failure> = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
+        Verb::Lock(args) => lock::run(&args),
+        Verb::Toolbox(args) => toolbox::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -4,4 +4,5 @@
 pub mod cmd;
 pub mod codex;
 pub mod fs;
+pub mod http;
 pub mod tree;
