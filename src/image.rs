@@ -1,7 +1,10 @@
 //! Tree and locked packages → verity-sealed disk image.
 
+pub mod disk;
 pub mod erofs;
+pub mod esp;
 pub mod identity;
 pub mod layer;
+pub mod uki;
 pub mod verity;
 pub mod window;
