@@ -6,8 +6,13 @@
 
 pub mod deb;
 pub mod definition;
+pub mod disk;
+pub mod erofs;
+pub mod esp;
 pub mod fetch;
+pub mod identity;
 pub mod index;
+pub mod initrd;
 pub mod layer;
 pub mod lock;
 pub mod mirror;
@@ -15,3 +20,6 @@ pub mod resolve;
 pub mod store;
 pub mod system;
 pub mod toolbox;
+pub mod uki;
+pub mod verity;
+pub mod window;

@@ -5,4 +5,5 @@ pub mod cmd;
 pub mod codex;
 pub mod fs;
 pub mod http;
+pub mod stage;
 pub mod tree;
