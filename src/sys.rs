@@ -3,3 +3,5 @@
 
 pub mod cmd;
 pub mod fs;
+pub mod link;
+pub mod wireguard;
