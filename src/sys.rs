@@ -1,7 +1,12 @@
 //! The only effects: files, processes, netlink, HTTP. Decisions are made elsewhere.
 #![expect(clippy::disallowed_methods, reason = "effects boundary")]
 
+pub mod clock;
 pub mod cmd;
 pub mod fs;
 pub mod link;
+pub mod nft;
+pub mod notify;
+pub mod resolve;
+pub mod wake;
 pub mod wireguard;

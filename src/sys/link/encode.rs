@@ -169,7 +169,7 @@ mod tests {
         let bytes = bytes(create("wg0", InfoKind::Wireguard));
         // Attribute IFLA_IFNAME (3) "wg0", then IFLA_LINKINFO (18) with IFLA_INFO_KIND (1) "wireguard".
         assert!(bytes.windows(8).any(|window| window == b"\x08\0\x03\0wg0\0"), "{bytes:02x?}");
-        assert!(bytes.windows(13).any(|window| window == b"\x0d\0\x01\0wireguard"), "{bytes:02x?}");
+        assert!(bytes.windows(14).any(|window| window == b"\x0e\0\x01\0wireguard\0"), "{bytes:02x?}");
         assert_eq!(&bytes[4..6], 16_u16.to_ne_bytes());
     }
 
