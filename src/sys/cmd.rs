@@ -72,6 +72,24 @@ impl Command {
         self
     }
 
+    /// The same command for a caller that handles the running process itself; bytes for standard input are not part of it.
+    pub fn to_std(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.argv[0]);
+        command.args(&self.argv[1..]).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The same command started by `launcher`, e.g. inside a network namespace.
+    #[must_use]
+    pub fn within(self, launcher: Command) -> Self {
+        let Self { argv, stdin, environment } = self;
+        let mut outer = launcher;
+        outer.argv.extend(argv);
+        outer.environment.extend(environment);
+        outer.stdin = stdin.or(outer.stdin);
+        outer
+    }
+
     /// Runs to the end and returns standard output.
     pub fn read(&self) -> Result<Vec<u8>, Error> {
         let output = self.output()?;
