@@ -1,6 +1,9 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod awaken;
 mod failure;
+mod stand_in;
+mod tether;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,7 +20,16 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    /// Make the identity and the bonds of this machine where they are missing (first boot)
+    Awaken(awaken::Args),
+    /// The agent that keeps the kernel in step with the bonds
+    #[command(subcommand)]
+    Tether(tether::Verb),
+    /// Answer on ports in place of a real service (example and tests)
+    #[command(hide = true)]
+    StandIn(stand_in::Args),
+}
 
 /// Runs the program with its arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -29,7 +41,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let done: Result<(), Failure> = match cli.verb {};
+    let done: Result<(), Failure> = match cli.verb {
+        Verb::Awaken(args) => awaken::run(&args),
+        Verb::Tether(verb) => tether::run(verb),
+        Verb::StandIn(args) => stand_in::run(&args),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -85,10 +85,7 @@ fn settle(value: &mut Value) {
     match value {
         Value::Object(map) => {
             map.remove("handle");
-            let has_flag = |flag: &str| {
-                map.get("flags").and_then(Value::as_array).is_some_and(|all| all.contains(&flag.into()))
-            };
-            if has_flag("dynamic") {
+            if grows_by_itself(map) {
                 map.remove("elem");
             }
             if let Some(Value::Array(elements)) = map.get_mut("elem") {
@@ -99,6 +96,12 @@ fn settle(value: &mut Value) {
         Value::Array(values) => values.iter_mut().for_each(settle),
         _ => {}
     }
+}
+
+/// A set that packets add to: `dynamic`, which not every version of nft lists, or one that forgets.
+fn grows_by_itself(set: &serde_json::Map<String, Value>) -> bool {
+    let flags = set.get("flags").and_then(Value::as_array);
+    flags.is_some_and(|flags| flags.iter().any(|flag| flag == "dynamic" || flag == "timeout"))
 }
 
 #[cfg(test)]
