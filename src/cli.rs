@@ -1,12 +1,15 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod awaken;
 mod check;
 pub mod codex;
 mod failure;
 mod lock;
 pub mod progress;
 mod render;
+mod stand_in;
 pub mod store;
+mod tether;
 mod toolbox;
 
 use std::ffi::OsString;
@@ -29,6 +32,14 @@ enum Verb {
     Render(render::Args),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
+    /// Make the identity and the bonds of this machine where they are missing (first boot)
+    Awaken(awaken::Args),
+    /// The agent that keeps the kernel in step with the bonds
+    #[command(subcommand)]
+    Tether(tether::Verb),
+    /// Answer on ports in place of a real service (example and tests)
+    #[command(hide = true)]
+    StandIn(stand_in::Args),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -46,6 +57,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Render(args) => render::run(&args),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
+        Verb::Awaken(args) => awaken::run(&args),
+        Verb::Tether(verb) => tether::run(verb),
+        Verb::StandIn(args) => stand_in::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
