@@ -4,6 +4,7 @@ mod awaken;
 mod check;
 pub mod codex;
 mod failure;
+mod image;
 mod lock;
 pub mod progress;
 mod render;
@@ -20,7 +21,7 @@ use clap::{Parser, Subcommand};
 pub use failure::{Failure, Kind};
 
 #[derive(Debug, Parser)]
-#[command(name = "sepulcher", version, about, propagate_version = true)]
+#[command(name = "sepulcher", version, about)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -30,6 +31,9 @@ struct Cli {
 enum Verb {
     Check(check::Args),
     Render(render::Args),
+    /// Build, inspect and verify disk images
+    #[command(subcommand)]
+    Image(image::Verb),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
@@ -55,6 +59,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done: Result<(), Failure> = match cli.verb {
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
+        Verb::Image(verb) => image::run(&verb),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Awaken(args) => awaken::run(&args),

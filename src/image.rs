@@ -4,6 +4,7 @@
 //! (`packages.lock`) → [`mirror`], [`fetch`] → [`deb`] → [`layer`]; [`store`] ties them to a cache and
 //! [`toolbox`] runs programs out of them.
 
+pub mod build;
 pub mod deb;
 pub mod definition;
 pub mod disk;

@@ -4,7 +4,7 @@
 //! dependencies follows from the root's content. Source of the archive's format: the kernel's
 //! `driver-api/early-userspace/buffer-format.rst`.
 
-mod elf;
+pub mod elf;
 mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
