@@ -191,8 +191,8 @@ impl Diagnostic {
     }
 
     /// Order of reports: by file, then by position.
-    pub fn order(&self) -> (&str, usize, &str) {
-        (&self.file, self.span.as_ref().map_or(0, |span| span.start), &self.message)
+    pub fn order(&self) -> (&str, Option<usize>, &str) {
+        (&self.file, self.span.as_ref().map(|span| span.start), &self.message)
     }
 
     /// Lays the mistake out: message, `file:line:col`, an excerpt with a caret, notes, `help:`.

@@ -44,8 +44,13 @@ fn exists(path: &Path) -> bool {
 
 /// `lychd.toml`, and names beside it that look like slips of what would be read.
 fn top(law: &Path, sources: &mut Sources) {
-    if exists(&law.join(LAW)) {
-        file(&law.join(LAW), LAW, sources);
+    let path = law.join(LAW);
+    if exists(&path) {
+        file(&path, LAW, sources);
+    } else {
+        let place = Place::file(path.display().to_string());
+        let mistake = Diagnostic::error(format!("`{LAW}` is missing"), &place);
+        sources.insert_unread(LAW, mistake.hint("`sepulcher init DIR` writes a Codex to start from"));
     }
     let Ok(names) = names(law) else { return };
     for name in names {

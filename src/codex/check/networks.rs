@@ -52,7 +52,7 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         }
         if let Some(Kind::Lych { routes: Field::Given(routes), .. }) = &peer.kind {
             for route in &routes.value {
-                let what = format!("a route of `{name}`");
+                let what = format!("`{name}`'s route");
                 spaces.push(Space { network: route.value, what, place: &route.place, group: None });
             }
         }
@@ -87,7 +87,7 @@ fn own_spaces<'a>(
     let Some(Addressing::Static { addresses, .. }) = &law.addressing else { return };
     for at in addresses {
         let (address, prefix) = (at.value.0, at.value.1);
-        let (what, place) = (format!("the uplink's subnet of {address}"), &at.place);
+        let (what, place) = ("the uplink's subnet".into(), &at.place);
         match address {
             IpAddr::V4(address) => {
                 spaces.push(Space { network: Net4::around(address, prefix), what, place, group: UPLINK });
@@ -128,7 +128,7 @@ fn overlaps<N: Copy + std::fmt::Display>(
         mistake = if other.place.span.is_some() {
             mistake.related(other.place, other.what.clone())
         } else {
-            mistake.note(format!("{} is the default, {}", other.network, other.what))
+            mistake.note(format!("{} is the default, {}", other.what, other.network))
         };
         mistakes.push(mistake.hint("address spaces must be disjoint: change one of the two"));
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
+use crate::codex::net::Port;
 use crate::codex::schema::{At, Draft, Service};
 use crate::codex::{Protocol, Tier};
 
@@ -48,10 +49,10 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         for port in &service.ports {
             let (Some(number), Some(protocol)) = (&port.number, &port.protocol) else { continue };
             let key = (number.value.get(), protocol.value);
-            if !reserved(name, service, number.value.get(), &number.place, mistakes) {
-                let tier = port.tier.as_ref().map(|tier| tier.value);
-                host_own(key, tier, &number.place, mistakes);
+            if reserved(name, service, number, mistakes) {
+                continue;
             }
+            host_own(key, port.tier.as_ref().map(|tier| tier.value), &number.place, mistakes);
             match claims.get(&key) {
                 Some((first, owner)) => twice(key, &number.place, first, owner, mistakes),
                 None => {
@@ -88,13 +89,8 @@ fn twice(
 }
 
 /// Reports a claim to a number that is somebody else's; says whether it did.
-fn reserved(
-    name: &Name,
-    service: &Service,
-    number: u16,
-    place: &Place,
-    mistakes: &mut Vec<Diagnostic>,
-) -> bool {
+fn reserved(name: &Name, service: &Service, at: &At<Port>, mistakes: &mut Vec<Diagnostic>) -> bool {
+    let (number, place) = (at.value.get(), &at.place);
     let Some((_, owner)) = RESERVED.iter().find(|(reserved, _)| *reserved == number) else { return false };
     let (allowed, whose) = match owner {
         Owner::Service(of) => (name.as_str() == *of, format!("the service `{of}`")),

@@ -170,7 +170,11 @@ fn volume_targets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
         }
         if let Some(first) = seen.insert(target.value.trim_end_matches('/'), &target.place) {
             let message = format!("two volumes have the target `{}`", target.value);
-            mistakes.push(Diagnostic::error(message, &target.place).related(first, "the first of them"));
+            mistakes.push(
+                Diagnostic::error(message, &target.place)
+                    .related(first, "the first of them")
+                    .hint("change one of the two"),
+            );
         }
     }
 }
