@@ -151,7 +151,7 @@ fn every_key_of_a_peer_arrives() {
 }
 
 #[test]
-fn a_revoked_peer_may_name_services_and_routes_of_the_past() {
+fn a_revoked_peer_may_name_services_networks_and_routes_of_the_past() {
     let revoked = format!(
         "{PHONE}grants = [\"gone\"]\nstate = \"revoked\"\nkind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n"
     );

@@ -6,7 +6,7 @@ use super::build::pod_address;
 use crate::codex::PeerState;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::net::{Net4, Net6};
-use crate::codex::schema::{Addressing, At, Draft, Field, Kind, Law};
+use crate::codex::schema::{Addressed, Addressing, At, Draft, Field, Kind, Law};
 
 /// An address space with what it is for.
 struct Space<'a, N> {
@@ -195,12 +195,8 @@ fn uplink(law: &Law, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-fn gateway(
-    gateway: &At<IpAddr>,
-    addresses: &[At<crate::codex::schema::Addressed>],
-    mistakes: &mut Vec<Diagnostic>,
-) {
-    let reaches = |at: &At<crate::codex::schema::Addressed>| match (at.value.0, gateway.value) {
+fn gateway(gateway: &At<IpAddr>, addresses: &[At<Addressed>], mistakes: &mut Vec<Diagnostic>) {
+    let reaches = |at: &At<Addressed>| match (at.value.0, gateway.value) {
         (IpAddr::V4(address), IpAddr::V4(gateway)) => Net4::around(address, at.value.1).contains(gateway),
         // Routers of IPv6 are usually named by their link-local address.
         (IpAddr::V6(address), IpAddr::V6(gateway)) => {

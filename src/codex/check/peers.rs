@@ -32,14 +32,26 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         }
         if let Some(address) = &peer.address {
             unique(&mut taken.addresses, "address", name, address, mistakes);
-            inside(draft, address, free, mistakes);
         }
         if let Field::Given(address) = &peer.address6 {
             unique(&mut taken.addresses6, "address", name, address, mistakes);
-            inside6(draft, address, mistakes);
         }
-        grants(draft, peer, mistakes);
+        // What else a tombstone says is history: networks and services may have changed since.
+        if peer.state.as_ref().is_some_and(|state| state.value == PeerState::Active) {
+            living(draft, peer, free, mistakes);
+        }
     }
+}
+
+/// Checks what must fit the Codex as it is now.
+fn living(draft: &Draft, peer: &Peer, free: Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+    if let Some(address) = &peer.address {
+        inside(draft, address, free, mistakes);
+    }
+    if let Field::Given(address) = &peer.address6 {
+        inside6(draft, address, mistakes);
+    }
+    grants(draft, peer, mistakes);
 }
 
 fn unique<'a, T: Ord + Copy + Display>(
@@ -127,10 +139,6 @@ fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>
 }
 
 fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
-    // What a revoked peer once might reach is history, and the services may be gone.
-    if peer.state.as_ref().is_none_or(|state| state.value == PeerState::Revoked) {
-        return;
-    }
     let Some(grants) = &peer.grants else { return };
     let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
     for grant in &grants.value {

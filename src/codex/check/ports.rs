@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
 use crate::codex::net::Port;
-use crate::codex::schema::{At, Draft, Service};
+use crate::codex::schema::{At, Draft, Service, ServicePort};
 use crate::codex::{Protocol, Tier};
 
 /// Whose a reserved number is.
@@ -135,9 +135,8 @@ fn tether(number: u16, place: &Place, mistakes: &mut Vec<Diagnostic>) {
 
 fn veil(service: &Service, mistakes: &mut Vec<Diagnostic>) {
     let Some(At { value: true, place }) = &service.veil else { return };
-    let half_read = |port: &crate::codex::schema::ServicePort| {
-        port.number.is_none() || port.protocol.is_none() || port.tier.is_none()
-    };
+    let half_read =
+        |port: &ServicePort| port.number.is_none() || port.protocol.is_none() || port.tier.is_none();
     let listens = service.ports.iter().any(|port| {
         half_read(port)
             || (port.number.as_ref().is_some_and(|number| [80, 443].contains(&number.value.get()))
