@@ -152,8 +152,9 @@ fn every_key_of_a_peer_arrives() {
 
 #[test]
 fn a_revoked_peer_may_name_services_networks_and_routes_of_the_past() {
+    let past = PHONE.replace("10.88.16.2", "10.77.0.2") + "address6 = \"fd77::2\"\n";
     let revoked = format!(
-        "{PHONE}grants = [\"gone\"]\nstate = \"revoked\"\nkind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n"
+        "{past}grants = [\"gone\"]\nstate = \"revoked\"\nkind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n"
     );
     let heir = format!("{LAPTOP}grants = [\"oculus\"]\nkind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n");
     let codex = parse(&[
