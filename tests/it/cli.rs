@@ -40,7 +40,7 @@ fn init_writes_a_codex_that_check_accepts() {
     for dir in [&new, &empty] {
         sepulcher().arg("init").arg(dir).args(["--name", "tomb"]).assert().success().stdout("");
         let run = sepulcher().arg("check").arg(dir).assert().success();
-        run.stdout("tomb: 1 services, 0 peers (0 revoked), ports: 0 forest, 1 tether, 0 pod\n");
+        run.stdout("tomb: 1 service, 0 peers (0 revoked), ports: 0 forest, 1 tether, 0 pod\n");
         let mut names: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["lychd.toml", "peers", "services"]);
