@@ -5,6 +5,7 @@ mod check;
 pub mod codex;
 mod failure;
 mod image;
+mod init;
 mod lock;
 pub mod progress;
 mod render;
@@ -29,6 +30,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Args),
     Check(check::Args),
     Render(render::Args),
     /// Build, inspect and verify disk images
@@ -57,6 +59,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done: Result<(), Failure> = match cli.verb {
+        Verb::Init(args) => init::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
         Verb::Image(verb) => image::run(&verb),
