@@ -89,16 +89,13 @@ impl Tree {
 /// What differs between two trees as text, empty when nothing does: unified hunks, folders with a slash.
 pub fn diff(old: &Tree, new: &Tree) -> String {
     let paths: BTreeSet<&String> = old.0.keys().chain(new.0.keys()).collect();
-    let mut text = String::new();
-    for path in paths {
-        text.push_str(&match (old.0.get(path), new.0.get(path)) {
-            (Some(old), Some(new)) => changed(path, old, new),
-            (Some(old), None) => format!("removed {}\n", described(path, old)),
-            (None, Some(new)) => format!("added {}\n", described(path, new)),
-            (None, None) => String::new(),
-        });
-    }
-    text
+    let differences = paths.into_iter().map(|path| match (old.0.get(path), new.0.get(path)) {
+        (Some(old), Some(new)) => changed(path, old, new),
+        (Some(old), None) => format!("removed {}\n", described(path, old)),
+        (None, Some(new)) => format!("added {}\n", described(path, new)),
+        (None, None) => String::new(),
+    });
+    differences.collect()
 }
 
 fn changed(path: &str, old: &Entry, new: &Entry) -> String {

@@ -38,7 +38,7 @@ pub fn word(text: &str) -> Result<String, Unrenderable> {
         match letter {
             '"' | '\\' => quoted.extend(['\\', letter]),
             '%' | '$' => quoted.extend([letter, letter]),
-            _ if letter.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(letter))),
+            _ if letter.is_ascii_control() => quoted.extend(format!("\\x{:02x}", u32::from(letter)).chars()),
             _ => quoted.push(letter),
         }
     }

@@ -1,8 +1,16 @@
-//! One binary for all integration tests: starting it is cheaper than linking many.
-#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests touch files and may panic")]
+//! Rings 1 and 2 in one binary, which links faster than many: the command line, whole trees, invariants, and
+//! the real parsers as judges.
+#![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests have effects and stop at once")]
 
 mod accept;
+mod cases;
 mod cli;
+mod golden;
+mod hostile;
+mod invariants;
+mod judge;
 mod noise;
+mod proxy;
 mod reject;
+mod render;
 mod support;
