@@ -67,7 +67,7 @@ pub fn run(args: &LockArgs) -> Result<(), Failure> {
             let fetched = Universe::fetch(&store, &tools, &definition.release, now)?;
             universe = Some((definition.release.clone(), fetched));
         }
-        let Some((_, universe)) = &universe else { continue };
+        let Some((_, universe)) = &mut universe else { continue };
         let lock = universe.resolve(&tools, &definition)?;
         if let Some(package) = &args.explain {
             if let Some(lines) = universe.explain(&definition, &lock, package) {

@@ -166,6 +166,9 @@ fn advice(error: &store::Error) -> (Kind, Option<&'static str>) {
         store::Error::NoMirror(_) => (Kind::Unavailable, Some(NAME_A_MIRROR)),
         store::Error::Fetch(error) => fetch_advice(error),
         store::Error::Deb(crate::image::deb::Error::File(_)) => (Kind::Io, None),
+        store::Error::Deb(crate::image::deb::Error::Damaged { .. }) => {
+            (Kind::Io, Some("run again to fetch it anew; if it happens again, check the disk"))
+        }
         store::Error::Deb(_) | store::Error::Conflict(_) => (Kind::Input, None),
     }
 }

@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::image::lock::Archive;
-use crate::tree::Sha256Digest;
 
 /// One tar entry: kind, path (raw bytes of the header), content or link target.
 type Entry<'a> = (tar::EntryType, &'a str, &'a str);
@@ -67,7 +66,7 @@ fn deb_of(data: &[u8]) -> Vec<u8> {
     ar_of(&[("debian-binary", b"2.0\n"), ("control.tar.xz", &xz(&control_tar())), ("data.tar.xz", &xz(data))])
 }
 
-fn package() -> Package {
+fn package(deb: &[u8]) -> Package {
     Package {
         name: "demo".to_owned(),
         version: "1".to_owned(),
@@ -75,7 +74,7 @@ fn package() -> Package {
         archive: Archive::Debian,
         path: "pool/main/d/demo_1_all.deb".to_owned(),
         size: 1,
-        sha256: Sha256Digest::of(b""),
+        sha256: Sha256Digest::of(deb),
     }
 }
 
@@ -84,10 +83,10 @@ fn read(deb: &[u8]) -> Result<Layer, Error> {
     let folder = tempfile::tempdir().unwrap();
     let (from, to) = (folder.path().join("demo.deb"), folder.path().join("demo.tar"));
     fs::write(&from, 0o644, deb).unwrap();
-    let decompressed = decompress("demo 1", &from, &to);
+    let decompressed = decompress(&package(deb), &from, &to);
     assert_eq!(to.exists(), decompressed.is_ok(), "a broken package leaves nothing in the cache");
     decompressed?;
-    let mut layer = layer(&to, &package(), &|_| true)?;
+    let mut layer = layer(&to, &package(deb), &|_| true)?;
     // The folder goes with this function: keep the bytes.
     for node in layer.0.values_mut() {
         if let Kind::File(content) = &mut node.kind {
@@ -245,6 +244,21 @@ fn a_folder_that_cannot_be_written_is_not_the_packages_fault() {
     }
     let error = split(deb_of(&tar_of(&[(FILE, "./x", "1")])).as_slice(), &mut Full).unwrap_err();
     assert!(matches!(error, Malformed::Read { part: WRITING, .. }), "{error:?}");
+}
+
+#[test]
+fn a_package_that_rotted_in_the_cache_is_removed_from_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (from, to) = (folder.path().join("demo.deb"), folder.path().join("demo.tar"));
+    let good = deb_of(&tar_of(&[(FILE, "./x", "1")]));
+    let mut rotten = good.clone();
+    rotten[good.len() / 2] ^= 1;
+    for bytes in [rotten, deb_of(&tar_of(&[(FILE, "./x", "2")]))] {
+        fs::write(&from, 0o644, &bytes).unwrap();
+        let error = decompress(&package(&good), &from, &to).unwrap_err();
+        assert!(matches!(error, Error::Damaged { .. }), "{error}");
+        assert!(!from.exists() && !to.exists());
+    }
 }
 
 #[test]

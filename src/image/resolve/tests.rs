@@ -21,10 +21,7 @@ fn universe() -> Universe {
     ];
     let security = entry("lib", "1+deb13u1", "Depends: base\n");
     let [one, two, three] = suites("trixie");
-    Universe {
-        release: "trixie".to_owned(),
-        indices: vec![(one, main.concat()), (two, String::new()), (three, security)],
-    }
+    Universe::new("trixie", vec![(one, main.concat()), (two, String::new()), (three, security)])
 }
 
 const ANSWER: &str = "Inst base (1 localhost [amd64])\nConf base (1 localhost [amd64])\n\
