@@ -3,6 +3,7 @@
 mod failure;
 mod lock;
 pub mod progress;
+mod renew;
 pub mod store;
 mod toolbox;
 

@@ -35,6 +35,9 @@ pub struct StoreArgs {
     /// Use the cache alone
     #[arg(long)]
     offline: bool,
+    /// Fail when a locked package has left the mirror, instead of renewing the lock
+    #[arg(long)]
+    locked: bool,
     /// Folder of image definitions [default: those of this program]
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
@@ -44,6 +47,11 @@ impl StoreArgs {
     /// The store that these arguments describe.
     pub fn store<'a>(&self, progress: &'a dyn Progress) -> Result<Store<'a>, Failure> {
         Ok(Store { offline: self.offline, ..self.mirror.store(progress)? })
+    }
+
+    /// Whether locks must be used as they are.
+    pub(super) fn locked(&self) -> bool {
+        self.locked
     }
 
     /// The image definitions that these arguments describe.
