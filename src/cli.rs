@@ -9,6 +9,7 @@ mod init;
 mod lock;
 pub mod progress;
 mod render;
+mod renew;
 mod stand_in;
 pub mod store;
 mod tether;

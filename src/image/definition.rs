@@ -23,7 +23,7 @@ pub struct Definition {
     pub release: String,
     /// Packages asked for; what they depend on follows.
     pub packages: Vec<String>,
-    /// Packages that no dependency may pull in.
+    /// Packages that no dependency may pull in: a dependency that names one, as an alternative too, is dropped.
     pub omit: Vec<String>,
     exclude: Vec<Pattern>,
     keep: Vec<Pattern>,

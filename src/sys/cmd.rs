@@ -49,6 +49,11 @@ impl Command {
         &self.argv
     }
 
+    /// Environment variables that it sets.
+    pub fn environment(&self) -> &[(OsString, OsString)] {
+        &self.environment
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {

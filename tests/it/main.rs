@@ -10,6 +10,7 @@ mod hostile;
 mod invariants;
 mod judge;
 mod noise;
+mod packages;
 mod proxy;
 mod reject;
 mod render;
