@@ -1,6 +1,11 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
 mod failure;
+mod image;
+mod lock;
+pub mod progress;
+pub mod store;
+mod toolbox;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -17,7 +22,12 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    #[command(subcommand)]
+    Image(image::Verb),
+    Lock(lock::LockArgs),
+    Toolbox(toolbox::ToolboxArgs),
+}
 
 /// Runs the program with its arguments (the first is the program's name).
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -29,7 +39,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let done: Result<(), Failure> = match cli.verb {};
+    let done: Result<(), Failure> = match cli.verb {
+        Verb::Image(verb) => image::run(&verb),
+        Verb::Lock(args) => lock::run(&args),
+        Verb::Toolbox(args) => toolbox::run(&args),
+    };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

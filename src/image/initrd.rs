@@ -9,7 +9,6 @@ mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
-use std::sync::Arc;
 
 use cpio::newc::{Builder, ModeFileType};
 use glob::{MatchOptions, Pattern};
@@ -274,28 +273,17 @@ fn fits(pattern: &Pattern, path: &str) -> bool {
     pattern.matches_with(path, MatchOptions { require_literal_separator: true, ..MatchOptions::new() })
 }
 
-fn read(path: &str, content: &Content) -> Result<Arc<[u8]>, Error> {
-    use std::os::unix::fs::FileExt as _;
-    let error = |source| Error::Read { path: path.to_owned(), source };
-    match content {
-        Content::Bytes(bytes) => Ok(bytes.clone()),
-        Content::Span { file, offset, len } => {
-            let open = crate::sys::fs::open(file).map_err(|problem| error(problem.source))?;
-            let len = usize::try_from(*len).map_err(|_| error(io::ErrorKind::FileTooLarge.into()))?;
-            let mut bytes = vec![0; len];
-            open.read_exact_at(&mut bytes, *offset).map_err(error)?;
-            Ok(bytes.into())
-        }
-    }
+fn read(path: &str, content: &Content) -> Result<Vec<u8>, Error> {
+    content.read().map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 /// Writes the archive; inode numbers count from one in the order of the paths.
 fn archive(chosen: &Layer, time: u32, mut out: &mut impl io::Write) -> Result<(), Error> {
     for (ino, (path, node)) in (1..).zip(&chosen.0) {
         let (kind, bytes) = match &node.kind {
-            Kind::Dir => (ModeFileType::Directory, Arc::from(*b"")),
+            Kind::Dir => (ModeFileType::Directory, Vec::new()),
             Kind::File(content) => (ModeFileType::Regular, read(path, content)?),
-            Kind::Link(target) => (ModeFileType::Symlink, Arc::from(target.as_bytes())),
+            Kind::Link(target) => (ModeFileType::Symlink, target.clone().into_bytes()),
         };
         let size =
             u32::try_from(bytes.len()).map_err(|_| Error::Write(io::ErrorKind::FileTooLarge.into()))?;

@@ -44,6 +44,11 @@ impl Command {
         Self { argv: vec![program.into()], stdin: None, environment: Vec::new() }
     }
 
+    /// Program and arguments.
+    pub fn argv(&self) -> &[OsString] {
+        &self.argv
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -70,6 +75,14 @@ impl Command {
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = Some(bytes.into());
         self
+    }
+
+    /// Becomes the program, with this process's input and outputs; returns only when it does not start.
+    pub fn exec(&self) -> Error {
+        use std::os::unix::process::CommandExt as _;
+        let environment = self.environment.iter().map(|(name, value)| (name, value));
+        let source = std::process::Command::new(&self.argv[0]).args(&self.argv[1..]).envs(environment).exec();
+        Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source }
     }
 
     /// Runs to the end and returns standard output.
