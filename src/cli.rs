@@ -34,7 +34,6 @@ enum Verb {
     Init(init::Args),
     Check(check::Args),
     Render(render::Args),
-    /// Build, inspect and verify disk images
     #[command(subcommand)]
     Image(image::Verb),
     Lock(lock::LockArgs),

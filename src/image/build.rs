@@ -231,8 +231,8 @@ impl Base {
         system: &Image,
         roots: &BTreeMap<String, Image>,
     ) -> Result<Self, Error> {
-        let data = definitions.other("system", "image.toml")?.ok_or(Error::Incomplete("image.toml"))?;
-        let wanted = definitions.other("system", "initrd.toml")?.ok_or(Error::Incomplete("initrd.toml"))?;
+        let data = definitions.text("system", "image.toml")?.ok_or(Error::Incomplete("image.toml"))?;
+        let wanted = definitions.text("system", "initrd.toml")?.ok_or(Error::Incomplete("initrd.toml"))?;
         let tools = definitions.image("tools-build")?;
         let mut decides = format!("{BASE_FORMAT}\n{}\n{}\n{data}\n{wanted}", system.digest(), tools.digest());
         for (name, image) in

@@ -222,11 +222,6 @@ impl Definitions {
         Ok(Image { name: name.to_owned(), definition, lock })
     }
 
-    /// Reads a text file of `name` other than the two above, e.g. `image.toml`; `None` when there is none.
-    pub fn other(&self, name: &str, file: &str) -> Result<Option<String>, Error> {
-        self.text(name, file)
-    }
-
     /// The files that `name` adds to its packages: its folder `tree/`. Programs (below `usr/bin` and `usr/sbin`)
     /// are executable, the rest is not, whatever the modes in the folder are.
     pub fn tree(&self, name: &str) -> Result<Layer, Error> {
@@ -254,7 +249,8 @@ impl Definitions {
         Ok(Layer(files.into_iter().map(node).collect()))
     }
 
-    fn text(&self, name: &str, file: &str) -> Result<Option<String>, Error> {
+    /// Reads another file of `name`, e.g. `initrd.toml`; `None` when there is none.
+    pub fn text(&self, name: &str, file: &str) -> Result<Option<String>, Error> {
         // A name is one path component, so that no definition is read from elsewhere.
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Ok(None);

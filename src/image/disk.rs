@@ -34,6 +34,7 @@ const ENTRIES: usize = 128 * 128;
 const CHUNK: usize = 1 << 20;
 /// The unit in which zeroes are left out.
 const HOLE: usize = 1 << 16;
+static ZEROES: [u8; HOLE] = [0; HOLE];
 
 /// What a partition is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +196,7 @@ fn copy(content: Content<'_>, disk: &File, offset: u64) -> io::Result<()> {
             Content::File(file) => file.fill(chunk, done)?,
         }
         for (index, piece) in chunk.chunks(HOLE).enumerate() {
-            if piece.iter().any(|byte| *byte != 0) {
+            if *piece != ZEROES[..piece.len()] {
                 disk.write_all_at(piece, offset + done + (index * HOLE) as u64)?;
             }
         }

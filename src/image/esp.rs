@@ -2,7 +2,7 @@
 //!
 //! Sources: the UAPI group's Boot Loader Specification, loader.conf(5), systemd-boot(7) on boot counting (`+3-0`).
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
 
@@ -13,6 +13,10 @@ use crate::tree::Sha256Digest;
 const LOADER_CONF: &str = "timeout 0\neditor no\n";
 /// FAT32 begins at 65,525 clusters; a few more keep every reader in agreement.
 const MIN_CLUSTERS: u64 = 66_000;
+/// Bytes of a folder's entry, its attribute for a folder, and the first byte of a deleted one.
+const ENTRY: usize = 32;
+const FOLDER: u8 = 0x10;
+const DELETED: u8 = 0xe5;
 const VOLUME_LABEL: [u8; 11] = *b"ESP        ";
 
 /// What goes on the partition.
@@ -77,7 +81,7 @@ fn fill(volume: &mut (impl Read + Write + Seek), size: u64, parts: &Parts<'_>) -
     volume.rewind()?;
     fatfs::format_volume(&mut *volume, options)?;
     volume.rewind()?;
-    let system = FileSystem::new(volume, FsOptions::new().time_provider(&EPOCH))?;
+    let system = FileSystem::new(&mut *volume, FsOptions::new().time_provider(&EPOCH))?;
     {
         let root = system.root_dir();
         for folder in ["EFI", "EFI/BOOT", "EFI/systemd", "EFI/Linux", "loader"] {
@@ -98,7 +102,61 @@ fn fill(volume: &mut (impl Read + Write + Seek), size: u64, parts: &Parts<'_>) -
             file.flush()?;
         }
     }
-    system.unmount()
+    system.unmount()?;
+    mend(volume)
+}
+
+/// Puts `.` and `..` of every folder where the specification wants them: first, alone, and with cluster 0 for the
+/// root. The fatfs crate gives them long names, which firmware reads over and `fsck.fat` reports.
+///
+/// Every folder here fits into one cluster, so no chain is followed. Source: Microsoft's "FAT32 File System
+/// Specification", version 1.03.
+fn mend(volume: &mut (impl Read + Write + Seek)) -> io::Result<()> {
+    let mut boot = [0; 512];
+    volume.rewind()?;
+    volume.read_exact(&mut boot)?;
+    let number = |at: usize| u64::from(u16::from_le_bytes([boot[at], boot[at + 1]]));
+    let fat = u64::from(u32::from_le_bytes([boot[36], boot[37], boot[38], boot[39]]));
+    let (sector, cluster) = (number(11), number(11) * u64::from(boot[13]));
+    let data = (number(14) + u64::from(boot[16]) * fat) * sector;
+    let mut open = vec![(2, 2)];
+    while let Some((folder, parent)) = open.pop() {
+        let at = SeekFrom::Start(data + (folder - 2) * cluster);
+        let mut entries = vec![0; usize::try_from(cluster).map_err(io::Error::other)?];
+        volume.seek(at)?;
+        volume.read_exact(&mut entries)?;
+        if folder != 2 {
+            let up = if parent == 2 { 0 } else { parent };
+            let [own, above] = [dots(&entries, b".          ", folder), dots(&entries, b"..         ", up)];
+            // Two long names and two short ones become two short ones and two deleted entries.
+            entries[..ENTRY].copy_from_slice(&own);
+            entries[ENTRY..2 * ENTRY].copy_from_slice(&above);
+            entries[2 * ENTRY..4 * ENTRY].fill(0);
+            entries[2 * ENTRY] = DELETED;
+            entries[3 * ENTRY] = DELETED;
+            volume.seek(at)?;
+            volume.write_all(&entries)?;
+        }
+        let folders = entries.chunks(ENTRY).filter(|entry| entry[11] == FOLDER && entry[0] != b'.');
+        open.extend(folders.map(|entry| (first_cluster(entry), folder)));
+    }
+    volume.flush()
+}
+
+/// The entry of that short name, with its first cluster.
+fn dots(entries: &[u8], name: &[u8; 11], cluster: u64) -> [u8; ENTRY] {
+    let mut entry = [0; ENTRY];
+    if let Some(found) = entries.chunks(ENTRY).find(|entry| entry.starts_with(name)) {
+        entry.copy_from_slice(found);
+    }
+    let cluster = cluster.to_le_bytes();
+    entry[20..22].copy_from_slice(&cluster[2..4]);
+    entry[26..28].copy_from_slice(&cluster[..2]);
+    entry
+}
+
+fn first_cluster(entry: &[u8]) -> u64 {
+    u64::from(u32::from_le_bytes([entry[26], entry[27], entry[20], entry[21]]))
 }
 
 /// The unified kernel images on a partition: file name and content, in the folder's order.

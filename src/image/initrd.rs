@@ -9,7 +9,6 @@ mod modules;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
-use std::sync::Arc;
 
 use cpio::newc::{Builder, ModeFileType};
 use glob::{MatchOptions, Pattern};
@@ -22,8 +21,9 @@ pub use modules::kernel_release;
 /// Folders that the dynamic loader is told about or knows.
 const LIBRARIES: [&str; 4] =
     ["usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/systemd", "usr/lib64", "usr/lib"];
-/// Level of zstd. On 31 MiB: 3 gives 12.9 MiB in 0.2 s, 12 gives 11.9 MiB in 1.6 s, 19 gives 11.1 MiB in 13 s.
-const COMPRESSION: i32 = 12;
+/// Level of zstd. Measured on an archive of 25 MiB: 3 gives 10.7 MB in 0.2 s, 9 gives 9.9 MB in 0.8 s, 12 gives 9.8 MB
+/// in 1.9 s, 19 gives 8.8 MB in 14 s.
+const COMPRESSION: i32 = 9;
 /// Links that may be followed from one to the next, as in the kernel.
 const MAX_LINKS: usize = 40;
 
@@ -274,28 +274,17 @@ fn fits(pattern: &Pattern, path: &str) -> bool {
     pattern.matches_with(path, MatchOptions { require_literal_separator: true, ..MatchOptions::new() })
 }
 
-fn read(path: &str, content: &Content) -> Result<Arc<[u8]>, Error> {
-    use std::os::unix::fs::FileExt as _;
-    let error = |source| Error::Read { path: path.to_owned(), source };
-    match content {
-        Content::Bytes(bytes) => Ok(bytes.clone()),
-        Content::Span { file, offset, len } => {
-            let open = crate::sys::fs::open(file).map_err(|problem| error(problem.source))?;
-            let len = usize::try_from(*len).map_err(|_| error(io::ErrorKind::FileTooLarge.into()))?;
-            let mut bytes = vec![0; len];
-            open.read_exact_at(&mut bytes, *offset).map_err(error)?;
-            Ok(bytes.into())
-        }
-    }
+fn read(path: &str, content: &Content) -> Result<Vec<u8>, Error> {
+    content.read().map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
 /// Writes the archive; inode numbers count from one in the order of the paths.
 fn archive(chosen: &Layer, time: u32, mut out: &mut impl io::Write) -> Result<(), Error> {
     for (ino, (path, node)) in (1..).zip(&chosen.0) {
         let (kind, bytes) = match &node.kind {
-            Kind::Dir => (ModeFileType::Directory, Arc::from(*b"")),
+            Kind::Dir => (ModeFileType::Directory, Vec::new()),
             Kind::File(content) => (ModeFileType::Regular, read(path, content)?),
-            Kind::Link(target) => (ModeFileType::Symlink, Arc::from(target.as_bytes())),
+            Kind::Link(target) => (ModeFileType::Symlink, target.clone().into_bytes()),
         };
         let size =
             u32::try_from(bytes.len()).map_err(|_| Error::Write(io::ErrorKind::FileTooLarge.into()))?;

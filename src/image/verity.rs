@@ -139,6 +139,11 @@ impl Header {
         block
     }
 
+    /// Blocks of superblock and tree.
+    pub fn blocks(&self) -> u64 {
+        1 + self.level_blocks().iter().sum::<u64>()
+    }
+
     /// Blocks of each level of the tree, leaves first; no level at all for a single data block.
     fn level_blocks(&self) -> Vec<u64> {
         let mut levels = Vec::new();

@@ -9,6 +9,7 @@ mod golden;
 mod hostile;
 mod invariants;
 mod judge;
+mod judge_disk;
 mod noise;
 mod packages;
 mod proxy;

@@ -13,7 +13,7 @@ use crate::sys::{self, fs};
 /// Time of every file unless SOURCE_DATE_EPOCH says otherwise: 2026-01-01 00:00 UTC.
 const EPOCH: u32 = 1_767_225_600;
 
-/// What to build.
+/// Build the sealed disk image of a Codex
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Folder that holds lychd.toml
