@@ -1,6 +1,8 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
 mod awaken;
+mod check;
+pub mod codex;
 mod failure;
 mod stand_in;
 mod tether;
@@ -29,6 +31,7 @@ enum Verb {
     /// Answer on ports in place of a real service (example and tests)
     #[command(hide = true)]
     StandIn(stand_in::Args),
+    Check(check::Args),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -45,6 +48,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Awaken(args) => awaken::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::StandIn(args) => stand_in::run(&args),
+        Verb::Check(args) => check::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

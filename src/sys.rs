@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod cmd;
+pub mod codex;
 pub mod fs;
 pub mod link;
 pub mod nft;

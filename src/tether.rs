@@ -73,6 +73,9 @@ pub enum Error {
     /// The law.
     #[error(transparent)]
     Codex(#[from] bonds::Hopeless),
+    /// There is no folder of bonds.
+    #[error("there is no folder {}", .0.display())]
+    NoBonds(PathBuf),
     /// The ruleset cannot be rendered.
     #[error("cannot render the ruleset of the pod")]
     Render(#[from] crate::render::RenderError),
@@ -106,6 +109,7 @@ impl Error {
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Link(error) => error.remedy(),
+            Self::NoBonds(_) => Some("`sepulcher awaken` makes it; a snapshot restores it"),
             Self::Key { .. } => Some("move the file away; `sepulcher awaken` makes a new key"),
             _ => None,
         }
