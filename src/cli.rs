@@ -4,6 +4,7 @@ mod awaken;
 mod check;
 pub mod codex;
 mod failure;
+mod health;
 mod stand_in;
 mod tether;
 
@@ -25,6 +26,8 @@ struct Cli {
 enum Verb {
     /// Make the identity and the bonds of this machine where they are missing (first boot)
     Awaken(awaken::Args),
+    /// Wait until this body is healthy, and say so or why not
+    Health(health::Args),
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
@@ -46,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done: Result<(), Failure> = match cli.verb {
         Verb::Awaken(args) => awaken::run(&args),
+        Verb::Health(args) => health::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::StandIn(args) => stand_in::run(&args),
         Verb::Check(args) => check::run(&args),

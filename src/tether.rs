@@ -6,6 +6,7 @@
 //! back is put right at the next look.
 
 pub mod bonds;
+pub mod health;
 mod interface;
 mod ruleset;
 pub mod source;
@@ -271,7 +272,7 @@ impl Agent {
 
     /// Tells the host, the service manager and the journal how the look went.
     fn tell(&self, result: &Result<(), Error>, first: bool, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let error = result.as_ref().err().map(explain);
+        let error = result.as_ref().err().map(|error| explain(error));
         let last = self.last.as_ref();
         let status = Status {
             schema: 1,
@@ -312,9 +313,9 @@ fn write_status(path: &std::path::Path, status: &Status) -> Result<(), Error> {
 }
 
 /// An error with its causes, in one paragraph.
-fn explain(error: &Error) -> String {
+pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());

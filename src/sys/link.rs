@@ -97,6 +97,12 @@ fn state(name: &str, link: &Link) -> Result<ObservedLink, Error> {
     })
 }
 
+/// Names of all links.
+pub fn names() -> Result<Vec<String>, Error> {
+    let links = request("list", "the links", encode::list_links(), NLM_F_REQUEST | NLM_F_DUMP)?;
+    Ok(links.iter().filter_map(encode::read_name).collect())
+}
+
 /// Makes the link `name` of kind WireGuard; one that is there already is success.
 pub fn create(name: &str) -> Result<(), Error> {
     create_kind(name, InfoKind::Wireguard)
