@@ -5,8 +5,13 @@ mod check;
 pub mod codex;
 mod failure;
 mod health;
+mod lock;
+pub mod progress;
+mod render;
 mod stand_in;
+pub mod store;
 mod tether;
+mod toolbox;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -24,6 +29,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Check(check::Args),
+    Render(render::Args),
+    Lock(lock::LockArgs),
+    Toolbox(toolbox::ToolboxArgs),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
     Awaken(awaken::Args),
     /// Wait until this body is healthy, and say so or why not
@@ -34,7 +43,6 @@ enum Verb {
     /// Answer on ports in place of a real service (example and tests)
     #[command(hide = true)]
     StandIn(stand_in::Args),
-    Check(check::Args),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -48,11 +56,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done: Result<(), Failure> = match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Render(args) => render::run(&args),
+        Verb::Lock(args) => lock::run(&args),
+        Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Awaken(args) => awaken::run(&args),
         Verb::Health(args) => health::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::StandIn(args) => stand_in::run(&args),
-        Verb::Check(args) => check::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

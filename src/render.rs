@@ -1,4 +1,4 @@
-//! Codex → tree: quadlets, WireGuard, nftables, Caddy, manifest.
+//! Codex → tree: quadlets, WireGuard, nftables, Caddy, units of the host, manifest.
 //!
 //! Pure: no clock, disk, environment or randomness. The same Codex renders to the same bytes.
 
@@ -9,6 +9,7 @@ mod quadlet;
 mod template;
 mod token;
 mod unit;
+pub mod units;
 pub mod wireguard;
 
 use crate::codex::Codex;
@@ -59,6 +60,7 @@ pub fn render(codex: &Codex) -> Result<Tree, RenderError> {
     wireguard::render(codex, &mut tree)?;
     nftables::render(codex, &mut tree)?;
     caddy::render(codex, &mut tree)?;
+    units::render(codex, &mut tree)?;
     manifest::render(codex, &mut tree)?;
     Ok(tree)
 }

@@ -63,6 +63,31 @@ pub fn codex_digest(codex: &Codex) -> Sha256Digest {
     Sha256Digest::of(format!("{codex:?}").as_bytes())
 }
 
+/// Whether `tree` is nothing but an earlier rendering, which a new one may replace: it carries a manifest,
+/// and everything in it is named there. The content may have been changed.
+///
+/// # Errors
+/// [`Foreign`] says what is not ours.
+pub fn replaceable(tree: &Tree) -> Result<(), Foreign> {
+    let Some(Entry::File { bytes, .. }) = tree.get(PATH) else { return Err(Foreign::NoManifest) };
+    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|_| Foreign::NoManifest)?;
+    match tree.iter().find(|(path, _)| *path != PATH && !manifest.entries.contains_key(*path)) {
+        Some((path, _)) => Err(Foreign::Path(path.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Something that is not of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Foreign {
+    /// The folder is not one that was rendered.
+    #[error("it has no manifest of a rendering")]
+    NoManifest,
+    /// Somebody put something into it.
+    #[error("{0} was not rendered")]
+    Path(String),
+}
+
 pub(super) fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
     let mut text = serde_json::to_string_pretty(&manifest(codex, tree)).map_err(RenderError::Manifest)?;
     text.push('\n');

@@ -62,6 +62,13 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
         "host.nft",
         "pod.nft",
         "Caddyfile",
+        "units/fstab",
+        "units/networkd.conf",
+        "units/sepulcher-awaken.service",
+        "units/sepulcher-firewall.service",
+        "units/sepulcher-health.service",
+        "units/tmpfiles.conf",
+        "units/uplink.network",
     ] {
         environment.add_template(name, source)?;
     }

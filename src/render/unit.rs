@@ -24,18 +24,21 @@ pub fn argument(text: &str) -> Result<String, Unrenderable> {
     Ok(text.replace('%', "%%").replace('$', "$$"))
 }
 
-/// One word of `Exec=` or `Environment=`, always quoted.
+/// One word of `Exec=` or `Environment=`, always quoted; control characters are escaped.
 ///
 /// The empty word and a lone `;` cannot be written in `Exec=`: the generator of Podman 5.4 ends the command
 /// at the first and systemd at the second, whatever the quotes. [`exec`] goes around them.
 pub fn word(text: &str) -> Result<String, Unrenderable> {
-    plain(text)?;
+    if text.contains('\0') || text.chars().any(noncharacter) {
+        return Err(Unrenderable::new(text, "a unit can hold neither NUL nor Unicode noncharacters"));
+    }
     let mut quoted = String::with_capacity(text.len() + 2);
     quoted.push('"');
     for letter in text.chars() {
         match letter {
             '"' | '\\' => quoted.extend(['\\', letter]),
             '%' | '$' => quoted.extend([letter, letter]),
+            _ if letter.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(letter))),
             _ => quoted.push(letter),
         }
     }
@@ -76,8 +79,6 @@ pub struct Exec {
 
 /// Refuses what no line can hold: control characters, and characters that are none to systemd.
 fn plain(text: &str) -> Result<(), Unrenderable> {
-    let noncharacter =
-        |letter: char| matches!(letter, '\u{fdd0}'..='\u{fdef}') || u32::from(letter) & 0xfffe == 0xfffe;
     if text.chars().any(char::is_control) {
         Err(Unrenderable::new(text, "a unit cannot hold control characters"))
     } else if text.chars().any(noncharacter) {
@@ -85,6 +86,10 @@ fn plain(text: &str) -> Result<(), Unrenderable> {
     } else {
         Ok(())
     }
+}
+
+fn noncharacter(letter: char) -> bool {
+    matches!(letter, '\u{fdd0}'..='\u{fdef}') || u32::from(letter) & 0xfffe == 0xfffe
 }
 
 #[cfg(test)]
@@ -104,7 +109,8 @@ mod tests {
     #[test]
     fn a_word_keeps_quotes_backslashes_dollars_and_percents() {
         assert_eq!(word(r#"a "b\c" $d 50% 'e'"#).unwrap(), r#""a \"b\\c\" $$d 50%% 'e'""#);
-        assert!(word("a\tb").is_err());
+        assert_eq!(word("a\tb\n").unwrap(), r#""a\x09b\x0a""#);
+        assert!(word("a\0b").is_err());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Units and configuration of the host that follow from the Codex: firewall, first boot, health, uplink, state.
 
-use minijinja::{Environment, UndefinedBehavior, context};
+use minijinja::context;
 
-use super::RenderError;
+use super::{RenderError, template};
 use crate::codex::{Addressing, Codex, Uplink};
 use crate::tree::Tree;
 
@@ -14,26 +14,14 @@ pub const VERITY_SLOT_MIB: u64 = 4;
 
 const SYSTEM: &str = "usr/lib/systemd/system";
 
-/// Templates without conditions: path in the image, text.
+/// Templates without conditions: path in the image, template.
 const PLAIN: [(&str, &str); 6] = [
-    ("etc/fstab", include_str!("templates/units/fstab")),
-    ("usr/lib/tmpfiles.d/sepulcher.conf", include_str!("templates/units/tmpfiles.conf")),
-    (
-        "usr/lib/systemd/system/sepulcher-firewall.service",
-        include_str!("templates/units/sepulcher-firewall.service"),
-    ),
-    (
-        "usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf",
-        include_str!("templates/units/networkd.conf"),
-    ),
-    (
-        "usr/lib/systemd/system/sepulcher-awaken.service",
-        include_str!("templates/units/sepulcher-awaken.service"),
-    ),
-    (
-        "usr/lib/systemd/system/sepulcher-health.service",
-        include_str!("templates/units/sepulcher-health.service"),
-    ),
+    ("etc/fstab", "units/fstab"),
+    ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
+    ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
+    ("usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf", "units/networkd.conf"),
+    ("usr/lib/systemd/system/sepulcher-awaken.service", "units/sepulcher-awaken.service"),
+    ("usr/lib/systemd/system/sepulcher-health.service", "units/sepulcher-health.service"),
 ];
 
 /// Units that start at boot: the target's folder, the unit.
@@ -47,18 +35,15 @@ const ENABLED: [(&str, &str); 4] = [
 /// Adds the host's units to `tree`.
 pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
     let Codex { appliance, uplink, pod: _, tether: _, services: _, peers: _ } = codex;
-    let mut environment = Environment::new();
-    environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_keep_trailing_newline(true);
     let name = appliance.name.as_str();
-    for (path, template) in PLAIN {
-        tree.file(path, environment.render_str(template, context! { name })?)?;
+    for (path, source) in PLAIN {
+        tree.file(path, template::render(source, context! { name })?)?;
     }
     for (folder, unit) in ENABLED {
         tree.link(format!("{SYSTEM}/{folder}/{unit}"), format!("../{unit}"))?;
     }
     tree.file("etc/hostname", format!("{name}\n"))?;
-    let network = environment.render_str(include_str!("templates/units/uplink.network"), uplink_values(uplink))?;
+    let network = template::render("units/uplink.network", uplink_values(uplink))?;
     tree.file("usr/lib/systemd/network/50-uplink.network", network)?;
     partitions(name, tree)
 }
@@ -67,9 +52,9 @@ fn uplink_values(uplink: &Uplink) -> minijinja::Value {
     let Uplink { interface, addressing } = uplink;
     let text = |values: &[std::net::IpAddr]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
     let (addresses, gateways, servers) = match addressing {
-        Addressing::Dhcp => Default::default(),
+        Addressing::Dhcp => (Vec::new(), Vec::new(), Vec::new()),
         Addressing::Static { addresses, gateways, dns } => (
-            addresses.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect(),
+            addresses.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect::<Vec<_>>(),
             text(gateways),
             text(dns),
         ),

@@ -44,6 +44,11 @@ impl Command {
         Self { argv: vec![program.into()], stdin: None, environment: Vec::new() }
     }
 
+    /// Program and arguments.
+    pub fn argv(&self) -> &[OsString] {
+        &self.argv
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -88,6 +93,13 @@ impl Command {
         outer.environment.extend(environment);
         outer.stdin = stdin.or(outer.stdin);
         outer
+    }
+
+    /// Becomes the program, with this process's input and outputs; returns only when it does not start.
+    pub fn exec(&self) -> Error {
+        use std::os::unix::process::CommandExt as _;
+        let source = self.to_std().exec();
+        Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source }
     }
 
     /// Runs to the end and returns standard output.

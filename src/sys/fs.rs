@@ -150,7 +150,19 @@ fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, Erro
     }
 }
 
-fn sync_parent(path: &Path) -> Result<(), Error> {
+/// Writes a new file with its final mode; for folders that are themselves put in place when all is written.
+pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path)?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        file.write_all(bytes)
+    };
+    context(write(), "write", path)
+}
+
+/// Makes a change of names in the folder of `path` durable.
+pub fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),

@@ -1,0 +1,418 @@
+//! `packages.toml` → `packages.lock`: the archive's signed indices, and apt's own solver over them.
+//!
+//! The signature is checked here with `gpgv`, digests and expiry by us; the solver then sees plain lists in a
+//! private root with nothing installed and never reads the machine's own apt configuration.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::definition::Definition;
+use super::fetch::{self, Item};
+use super::index::{self, Release, Stanza};
+use super::lock::{self, Archive, Lock};
+use super::store::Store;
+use super::toolbox::{self, Toolbox};
+use crate::sys::cmd::{self, Command};
+use crate::sys::{fs, http};
+
+const KEYRING: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
+const PACKAGES: &str = "main/binary-amd64/Packages.xz";
+/// No `InRelease` is larger, in bytes.
+const RELEASE_LIMIT: u64 = 4 << 20;
+/// No `Packages` is larger, decompressed, in bytes.
+const INDEX_LIMIT: u64 = 1 << 30;
+/// Requests of one `InRelease`, per address.
+const ATTEMPTS: usize = 3;
+
+/// The programs that resolving needs.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    gpgv: Command,
+    apt_get: Command,
+    keyring: PathBuf,
+}
+
+impl Tools {
+    /// Out of the toolbox `tools-build`, whose lock pins the archive's keys as well.
+    pub fn of_toolbox(toolbox: &Toolbox) -> Result<Self, toolbox::Error> {
+        Ok(Self {
+            gpgv: toolbox.command("gpgv")?,
+            apt_get: toolbox.command("apt-get")?,
+            keyring: toolbox.file(KEYRING),
+        })
+    }
+
+    /// The machine's own: for the first lock, and when the toolbox's packages have left the mirror.
+    pub fn of_host() -> Self {
+        Self {
+            gpgv: Command::new("gpgv"),
+            apt_get: Command::new("apt-get"),
+            keyring: Path::new("/").join(KEYRING),
+        }
+    }
+}
+
+/// Why there is no lock.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No mirror was named and apt's sources name none.
+    #[error("no mirror is known to fetch the indices from")]
+    NoMirror,
+    /// An index cannot be fetched.
+    #[error("cannot fetch the index of {suite}")]
+    Release {
+        /// Which suite.
+        suite: String,
+        /// Why, at the last mirror that was tried.
+        source: http::Error,
+    },
+    /// An index cannot be read to its end.
+    #[error("cannot read {what}")]
+    Read {
+        /// What was read.
+        what: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Not signed by the archive.
+    #[error("the index of {suite} is not signed by a key of the archive's keyring")]
+    Signature {
+        /// Which suite.
+        suite: String,
+        /// What gpgv said.
+        source: cmd::Error,
+    },
+    /// The index is of another suite.
+    #[error("the index of {expected} is that of {found}")]
+    Suite {
+        /// What was asked for.
+        expected: String,
+        /// What came.
+        found: String,
+    },
+    /// The index is too old.
+    #[error("the index of {0} has expired: the mirror is out of date")]
+    Expired(String),
+    /// The index is malformed.
+    #[error("the index of {suite} is malformed")]
+    Index {
+        /// Which suite.
+        suite: String,
+        /// How.
+        source: index::Error,
+    },
+    /// `Packages` cannot be fetched.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
+    /// A file of the cache or of apt's root.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// A program did not run.
+    #[error(transparent)]
+    Command(#[from] cmd::Error),
+    /// The solver found no answer.
+    #[error("the packages cannot be had together:\n{0}")]
+    Unsolvable(String),
+    /// The solver's answer is not in the indices.
+    #[error("the solver chose {0}, which no index has")]
+    Unknown(String),
+    /// The answer does not make a lock.
+    #[error(transparent)]
+    Lock(#[from] lock::Error),
+}
+
+/// The verified indices of one release.
+#[derive(Debug)]
+pub struct Universe {
+    release: String,
+    indices: Vec<(Suite, String)>,
+}
+
+#[derive(Debug, Clone)]
+struct Suite {
+    archive: Archive,
+    name: String,
+}
+
+fn suites(release: &str) -> [Suite; 3] {
+    [
+        Suite { archive: Archive::Debian, name: release.to_owned() },
+        Suite { archive: Archive::Debian, name: format!("{release}-updates") },
+        Suite { archive: Archive::DebianSecurity, name: format!("{release}-security") },
+    ]
+}
+
+impl Universe {
+    /// Fetches and verifies the indices of `release`, its updates and its security updates. With `now` an
+    /// index that has expired is an error.
+    pub fn fetch(
+        store: &Store<'_>,
+        tools: &Tools,
+        release: &str,
+        now: Option<SystemTime>,
+    ) -> Result<Self, Error> {
+        let mut items = Vec::new();
+        for suite in suites(release) {
+            let signed = in_release(store, &suite)?;
+            let release = verify(tools, &suite.name, signed, now)?;
+            items.push((packages_item(store, &suite, &release)?, suite));
+        }
+        fetch::all(&store.client, items.iter().map(|(item, _)| item.clone()).collect(), store.progress)?;
+        let read = |(item, suite): (Item, Suite)| Ok((suite, read_xz(&item.target)?));
+        let indices = items.into_iter().map(read).collect::<Result<_, Error>>()?;
+        Ok(Self { release: release.to_owned(), indices })
+    }
+
+    fn stanzas(&self) -> impl Iterator<Item = (Archive, Stanza<'_>)> {
+        self.indices
+            .iter()
+            .flat_map(|(suite, text)| index::stanzas(text).map(|stanza| (suite.archive, stanza)))
+    }
+
+    /// Resolves a definition with apt's solver: what is asked for and what that depends on, nothing
+    /// recommended, nothing taken as essential.
+    pub fn resolve(&self, tools: &Tools, definition: &Definition) -> Result<Lock, Error> {
+        if definition.packages.is_empty() {
+            return Ok(Lock::new(&self.release, [])?);
+        }
+        let root = tempfile::tempdir();
+        let root = fs::context(root, "create folder", &std::env::temp_dir())?;
+        let configuration = self.lay_out(root.path(), &definition.omit)?;
+        let output = tools
+            .apt_get
+            .clone()
+            .args(["install", "--simulate", "-qq", "--no-install-recommends"])
+            .args(definition.packages.iter().map(String::as_str))
+            .env("APT_CONFIG", configuration)
+            .env("LC_ALL", "C")
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            return Err(Error::Unsolvable(format!("{said}{errors}").trim_end().to_owned()));
+        }
+        self.lock_of(&chosen(&said))
+    }
+
+    /// Writes apt's private root; returns the path of its configuration.
+    fn lay_out(&self, root: &Path, omit: &[String]) -> Result<PathBuf, Error> {
+        for folder in [
+            "etc/apt/preferences.d",
+            "var/lib/apt/lists/partial",
+            "var/lib/dpkg",
+            "var/cache/apt/archives/partial",
+        ] {
+            fs::create_dir_all(&root.join(folder))?;
+        }
+        let mut sources = String::new();
+        for (Suite { name, .. }, text) in &self.indices {
+            sources.extend(["deb [trusted=yes] file:/archive ", name, " main\n"]);
+            let list =
+                root.join(format!("var/lib/apt/lists/_archive_dists_{name}_main_binary-amd64_Packages"));
+            if omit.is_empty() {
+                fs::write(&list, 0o644, text.as_bytes())?;
+            } else {
+                let stanzas: Vec<_> = index::stanzas(text).map(|stanza| stanza.without(omit)).collect();
+                fs::write(&list, 0o644, stanzas.join("\n").as_bytes())?;
+            }
+        }
+        fs::write(&root.join("etc/apt/sources.list"), 0o644, sources.as_bytes())?;
+        fs::write(&root.join("var/lib/dpkg/status"), 0o644, b"")?;
+        let path = root.display();
+        let text = format!(
+            "Dir \"{path}/\";\nDir::State::status \"{path}/var/lib/dpkg/status\";\n\
+             APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\nDebug::NoLocking \"true\";\n"
+        );
+        let configuration = root.join("apt.conf");
+        fs::write(&configuration, 0o644, text.as_bytes())?;
+        Ok(configuration)
+    }
+
+    fn lock_of(&self, chosen: &[Choice]) -> Result<Lock, Error> {
+        let names: BTreeSet<&str> = chosen.iter().map(|choice| choice.name.as_str()).collect();
+        let mut known = BTreeMap::new();
+        for (archive, stanza) in self.stanzas() {
+            if stanza.get("Package").is_some_and(|name| names.contains(name)) {
+                let package = stanza
+                    .package(archive)
+                    .map_err(|source| Error::Index { suite: self.release.clone(), source })?;
+                let choice = Choice {
+                    name: package.name.clone(),
+                    version: package.version.clone(),
+                    architecture: package.architecture.clone(),
+                };
+                known.entry(choice).or_insert(package);
+            }
+        }
+        let take = |choice: &Choice| {
+            known.remove(choice).ok_or_else(|| Error::Unknown(format!("{} {}", choice.name, choice.version)))
+        };
+        let packages = chosen.iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        Ok(Lock::new(&self.release, packages)?)
+    }
+
+    /// Why `package` is in `lock`: the shortest chain of dependencies from a package that was asked for, and
+    /// all that depend on it. `None` when it is not in the lock.
+    pub fn explain(&self, definition: &Definition, lock: &Lock, package: &str) -> Option<Vec<String>> {
+        lock.get(package)?;
+        let needs = self.needs(definition, lock);
+        let mut from: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        let mut queue = VecDeque::new();
+        for asked in definition.packages.iter().filter_map(|name| lock.get(name)) {
+            from.insert(&asked.name, None);
+            queue.push_back(asked.name.as_str());
+        }
+        while let Some(name) = queue.pop_front() {
+            for &needed in needs.get(name).into_iter().flatten() {
+                from.entry(needed).or_insert_with(|| {
+                    queue.push_back(needed);
+                    Some(name)
+                });
+            }
+        }
+        let mut chain = vec![package];
+        while let Some(&Some(above)) = chain.last().and_then(|name| from.get(name)) {
+            chain.push(above);
+        }
+        let mut lines: Vec<String> = Vec::new();
+        for (depth, name) in chain.iter().rev().enumerate() {
+            let version = lock.get(name).map_or("", |package| &package.version);
+            let role = if depth == 0 && from.contains_key(name) { " (asked for)" } else { "" };
+            lines.push(format!("{}{name} {version}{role}", "  ".repeat(depth)));
+        }
+        let users: Vec<&str> =
+            needs.iter().filter(|(_, needs)| needs.contains(package)).map(|(name, _)| *name).collect();
+        lines.push(format!(
+            "needed by: {}",
+            if users.is_empty() { "nothing".to_owned() } else { users.join(", ") }
+        ));
+        Some(lines)
+    }
+
+    /// Name → names in the lock that it depends on, directly.
+    fn needs<'a>(&self, definition: &Definition, lock: &'a Lock) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+        let mut stanzas = BTreeMap::new();
+        let mut providers: BTreeMap<&str, Vec<&'a str>> = BTreeMap::new();
+        for (_, stanza) in self.stanzas() {
+            let locked = stanza.get("Package").and_then(|name| lock.get(name));
+            let Some(locked) = locked.filter(|locked| stanza.get("Version") == Some(&locked.version)) else {
+                continue;
+            };
+            stanzas.insert(locked.name.as_str(), stanza);
+            for name in stanza.provides() {
+                providers.entry(name).or_default().push(&locked.name);
+            }
+        }
+        let in_lock = |group: Vec<&str>| -> Vec<&'a str> {
+            let omitted = |name: &&str| definition.omit.iter().any(|omit| omit == name);
+            if group.iter().any(omitted) {
+                return Vec::new();
+            }
+            let named = group.iter().filter_map(|name| lock.get(name).map(|found| found.name.as_str()));
+            let provided = group.iter().filter_map(|name| providers.get(name)).flatten().copied();
+            named.chain(provided).collect()
+        };
+        stanzas
+            .into_iter()
+            .map(|(name, stanza)| (name, stanza.depends().into_iter().flat_map(in_lock).collect()))
+            .collect()
+    }
+}
+
+fn in_release(store: &Store<'_>, suite: &Suite) -> Result<Vec<u8>, Error> {
+    let mirrors = store.mirrors.as_ref().ok_or(Error::NoMirror)?;
+    let addresses = mirrors.addresses(suite.archive, &format!("dists/{}/InRelease", suite.name));
+    let mut last = None;
+    for address in addresses.iter().flat_map(|address| std::iter::repeat_n(address, ATTEMPTS)) {
+        match store.client.get(address, 0) {
+            Ok(answer) => {
+                let mut bytes = Vec::new();
+                match answer.body.take(RELEASE_LIMIT).read_to_end(&mut bytes) {
+                    Ok(_) => return Ok(bytes),
+                    Err(source) => last = Some(http::Error::Transport { address: address.clone(), source }),
+                }
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.map_or(Error::NoMirror, |source| Error::Release { suite: suite.name.clone(), source }))
+}
+
+/// Checks signature, suite and expiry; what is read is what gpgv says was signed, not what came.
+fn verify(tools: &Tools, suite: &str, signed: Vec<u8>, now: Option<SystemTime>) -> Result<Release, Error> {
+    let verified = tools
+        .gpgv
+        .clone()
+        .arg("--keyring")
+        .arg(&tools.keyring)
+        .args(["--output", "-"])
+        .stdin(signed)
+        .read()
+        .map_err(|source| match source {
+            source @ cmd::Error::Failed { .. } => Error::Signature { suite: suite.to_owned(), source },
+            other => Error::Command(other),
+        })?;
+    let release = Release::parse(&String::from_utf8_lossy(&verified))
+        .map_err(|source| Error::Index { suite: suite.to_owned(), source })?;
+    if release.codename != suite {
+        return Err(Error::Suite { expected: suite.to_owned(), found: release.codename });
+    }
+    if let (Some(now), Some(until)) = (now, release.valid_until)
+        && now > until
+    {
+        return Err(Error::Expired(suite.to_owned()));
+    }
+    Ok(release)
+}
+
+fn packages_item(store: &Store<'_>, suite: &Suite, release: &Release) -> Result<Item, Error> {
+    let mirrors = store.mirrors.as_ref().ok_or(Error::NoMirror)?;
+    let (sha256, size) = release.file(PACKAGES).ok_or_else(|| Error::Index {
+        suite: suite.name.clone(),
+        source: index::Error::Field("SHA256: main/binary-amd64/Packages.xz"),
+    })?;
+    let base = format!("dists/{}/main/binary-amd64", suite.name);
+    // By digest first: under its plain name a mirror may already have the next one.
+    let mut addresses = mirrors.addresses(suite.archive, &format!("{base}/by-hash/SHA256/{sha256}"));
+    addresses.extend(mirrors.addresses(suite.archive, &format!("{base}/Packages.xz")));
+    let target = store.cache.join(format!("indices/{sha256}.xz"));
+    Ok(Item { label: format!("the package list of {}", suite.name), sha256, size, addresses, target })
+}
+
+fn read_xz(path: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    let decoder = liblzma::read::XzDecoder::new_multi_decoder(BufReader::new(fs::open(path)?));
+    decoder
+        .take(INDEX_LIMIT)
+        .read_to_string(&mut text)
+        .map_err(|source| Error::Read { what: path.display().to_string(), source })?;
+    Ok(text)
+}
+
+/// One line of the solver's answer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Choice {
+    name: String,
+    version: String,
+    architecture: String,
+}
+
+/// What `apt-get --simulate` would install: `Inst libc6 (2.41-12 Debian:13.1/stable [amd64]) []`.
+fn chosen(said: &str) -> Vec<Choice> {
+    let choice = |line: &str| {
+        let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+        let inside = rest.split_once('(')?.1.split_once(')')?.0;
+        let architecture = inside.rsplit_once('[')?.1.strip_suffix(']')?;
+        Some(Choice {
+            name: name.split(':').next()?.to_owned(),
+            version: inside.split(' ').next()?.to_owned(),
+            architecture: architecture.to_owned(),
+        })
+    };
+    said.lines().filter_map(choice).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! HTTP: one request, its answer as a stream.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+/// A connection pool. Proxies are taken from the usual environment variables.
+#[derive(Debug, Clone)]
+pub struct Client(ureq::Agent);
+
+/// The body of an answer and where in the file it starts.
+pub struct Answer {
+    /// Offset in bytes of the first byte: what was asked for, or 0 when the server sends the whole file.
+    pub start: u64,
+    /// The bytes.
+    pub body: Box<dyn Read>,
+}
+
+/// A request that brought no file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server has no such file (404, 410).
+    #[error("{0} does not exist")]
+    Missing(String),
+    /// The part asked for lies behind the end (416).
+    #[error("{0} is shorter than expected")]
+    Range(String),
+    /// Another answer than the file.
+    #[error("{address} answered with status {status}")]
+    Status {
+        /// What was asked for.
+        address: String,
+        /// HTTP status.
+        status: u16,
+    },
+    /// No answer.
+    #[error("cannot fetch {address}")]
+    Transport {
+        /// What was asked for.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Whether the same request may succeed a moment later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Error::Missing(_) | Error::Range(_) => false,
+            Error::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
+            Error::Transport { source, .. } => source.kind() != io::ErrorKind::InvalidInput,
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(30))
+    }
+}
+
+impl Client {
+    /// A client that gives a server `patience` to connect, to answer, and between any two reads.
+    pub fn new(patience: Duration) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .user_agent(concat!("sepulcher/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(patience))
+            .timeout_recv_response(Some(patience))
+            .timeout_per_read(Some(patience))
+            .build();
+        Self(config.into())
+    }
+
+    /// Asks for a file from byte `start` on. A server may send all of it instead: see [`Answer::start`].
+    pub fn get(&self, address: &str, start: u64) -> Result<Answer, Error> {
+        let mut request = self.0.get(address);
+        if start > 0 {
+            request = request.header("Range", format!("bytes={start}-"));
+        }
+        let response = request.call().map_err(|error| Error::Transport {
+            address: address.to_owned(),
+            source: match error {
+                ureq::Error::BadUri(_) => io::Error::new(io::ErrorKind::InvalidInput, error),
+                error => error.into_io(),
+            },
+        })?;
+        let status = response.status().as_u16();
+        let resumed = response
+            .headers()
+            .get("content-range")
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|value| value.starts_with(&format!("bytes {start}-")));
+        let start = match status {
+            200 => 0,
+            206 if resumed => start,
+            404 | 410 => return Err(Error::Missing(address.to_owned())),
+            416 => return Err(Error::Range(address.to_owned())),
+            _ => return Err(Error::Status { address: address.to_owned(), status }),
+        };
+        Ok(Answer { start, body: Box::new(response.into_body().into_reader()) })
+    }
+}
