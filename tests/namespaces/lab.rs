@@ -1,34 +1,56 @@
 //! Namespaces that vanish with the test, and the programs that run in them.
 
+use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+
+use sepulcher::cli::store::MirrorArgs;
+use sepulcher::image::definition::Definitions;
+use sepulcher::image::fetch::Quiet;
+use sepulcher::image::toolbox::Toolbox;
+use sepulcher::tether::explain;
 
 /// Nothing that a test waits for takes this long.
 const DEADLINE: Duration = Duration::from_secs(40);
 
-/// What the tests need of the machine; the first thing that is missing.
+/// Folders of programs out of the locked toolboxes: nft and wg, wireguard-go.
+static TOOLS: LazyLock<Result<OsString, String>> = LazyLock::new(|| {
+    let store = MirrorArgs::default().store(&Quiet).map_err(|failure| failure.to_string())?;
+    let mut folders = Vec::new();
+    for name in ["tools-judge", "tools-boot"] {
+        let image = Definitions::Embedded.image(name).map_err(|error| error.to_string())?;
+        let toolbox = Toolbox::open(&store, &image).map_err(|error| explain(&error))?;
+        folders.push(toolbox.shims());
+    }
+    // What only moves us between namespaces is the machine's own.
+    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    std::env::join_paths(folders).map_err(|error| error.to_string())
+});
+
+/// The first thing that the tests need and the machine has not.
 fn missing() -> Option<String> {
-    let uid = fs::metadata("/proc/self").map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata)).ok();
-    if uid != Some(0) {
-        return Some("root".into());
+    if !rustix::process::geteuid().is_root() {
+        return Some("root is needed".into());
     }
     if !Path::new("/dev/net/tun").exists() {
-        return Some("/dev/net/tun".into());
+        return Some("there is no /dev/net/tun".into());
     }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = |name: &&str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
-    let needed = ["unshare", "nsenter", "ip", "bash", "nft", "wg", "wireguard-go"];
-    needed.iter().find(|name| !found(name)).map(ToString::to_string)
+    let alone = Command::new("unshare").args(["--net", "--mount", "true"]).status();
+    if !alone.is_ok_and(|status| status.success()) {
+        return Some("unshare cannot make namespaces".into());
+    }
+    TOOLS.as_ref().err().map(|error| format!("the toolboxes cannot be had: {error}"))
 }
 
 /// Whether the test can run; says so when it cannot, and fails where it has to (`CI` is set).
 pub fn can_run(test: &str) -> bool {
     let Some(missing) = missing() else { return true };
-    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {missing} is missing");
-    eprintln!("skipped: {test}: {missing} is missing");
+    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {missing}");
+    eprintln!("SKIPPED {test}: {missing}");
     false
 }
 
@@ -61,7 +83,7 @@ impl Machine {
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--net", "--mount", "--pid", "--target", &self.pid.to_string()]);
-        command.arg(program.as_ref());
+        command.arg(program.as_ref()).env("PATH", TOOLS.as_ref().unwrap());
         command
     }
 
@@ -78,6 +100,13 @@ impl Machine {
         } else {
             Err(String::from_utf8_lossy(&output.stderr).into_owned())
         }
+    }
+
+    /// Starts a userspace WireGuard that serves `wg0`. In the foreground of a background job: a daemon
+    /// starts itself anew by its own path, which in a toolbox is the loader's.
+    pub fn wireguard(&self) {
+        self.sh("wireguard-go -f wg0 > /run/wireguard-go.log 2>&1 &");
+        until("wireguard-go serves wg0", || self.try_sh("wg show wg0").ok());
     }
 
     /// A cable to `other`: interface `name` here with the first address, `eth0` there with the second.

@@ -1,10 +1,13 @@
 //! `sepulcher tether run` against real packets.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sepulcher::codex::key::PublicKey;
+use sepulcher::render::nftables;
 use sepulcher::sys::wireguard::SecretKey;
+use sepulcher::tether::source;
 use sepulcher::tether::status::Status;
 
 use crate::lab::{Daemon, Machine, can_run, scratch, until, until_equal};
@@ -108,8 +111,9 @@ impl Device {
         let key_file = gateway.folder.join(format!("device{number}.key"));
         fs::write(&key_file, secret.to_file().as_bytes()).unwrap();
         let address = format!("10.88.16.{}", number + 2);
+        machine.wireguard();
         machine.sh(&format!(
-            "ip route add 10.88.0.10 via 192.0.2.{} && wireguard-go wg0 && \
+            "ip route add 10.88.0.10 via 192.0.2.{} && \
              wg set wg0 private-key {} peer {} allowed-ips 10.88.16.0/20 endpoint 10.88.0.10:51820 && \
              ip address add {address}/20 dev wg0 && ip link set wg0 up",
             4 * number + 1,
@@ -146,6 +150,7 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
     let (phone, laptop) = (Device::new(&gateway, 0), Device::new(&gateway, 1));
     gateway.bond("phone", &phone.file(""));
     let _oculus = gateway.stand_in();
+    gateway.machine.wireguard();
     let mut agent = gateway.agent();
     until("the agent is ready", || gateway.status().filter(|status| status.ready));
 
@@ -204,6 +209,51 @@ fn agent_leaves_promptly_and_quietly(gateway: &Gateway, agent: &mut Daemon) {
     assert!(status.success(), "{}", gateway.log());
     assert!(gateway.machine.sh("wg show wg0 peers").lines().count() == 1, "the interface stays");
     assert!(gateway.machine.sh("nft list tables").contains("sepulcher"), "the ruleset stays");
+}
+
+/// Stands in for the service manager: every unit is in the state that the file `state` holds.
+const SYSTEMCTL: &str = "#!/bin/bash\nread -r state < \"$(dirname \"$0\")/state\"\n\
+    if [ \"$1\" = is-active ]; then shift 2; for _ in \"$@\"; do echo \"$state\"; done; fi\n";
+
+#[test]
+fn health_is_told_and_so_is_each_thing_that_is_wrong() {
+    if !can_run("health_is_told_and_so_is_each_thing_that_is_wrong") {
+        return;
+    }
+    let (_scratch, folder) = scratch();
+    let gateway = Gateway::new(&folder);
+    let device = SecretKey::generate().public();
+    gateway
+        .bond("phone", &format!("public-key = \"{device}\"\naddress = \"10.88.16.2\"\ngrants = [\"*\"]\n"));
+    fs::write(folder.join("tether.pub"), format!("{}\n", gateway.key)).unwrap();
+    let codex = source::in_force(&folder.join("law"), &folder.join("bonds")).unwrap();
+    fs::write(folder.join("host.nft"), nftables::host(&codex).unwrap()).unwrap();
+    fs::write(folder.join("systemctl"), SYSTEMCTL).unwrap();
+    fs::set_permissions(folder.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(folder.join("state"), "active\n").unwrap();
+    let host = Machine::new();
+    host.sh(&format!("nft -f {}", folder.join("host.nft").display()));
+    let health = |seconds: u8| {
+        let line = format!(
+            "cd {} && PATH=.:$PATH {SEPULCHER} health --timeout {seconds} --law law --bonds bonds --status tether.json \
+             --public-key tether.pub --ruleset host.nft || true",
+            folder.display()
+        );
+        host.sh(&line)
+    };
+    assert!(health(0).contains("FAILED: agent, host key, bonds, pod ruleset\n"), "{}", health(0));
+
+    gateway.machine.wireguard();
+    let _agent = gateway.agent();
+    let told = health(40);
+    assert!(told.ends_with("sepulcher: health ok\n") && !told.contains("FAIL"), "{told}");
+    assert!(told.contains("ok    bonds: 1 of 1 bonds are active, and held\n"), "{told}");
+
+    fs::write(folder.join("state"), "activating\n").unwrap();
+    host.sh("nft add rule inet sepulcher input accept");
+    let told = health(0);
+    assert!(told.contains("FAIL  units: lab-oculus.service is activating"), "{told}");
+    assert!(told.ends_with("sepulcher: health FAILED: host ruleset, units\n"), "{told}");
 }
 
 #[test]
