@@ -8,6 +8,7 @@
 pub mod bonds;
 pub mod health;
 mod interface;
+mod rules;
 mod ruleset;
 pub mod source;
 pub mod status;
@@ -20,11 +21,12 @@ use std::time::Duration;
 
 use crate::codex::key::PublicKey;
 use crate::codex::{Backend, Codex, PeerState};
-use crate::sync::{Desired, Observed};
+use crate::sync::{Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::{Wake, Waker};
 use crate::sys::wireguard::SecretKey;
 use bonds::{Broken, Texts};
+use rules::Rules;
 use ruleset::Ruleset;
 use status::{Peers, Status};
 
@@ -222,7 +224,7 @@ impl Agent {
         let name = &self.options.interface;
         let plan = interface::plan(name, backend, &desired, &self.dialled)?;
         if !plan.is_empty() {
-            say(plan.to_string().trim_end());
+            say(&excerpt(&plan));
         }
         let observed = interface::apply(name, backend, &desired, &self.dialled, &plan, &self.secret)?;
         let unasked = self.last.as_ref().is_some_and(|last| last.desired == desired);
@@ -251,11 +253,10 @@ impl Agent {
     }
 
     fn load_ruleset(&mut self, codex: &Codex) -> Result<ruleset::Outcome, Error> {
-        let text = match &self.options.ruleset {
-            Some(path) => String::from_utf8_lossy(&sys::fs::read(path)?).into_owned(),
-            None => source::ruleset(codex)?,
-        };
-        self.ruleset.ensure(&text)
+        self.ruleset.ensure(match &self.options.ruleset {
+            Some(path) => Rules::fixed(String::from_utf8_lossy(&sys::fs::read(path)?).into_owned()),
+            None => Rules::of(codex)?,
+        })
     }
 
     fn remember(&mut self, codex: &Codex, desired: Desired, observed: &Observed) {
@@ -310,6 +311,16 @@ fn write_status(path: &std::path::Path, status: &Status) -> Result<(), Error> {
     })?;
     text.push('\n');
     Ok(sys::fs::write_atomic(path, 0o644, text.as_bytes())?)
+}
+
+/// A plan for the journal: its first lines, and how many more there are.
+fn excerpt(plan: &Plan) -> String {
+    const LINES: usize = 20;
+    let mut lines: Vec<_> = plan.steps.iter().take(LINES).map(ToString::to_string).collect();
+    if plan.steps.len() > LINES {
+        lines.push(format!("and {} more", plan.steps.len() - LINES));
+    }
+    lines.join("\n")
 }
 
 /// An error with its causes, in one paragraph.

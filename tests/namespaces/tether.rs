@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use sepulcher::codex::key::PublicKey;
 use sepulcher::render::nftables;
+use sepulcher::sys::nft::fingerprint;
 use sepulcher::sys::wireguard::SecretKey;
 use sepulcher::tether::source;
 use sepulcher::tether::status::Status;
+use sepulcher::tree::Sha256Digest;
 
 use crate::lab::{Daemon, Machine, can_run, scratch, until, until_equal};
 
@@ -161,8 +163,17 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
     assert!(before.0 > 0 && before.1 > 0);
     assert_eq!(laptop.machine.get("10.88.16.1", 6006, "/"), None, "nobody unbonded gets through");
 
+    let granted = |gateway: &Gateway| {
+        let chain = gateway.machine.sh("nft list chain inet sepulcher tether");
+        let rule = chain.lines().find(|line| line.contains("@grants counter")).unwrap().to_owned();
+        rule.split_whitespace().skip_while(|word| *word != "packets").nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let packets = granted(&gateway);
+    assert!(packets > 0);
     gateway.bond("laptop", &laptop.file(""));
     until_equal("the number of peers", &2, || gateway.held());
+    assert!(granted(&gateway) >= packets, "the ruleset was changed in place");
+    assert_eq!(table(&gateway.machine), fresh_table(&gateway), "changing in place makes the same table");
     assert!(laptop.page().contains(&format!("caller {}", laptop.address)));
     let after = counters(&gateway.peer(phone.key));
     assert_eq!(after.0, before.0, "the phone's session is the same");
@@ -182,6 +193,22 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
 
     drift_is_repaired(&gateway, &phone);
     agent_leaves_promptly_and_quietly(&gateway, &mut agent);
+}
+
+/// The table of a machine, without what changes by itself.
+fn table(machine: &Machine) -> Sha256Digest {
+    let listing = machine.sh("nft -j -s list table inet sepulcher");
+    fingerprint(&serde_json::from_str(&listing).unwrap())
+}
+
+/// The table that the gateway's Codex makes where none was before.
+fn fresh_table(gateway: &Gateway) -> Sha256Digest {
+    let codex = source::in_force(&gateway.folder.join("law"), &gateway.folder.join("bonds")).unwrap();
+    let file = gateway.folder.join("pod.nft");
+    fs::write(&file, nftables::pod(&codex).unwrap()).unwrap();
+    let machine = Machine::new();
+    machine.sh(&format!("nft -f {}", file.display()));
+    table(&machine)
 }
 
 fn drift_is_repaired(gateway: &Gateway, phone: &Device) {
