@@ -4,6 +4,7 @@ mod awaken;
 mod check;
 pub mod codex;
 mod failure;
+mod health;
 mod image;
 mod init;
 mod lock;
@@ -40,6 +41,8 @@ enum Verb {
     Toolbox(toolbox::ToolboxArgs),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
     Awaken(awaken::Args),
+    /// Wait until this body is healthy, and say so or why not
+    Health(health::Args),
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
@@ -66,6 +69,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Awaken(args) => awaken::run(&args),
+        Verb::Health(args) => health::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::StandIn(args) => stand_in::run(&args),
     };

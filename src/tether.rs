@@ -6,7 +6,9 @@
 //! back is put right at the next look.
 
 pub mod bonds;
+pub mod health;
 mod interface;
+mod rules;
 mod ruleset;
 pub mod source;
 pub mod status;
@@ -19,11 +21,12 @@ use std::time::Duration;
 
 use crate::codex::key::PublicKey;
 use crate::codex::{Backend, Codex, PeerState};
-use crate::sync::{Desired, Observed};
+use crate::sync::{Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::{Wake, Waker};
 use crate::sys::wireguard::SecretKey;
 use bonds::{Broken, Texts};
+use rules::Rules;
 use ruleset::Ruleset;
 use status::{Peers, Status};
 
@@ -73,6 +76,9 @@ pub enum Error {
     /// The law.
     #[error(transparent)]
     Codex(#[from] bonds::Hopeless),
+    /// There is no folder of bonds.
+    #[error("there is no folder {}", .0.display())]
+    NoBonds(PathBuf),
     /// The ruleset cannot be rendered.
     #[error("cannot render the ruleset of the pod")]
     Render(#[from] crate::render::RenderError),
@@ -106,6 +112,7 @@ impl Error {
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Link(error) => error.remedy(),
+            Self::NoBonds(_) => Some("`sepulcher awaken` makes it; a snapshot restores it"),
             Self::Key { .. } => Some("move the file away; `sepulcher awaken` makes a new key"),
             _ => None,
         }
@@ -217,7 +224,7 @@ impl Agent {
         let name = &self.options.interface;
         let plan = interface::plan(name, backend, &desired, &self.dialled)?;
         if !plan.is_empty() {
-            say(plan.to_string().trim_end());
+            say(&excerpt(&plan));
         }
         let observed = interface::apply(name, backend, &desired, &self.dialled, &plan, &self.secret)?;
         let unasked = self.last.as_ref().is_some_and(|last| last.desired == desired);
@@ -246,11 +253,10 @@ impl Agent {
     }
 
     fn load_ruleset(&mut self, codex: &Codex) -> Result<ruleset::Outcome, Error> {
-        let text = match &self.options.ruleset {
-            Some(path) => String::from_utf8_lossy(&sys::fs::read(path)?).into_owned(),
-            None => source::ruleset(codex)?,
-        };
-        self.ruleset.ensure(&text)
+        self.ruleset.ensure(match &self.options.ruleset {
+            Some(path) => Rules::fixed(String::from_utf8_lossy(&sys::fs::read(path)?).into_owned()),
+            None => Rules::of(codex)?,
+        })
     }
 
     fn remember(&mut self, codex: &Codex, desired: Desired, observed: &Observed) {
@@ -267,7 +273,7 @@ impl Agent {
 
     /// Tells the host, the service manager and the journal how the look went.
     fn tell(&self, result: &Result<(), Error>, first: bool, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let error = result.as_ref().err().map(explain);
+        let error = result.as_ref().err().map(|error| explain(error));
         let last = self.last.as_ref();
         let status = Status {
             schema: 1,
@@ -307,10 +313,20 @@ fn write_status(path: &std::path::Path, status: &Status) -> Result<(), Error> {
     Ok(sys::fs::write_atomic(path, 0o644, text.as_bytes())?)
 }
 
+/// A plan for the journal: its first lines, and how many more there are.
+fn excerpt(plan: &Plan) -> String {
+    const LINES: usize = 20;
+    let mut lines: Vec<_> = plan.steps.iter().take(LINES).map(ToString::to_string).collect();
+    if plan.steps.len() > LINES {
+        lines.push(format!("and {} more", plan.steps.len() - LINES));
+    }
+    lines.join("\n")
+}
+
 /// An error with its causes, in one paragraph.
-fn explain(error: &Error) -> String {
+pub fn explain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         text.push_str(": ");
         text.push_str(&error.to_string());

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Failure, Kind};
 use crate::codex::key::PublicKey;
+use crate::sys::codex::FILE_LIMIT;
 use crate::sys::fs;
 use crate::sys::wireguard::SecretKey;
-use crate::tether::source;
 
 const LAW: &str = "usr/share/sepulcher/codex";
 const STATE: &str = "var/lib/sepulcher";
@@ -83,7 +83,7 @@ fn seed(law: &Path, bonds: &Path) -> Result<(), Failure> {
     };
     for seed in seeds.iter().filter(|seed| seed.extension().is_some_and(|extension| extension == "toml")) {
         if let Some(file) = seed.file_name() {
-            fs::write_atomic(&shadow.join(file), 0o644, &fs::read_bounded(seed, source::LIMIT)?)?;
+            fs::write_atomic(&shadow.join(file), 0o644, &fs::read_bounded(seed, FILE_LIMIT)?)?;
         }
     }
     Ok(fs::rename(&shadow, &peers)?)
@@ -92,7 +92,7 @@ fn seed(law: &Path, bonds: &Path) -> Result<(), Failure> {
 /// The appliance's name, straight from the law: a welcome must not depend on every bond being right.
 fn name(law: &Path) -> Result<String, Failure> {
     let path = law.join("lychd.toml");
-    let bytes = fs::read_bounded(&path, source::LIMIT)?;
+    let bytes = fs::read_bounded(&path, FILE_LIMIT)?;
     let unusable =
         |reason: &str| Failure::new(Kind::Input, format!("cannot use {}: {reason}", path.display()));
     let text = str::from_utf8(&bytes).map_err(|_| unusable("it is not UTF-8"))?;

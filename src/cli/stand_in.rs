@@ -212,6 +212,31 @@ mod tests {
     }
 
     #[test]
+    fn both_transports_answer_their_caller() {
+        let (name, port): (Name, _) = ("echo".parse().unwrap(), Port::new(7878).unwrap());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let at = socket.local_addr().unwrap();
+        let server = name.clone();
+        thread::spawn(move || serve_tcp(&server, port, &listener));
+        thread::spawn(move || serve_udp(&name, port, &socket));
+        stream.write_all(b"GET /x HTTP/1.0\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        assert!(
+            response.ends_with("\r\n\r\nstand-in echo port 7878 path /x caller 127.0.0.1\n"),
+            "{response}"
+        );
+        let caller = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        caller.set_read_timeout(Some(PATIENCE)).unwrap();
+        caller.send_to(b"?", at).unwrap();
+        let mut buffer = [0; 100];
+        let length = caller.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"stand-in echo port 7878 caller 127.0.0.1\n");
+    }
+
+    #[test]
     fn ports_are_numbers_with_an_optional_protocol() {
         let listen = |port, protocol| Ok(Listen { port: Port::new(port).unwrap(), protocol });
         assert_eq!("80".parse(), listen(80, Protocol::Tcp));

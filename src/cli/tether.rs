@@ -122,7 +122,7 @@ impl From<Error> for Failure {
 
 fn failure(error: &Error) -> Failure {
     let kind = match error {
-        Error::Key { .. } | Error::Codex(_) => Kind::Input,
+        Error::Key { .. } | Error::Codex(_) | Error::NoBonds(_) => Kind::Input,
         Error::Nft(_) | Error::Link(_) | Error::WireGuard(_) => Kind::Unavailable,
         Error::Render(_) | Error::NoTable | Error::NotTaken { .. } => Kind::Internal,
         Error::File(error) if error.is_not_found() => Kind::Input,

@@ -97,6 +97,12 @@ fn state(name: &str, link: &Link) -> Result<ObservedLink, Error> {
     })
 }
 
+/// Names of all links.
+pub fn names() -> Result<Vec<String>, Error> {
+    let links = request("list", "the links", encode::list_links(), NLM_F_REQUEST | NLM_F_DUMP)?;
+    Ok(links.iter().filter_map(encode::read_name).collect())
+}
+
 /// Makes the link `name` of kind WireGuard; one that is there already is success.
 pub fn create(name: &str) -> Result<(), Error> {
     create_kind(name, InfoKind::Wireguard)
@@ -190,4 +196,87 @@ fn request(
 
 fn errno(error: &io::Error) -> Option<Errno> {
     error.raw_os_error().map(Errno::from_raw_os_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::Prefix;
+    use crate::sys::cmd;
+
+    /// Runs one of the ignored tests below in a network namespace of its own, behind `wrapper`.
+    fn in_namespace(test: &str, wrapper: &[&str]) {
+        if !rustix::process::geteuid().is_root() {
+            assert!(std::env::var_os("CI").is_none(), "{test} cannot run: root is needed");
+            eprintln!("SKIPPED {test}: root is needed");
+            return;
+        }
+        let told = cmd::Command::new("unshare")
+            .arg("--net")
+            .args(wrapper)
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", &format!("sys::link::tests::{test}")])
+            .read()
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(String::from_utf8_lossy(&told).contains("1 passed"), "{test} did not run");
+    }
+
+    fn prefix(address: &str, length: u8) -> Prefix {
+        Prefix { address: address.parse().unwrap(), length }
+    }
+
+    #[test]
+    fn the_kernel_takes_and_tells_what_a_plan_says() {
+        in_namespace("inner_the_kernel_takes_and_tells_what_a_plan_says", &[]);
+    }
+
+    /// A veth stands in for WireGuard, which not every kernel has: the messages are the same but for the kind.
+    #[test]
+    #[ignore = "runs in a namespace of its own, started by the test of that name"]
+    fn inner_the_kernel_takes_and_tells_what_a_plan_says() {
+        create_kind("t0", InfoKind::Veth).unwrap();
+        create_kind("t0", InfoKind::Veth).expect("one that is there already is success");
+        let addresses = [prefix("10.88.16.1", 20), prefix("fd88::1", 64)];
+        let routes = [prefix("192.168.7.0", 24), prefix("fd99::", 64)];
+        let mut steps = vec![Step::SetMtu { from: None, to: 1420 }, Step::BringUp];
+        steps.extend(addresses.map(Step::AddAddress));
+        steps.extend(routes.map(Step::AddRoute));
+        let plan = Plan { steps };
+        for _ in 0..2 {
+            prepare("t0", &plan).unwrap();
+            open("t0", &plan).unwrap();
+        }
+        let link = find("t0").unwrap().unwrap();
+        let expected =
+            ObservedLink { up: true, mtu: 1420, addresses: addresses.into(), routes: routes.into() };
+        assert_eq!(state("t0", &link).unwrap(), expected);
+        let steps = vec![Step::RemoveAddress(addresses[0]), Step::RemoveRoute(routes[1])];
+        prepare("t0", &Plan { steps: steps.clone() }).unwrap();
+        open("t0", &Plan { steps }).unwrap();
+        let left = state("t0", &link).unwrap();
+        assert_eq!(left.addresses, [addresses[1]].into());
+        // The kernel takes a route along whose source address goes; the other one was removed by us.
+        assert!(!left.routes.contains(&routes[1]));
+        assert_eq!(read("t1", Backend::Kernel).unwrap(), None);
+        let error = read("t0", Backend::Kernel).unwrap_err();
+        assert_eq!(error.to_string(), "t0 exists and is of kind `veth`, not `wireguard`");
+        match create("wg0") {
+            Ok(()) => assert_eq!(find("wg0").unwrap().unwrap().kind, "wireguard"),
+            Err(error) => assert!(matches!(error, Error::NoModule(_)), "{error:?}"),
+        }
+    }
+
+    #[test]
+    fn without_the_capability_the_remedy_names_it() {
+        let wrapper = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"];
+        in_namespace("inner_without_the_capability_the_remedy_names_it", &wrapper);
+    }
+
+    #[test]
+    #[ignore = "runs in a namespace of its own, started by the test of that name"]
+    fn inner_without_the_capability_the_remedy_names_it() {
+        let error = create("wg0").unwrap_err();
+        assert_eq!(error.to_string(), "cannot create wg0: CAP_NET_ADMIN is missing");
+        assert!(error.remedy().unwrap().contains("CAP_NET_ADMIN"));
+    }
 }

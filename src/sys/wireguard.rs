@@ -162,12 +162,20 @@ fn held(device: &Device) -> Held {
     Held {
         public_key: device.public_key.as_ref().and_then(public),
         listen_port: device.listen_port.and_then(Port::new),
-        peers: device
-            .peers
-            .iter()
-            .filter_map(|peer| Some((public(&peer.config.public_key)?, observed(peer))))
-            .collect(),
+        peers: collect(&device.peers),
     }
+}
+
+/// The kernel tells a peer whose allowed IPs do not fit into one message in several parts: the first has
+/// everything, the others have only more allowed IPs.
+fn collect(parts: &[PeerInfo]) -> BTreeMap<PublicKey, ObservedPeer> {
+    let mut peers = BTreeMap::<_, ObservedPeer>::new();
+    for part in parts {
+        let Some(key) = public(&part.config.public_key) else { continue };
+        let mut part = observed(part);
+        peers.entry(key).and_modify(|peer| peer.allowed_ips.append(&mut part.allowed_ips)).or_insert(part);
+    }
+    peers
 }
 
 /// A low-order key is nobody's: a device without a private key has one, and such a peer can never
@@ -252,6 +260,21 @@ mod tests {
         let plan = Plan { steps: vec![Step::SetKey(secret.public())] };
         let expected = DeviceUpdate::new().set_private_key(secret.to_control());
         assert_eq!(update(&plan, &secret), Some(expected));
+    }
+
+    #[test]
+    fn a_peer_that_is_told_in_parts_is_one_peer() {
+        let part = |last: u8, received| {
+            let mut part = PeerInfo::from_public_key(Key([9; 32]));
+            part.config.allowed_ips =
+                vec![wireguard_control::AllowedIp { address: [10, 88, 16, last].into(), cidr: 32 }];
+            part.stats.rx_bytes = received;
+            part
+        };
+        let peers = collect(&[part(2, 7), part(3, 0)]);
+        let allowed_ips = [2, 3].map(|last| Prefix::host([10, 88, 16, last]));
+        assert_eq!(peers[&key(9)].allowed_ips, allowed_ips.into());
+        assert_eq!((peers.len(), peers[&key(9)].traffic.received), (1, 7));
     }
 
     #[test]

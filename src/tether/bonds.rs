@@ -40,6 +40,8 @@ pub struct Hopeless(pub String);
 pub struct Mistake {
     /// File that it is about.
     pub file: String,
+    /// Other files that are part of it, e.g. the other claimant of an address.
+    pub related: Vec<String>,
     /// The whole report of it.
     pub report: String,
 }
@@ -52,56 +54,86 @@ pub fn settle<C>(
     last_good: &Texts,
     parse: impl Fn(&Texts) -> Result<C, Vec<Mistake>>,
 ) -> Result<Settled<C>, Hopeless> {
-    let mut texts = current.clone();
-    let mut broken = BTreeMap::new();
-    demote(&mut texts, &mut broken, last_good, unreadable);
+    let mut search = Search { texts: current.clone(), broken: BTreeMap::new(), last_good };
+    // An unreadable folder is no folder without bonds.
+    if unreadable.iter().any(|mistake| !is_bond(&mistake.file)) {
+        return Err(hopeless(unreadable));
+    }
+    for mistake in unreadable {
+        search.restore(&mistake.file, &mistake.report);
+    }
     loop {
-        match parse(&texts) {
-            Ok(codex) => return Ok(Settled { codex, texts, broken: broken.into_values().collect() }),
-            Err(mistakes) => {
-                let report = || mistakes.iter().map(|mistake| mistake.report.as_str()).collect::<Vec<_>>();
-                if !demote(&mut texts, &mut broken, last_good, &mistakes) {
-                    return Err(Hopeless(report().join("\n")));
-                }
+        match parse(&search.texts) {
+            Ok(codex) => {
+                let Search { texts, broken, .. } = search;
+                return Ok(Settled { codex, texts, broken: broken.into_values().collect() });
             }
+            Err(mistakes) if search.step_back(&mistakes) => {}
+            Err(mistakes) => return Err(hopeless(&mistakes)),
         }
     }
 }
 
-/// Takes every bond with a mistake one step back; false when there was no step left. Each step is taken
-/// once, so the search ends.
-fn demote(
-    texts: &mut Texts,
-    broken: &mut BTreeMap<String, Broken>,
-    last_good: &Texts,
-    mistakes: &[Mistake],
-) -> bool {
-    let mut moved = false;
-    let mut seen = BTreeSet::new();
-    for Mistake { file, report } in mistakes {
-        if !file.starts_with("peers/") || !seen.insert(file) {
-            continue;
-        }
-        let good = last_good.get(file);
-        match broken.get_mut(file) {
-            None => {
-                let entry = Broken { file: file.clone(), last_good: good.is_some(), reason: report.clone() };
-                broken.insert(file.clone(), entry);
-                match good {
-                    Some(good) => texts.insert(file.clone(), good.clone()),
-                    None => texts.remove(file),
-                };
-                moved = true;
+fn hopeless(mistakes: &[Mistake]) -> Hopeless {
+    let reports: Vec<_> = mistakes.iter().map(|mistake| mistake.report.trim_end()).collect();
+    Hopeless(reports.join("\n"))
+}
+
+fn is_bond(file: &str) -> bool {
+    file.starts_with("peers/")
+}
+
+/// Texts on their way to something that parses. Each bond goes from how it stands to how it last was good,
+/// and from there to nothing, and never back: the search ends.
+struct Search<'a> {
+    texts: Texts,
+    broken: BTreeMap<String, Broken>,
+    last_good: &'a Texts,
+}
+
+impl Search<'_> {
+    /// Takes the bonds behind each mistake one step back; false when there was no step left.
+    fn step_back(&mut self, mistakes: &[Mistake]) -> bool {
+        let mut culprits = BTreeMap::new();
+        for mistake in mistakes {
+            for file in self.culprits(mistake) {
+                culprits.entry(file).or_insert(&mistake.report);
             }
-            Some(entry) if entry.last_good => {
-                entry.last_good = false;
-                texts.remove(file);
-                moved = true;
-            }
-            Some(_) => {}
         }
+        let mut moved = false;
+        for (file, report) in culprits {
+            moved |= self.restore(&file, report);
+        }
+        moved
     }
-    moved
+
+    /// When a bond that was good before and one that is new are at odds, the new one is to blame, whichever
+    /// of them the parser names first.
+    fn culprits(&self, mistake: &Mistake) -> BTreeSet<String> {
+        let files = || mistake.related.iter().chain([&mistake.file]);
+        let settled = |file: &&String| self.texts.get(*file) == self.last_good.get(*file);
+        let blamed: BTreeSet<_> = if files().any(|file| settled(&file)) && files().any(|file| !settled(&file))
+        {
+            files().filter(|file| !settled(file)).cloned().collect()
+        } else {
+            BTreeSet::from([mistake.file.clone()])
+        };
+        blamed.into_iter().filter(|file| is_bond(file)).collect()
+    }
+
+    /// Puts the last good text in place of the one that is in force, or nothing when it is that already.
+    fn restore(&mut self, file: &str, report: &str) -> bool {
+        let good = self.last_good.get(file).filter(|good| self.texts.get(file) != Some(good));
+        let had = self.texts.contains_key(file);
+        match good {
+            Some(good) => self.texts.insert(file.to_owned(), good.clone()),
+            None => self.texts.remove(file),
+        };
+        let last_good = good.is_some();
+        let entry = Broken { file: file.to_owned(), last_good, reason: report.to_owned() };
+        self.broken.entry(file.to_owned()).or_insert(entry).last_good = last_good;
+        had || last_good
+    }
 }
 
 #[cfg(test)]
@@ -112,13 +144,18 @@ mod tests {
     /// second one is blamed.
     fn parse(texts: &Texts) -> Result<Texts, Vec<Mistake>> {
         let mut mistakes = Vec::new();
-        let mut said = BTreeSet::new();
+        let mut said = BTreeMap::new();
         for (file, text) in texts {
-            if text == "bad" || !said.insert(text) {
-                mistakes.push(Mistake { file: file.clone(), report: format!("{file}: {text}") });
+            let first = said.insert(text, file);
+            if text == "bad" || first.is_some() {
+                mistakes.push(mistake(file, first.into_iter().cloned().collect(), text));
             }
         }
         if mistakes.is_empty() { Ok(texts.clone()) } else { Err(mistakes) }
+    }
+
+    fn mistake(file: &str, related: Vec<String>, text: &str) -> Mistake {
+        Mistake { file: file.into(), related, report: format!("{file}: {text}") }
     }
 
     fn texts(files: &[(&str, &str)]) -> Texts {
@@ -151,20 +188,38 @@ mod tests {
     }
 
     #[test]
-    fn a_last_good_state_that_clashes_with_what_is_new_gives_way() {
+    fn a_newcomer_that_claims_what_is_taken_is_refused_wherever_it_stands() {
         let good = texts(&[("peers/b.toml", "2")]);
-        let now = texts(&[("peers/a.toml", "2"), ("peers/b.toml", "bad")]);
-        let settled = settle(&now, &[], &good, parse).unwrap();
-        assert_eq!(settled.codex, texts(&[("peers/a.toml", "2")]));
-        assert!(!settled.broken[0].last_good);
+        for intruder in ["peers/a.toml", "peers/c.toml"] {
+            let now = texts(&[(intruder, "2"), ("peers/b.toml", "2")]);
+            let settled = settle(&now, &[], &good, parse).unwrap();
+            assert_eq!(settled.codex, good);
+            assert_eq!(settled.broken[0].file, intruder);
+            let now = texts(&[(intruder, "2"), ("peers/b.toml", "bad")]);
+            assert_eq!(settle(&now, &[], &good, parse).unwrap().codex, good);
+        }
+    }
+
+    #[test]
+    fn of_two_newcomers_at_odds_one_is_bonded() {
+        let now = texts(&[("peers/a.toml", "2"), ("peers/b.toml", "2"), ("peers/c.toml", "3")]);
+        let settled = settle(&now, &[], &Texts::new(), parse).unwrap();
+        assert_eq!(settled.codex, texts(&[("peers/a.toml", "2"), ("peers/c.toml", "3")]));
     }
 
     #[test]
     fn a_removed_file_is_gone_and_a_file_that_cannot_be_read_is_not() {
         let good = texts(&[("peers/a.toml", "1"), ("peers/b.toml", "2")]);
-        let unreadable = [Mistake { file: "peers/b.toml".into(), report: "not UTF-8".into() }];
+        let unreadable = [mistake("peers/b.toml", vec![], "not UTF-8"), mistake("peers/x.tml", vec![], "?")];
         let settled = settle(&Texts::new(), &unreadable, &good, parse).unwrap();
         assert_eq!(settled.codex, texts(&[("peers/b.toml", "2")]));
+        assert_eq!(settled.broken.len(), 2);
+    }
+
+    #[test]
+    fn an_unreadable_folder_is_hopeless_and_not_empty() {
+        let good = texts(&[("peers/a.toml", "1")]);
+        assert!(settle(&Texts::new(), &[mistake("peers", vec![], "EIO")], &good, parse).is_err());
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! The pod's ruleset: loaded whole, and loaded again when somebody else changed it.
+//! The pod's ruleset in the kernel: loaded whole, changed by elements, and loaded anew when somebody else
+//! changed it.
 
 use std::ffi::OsStr;
 
 use super::Error;
+use super::rules::Rules;
 use crate::sys::nft::{Nft, fingerprint};
 use crate::tree::Sha256Digest;
 
@@ -24,8 +26,7 @@ pub struct Ruleset {
 }
 
 struct Loaded {
-    /// Of the text that was loaded.
-    text: Sha256Digest,
+    rules: Rules,
     /// Of the table as it was listed right after.
     table: Sha256Digest,
 }
@@ -41,24 +42,26 @@ impl Ruleset {
         self.loaded.is_some()
     }
 
-    /// Digest of the text that was loaded last.
+    /// Digest of the text that makes the table as it is.
     pub fn digest(&self) -> Option<Sha256Digest> {
-        self.loaded.as_ref().map(|loaded| loaded.text)
+        self.loaded.as_ref().map(|loaded| Sha256Digest::of(loaded.rules.text.as_bytes()))
     }
 
-    /// Makes `text` the ruleset, in one transaction, unless it is so already.
-    pub fn ensure(&mut self, text: &str) -> Result<Outcome, Error> {
-        let digest = Sha256Digest::of(text.as_bytes());
+    /// Makes `rules` the ruleset, in one transaction, unless it is so already.
+    pub fn ensure(&mut self, rules: Rules) -> Result<Outcome, Error> {
         let table = self.nft.table()?.as_ref().map(fingerprint);
-        let outcome = match &self.loaded {
-            Some(loaded) if loaded.text != digest => Outcome::Loaded,
-            Some(loaded) if Some(loaded.table) == table => return Ok(Outcome::Same),
-            Some(_) => Outcome::Repaired,
-            None => Outcome::Loaded,
+        let (outcome, change) = match &self.loaded {
+            None => (Outcome::Loaded, None),
+            Some(loaded) if Some(loaded.table) != table => (Outcome::Repaired, None),
+            Some(loaded) if loaded.rules.text == rules.text => return Ok(Outcome::Same),
+            Some(loaded) => (Outcome::Loaded, rules.change_from(&loaded.rules)),
         };
-        self.nft.load(text)?;
+        // A change that the kernel refuses tells that the table is not what we think: make it anew.
+        if change.is_none_or(|change| self.nft.load(&change).is_err()) {
+            self.nft.load(&rules.text)?;
+        }
         let table = self.nft.table()?.as_ref().map(fingerprint).ok_or(Error::NoTable)?;
-        self.loaded = Some(Loaded { text: digest, table });
+        self.loaded = Some(Loaded { rules, table });
         Ok(outcome)
     }
 }

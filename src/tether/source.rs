@@ -3,21 +3,48 @@
 use std::path::Path;
 
 use super::Error;
-use super::bonds::{Hopeless, Mistake, Texts};
-use crate::codex::Codex;
+use super::bonds::{Mistake, Texts};
+use crate::codex::{Codex, Diagnostic, Sources};
 use crate::render::nftables;
+use crate::sys;
 
-/// A file of the Codex is not longer than this, in bytes.
-pub const LIMIT: u64 = 1 << 20;
-
-/// Reads law and bonds: texts, and bonds that cannot be read.
-pub fn load(_law: &Path, _bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
-    Err(Hopeless("not yet".into()).into())
+/// Reads law and bonds: texts, and files that cannot be read.
+///
+/// # Errors
+/// Without a folder of bonds: the law's own peers are seeds for a first boot, and a bond that was revoked
+/// since must not come back with them.
+pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
+    let peers = bonds.join("peers");
+    if !sys::fs::exists(&peers)? {
+        return Err(Error::NoBonds(peers));
+    }
+    let sources = sys::codex::load(&[law, bonds]);
+    // It may have been swapped for another one meanwhile; then the next look comes at once.
+    if !sys::fs::exists(&peers)? {
+        return Err(Error::NoBonds(peers));
+    }
+    let texts = sources.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let unread = sources.names().filter(|name| sources.text(name).is_none());
+    let mistakes = unread.zip(sources.unread()).map(|(name, why)| Mistake {
+        file: name.to_owned(),
+        related: Vec::new(),
+        report: why.render(&sources, false),
+    });
+    Ok((texts, mistakes.collect()))
 }
 
 /// Texts → Codex, or every mistake in them.
-pub fn parse(_texts: &Texts) -> Result<Codex, Vec<Mistake>> {
-    Err(Vec::new())
+pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
+    let sources: Sources = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    Codex::parse(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
+}
+
+fn mistake(diagnostic: &Diagnostic, sources: &Sources) -> Mistake {
+    Mistake {
+        file: diagnostic.file.clone(),
+        related: diagnostic.related.iter().map(|(place, _)| place.file.to_string()).collect(),
+        report: diagnostic.render(sources, false),
+    }
 }
 
 /// The pod's ruleset.

@@ -30,6 +30,18 @@ pub(super) fn get(name: &str) -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(message)
 }
 
+pub(super) fn list_links() -> RouteNetlinkMessage {
+    RouteNetlinkMessage::GetLink(LinkMessage::default())
+}
+
+pub(super) fn read_name(message: &RouteNetlinkMessage) -> Option<String> {
+    let RouteNetlinkMessage::NewLink(message) = message else { return None };
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::IfName(name) => Some(name.clone()),
+        _ => None,
+    })
+}
+
 pub(super) fn create(name: &str, kind: InfoKind) -> RouteNetlinkMessage {
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
