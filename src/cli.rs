@@ -1,12 +1,19 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod awaken;
 mod check;
 pub mod codex;
 mod failure;
+mod health;
+mod image;
+mod init;
 mod lock;
 pub mod progress;
 mod render;
+mod renew;
+mod stand_in;
 pub mod store;
+mod tether;
 mod toolbox;
 
 use std::ffi::OsString;
@@ -17,7 +24,7 @@ use clap::{Parser, Subcommand};
 pub use failure::{Failure, Kind};
 
 #[derive(Debug, Parser)]
-#[command(name = "sepulcher", version, about, propagate_version = true)]
+#[command(name = "sepulcher", version, about)]
 struct Cli {
     #[command(subcommand)]
     verb: Verb,
@@ -25,10 +32,23 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Init(init::Args),
     Check(check::Args),
     Render(render::Args),
+    #[command(subcommand)]
+    Image(image::Verb),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
+    /// Make the identity and the bonds of this machine where they are missing (first boot)
+    Awaken(awaken::Args),
+    /// Wait until this body is healthy, and say so or why not
+    Health(health::Args),
+    /// The agent that keeps the kernel in step with the bonds
+    #[command(subcommand)]
+    Tether(tether::Verb),
+    /// Answer on ports in place of a real service (example and tests)
+    #[command(hide = true)]
+    StandIn(stand_in::Args),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -42,10 +62,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done: Result<(), Failure> = match cli.verb {
+        Verb::Init(args) => init::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
+        Verb::Image(verb) => image::run(&verb),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
+        Verb::Awaken(args) => awaken::run(&args),
+        Verb::Health(args) => health::run(&args),
+        Verb::Tether(verb) => tether::run(verb),
+        Verb::StandIn(args) => stand_in::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

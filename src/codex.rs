@@ -18,8 +18,9 @@ pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
 use key::PublicKey;
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
-pub use schema::{LAW, file_name_mistake};
-pub use suggest::distance as edits;
+pub use schema::LAW;
+pub(crate) use schema::file_name_mistake;
+pub(crate) use suggest::distance as edits;
 
 /// The schema version that this program writes and reads.
 pub const SCHEMA: u32 = 1;

@@ -3,15 +3,30 @@
 //! Packages, in reading order: [`definition`] (`packages.toml`) → [`index`], [`resolve`] → [`lock`]
 //! (`packages.lock`) → [`mirror`], [`fetch`] → [`deb`] → [`layer`]; [`store`] ties them to a cache and
 //! [`toolbox`] runs programs out of them.
+//!
+//! The disk, in the order of making: [`initrd`] and [`erofs`] → [`verity`] → [`uki`] → [`esp`] → [`disk`], with
+//! [`identity`] for every identifier; beside it [`sbom`] and [`manifest`]; [`inspect`] reads all of it back.
 
+pub mod build;
 pub mod deb;
 pub mod definition;
+pub mod disk;
+pub mod erofs;
+pub mod esp;
 pub mod fetch;
+pub mod identity;
 pub mod index;
+pub mod initrd;
+pub mod inspect;
 pub mod layer;
 pub mod lock;
+pub mod manifest;
 pub mod mirror;
 pub mod resolve;
+pub mod sbom;
 pub mod store;
 pub mod system;
 pub mod toolbox;
+pub mod uki;
+pub mod verity;
+pub mod window;

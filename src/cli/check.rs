@@ -56,10 +56,14 @@ fn count(codex: &Codex) -> Counts {
 fn summary(codex: &Codex) -> String {
     let Counts { services, peers, revoked, forest, tether, pod } = count(codex);
     let name = &codex.appliance.name;
+    let (services, peers) = (counted(services, "service"), counted(peers, "peer"));
     format!(
-        "{name}: {services} services, {peers} peers ({revoked} revoked), \
-         ports: {forest} forest, {tether} tether, {pod} pod"
+        "{name}: {services}, {peers} ({revoked} revoked), ports: {forest} forest, {tether} tether, {pod} pod"
     )
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
 fn report(parsed: &Result<Codex, Vec<Diagnostic>>, sources: &Sources) -> Value {

@@ -61,6 +61,12 @@ impl Failure {
         Self::new(kind, message)
     }
 
+    /// The same failure of another kind.
+    #[must_use]
+    pub fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// Adds the remedy.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -7,17 +7,13 @@ use std::time::SystemTime;
 use clap::Args;
 
 use super::progress::Shown;
+use super::renew::tools;
 use super::store::MirrorArgs;
 use super::{Failure, Kind};
 use crate::image::definition::Definitions;
 use crate::image::lock::Lock;
 use crate::image::resolve::{Tools, Universe};
-use crate::image::store::Store;
-use crate::image::toolbox::Toolbox;
 use crate::sys::fs;
-
-/// Toolbox that holds the solver.
-const TOOLBOX: &str = "tools-build";
 
 /// Resolve image definitions to exact packages
 ///
@@ -57,7 +53,7 @@ pub fn run(args: &LockArgs) -> Result<(), Failure> {
         .into_iter()
         .map(|name| Ok((definitions.definition(&name)?, definitions.lock(&name), name)))
         .collect::<Result<Vec<_>, Failure>>()?;
-    let tools = tools(args, &store, &definitions)?;
+    let tools = if args.host_tools { Tools::of_host() } else { tools(&store, &definitions)? };
     let now = (!args.allow_expired).then(SystemTime::now);
     let mut universe: Option<(String, Universe)> = None;
     let mut differs = Vec::new();
@@ -67,7 +63,7 @@ pub fn run(args: &LockArgs) -> Result<(), Failure> {
             let fetched = Universe::fetch(&store, &tools, &definition.release, now)?;
             universe = Some((definition.release.clone(), fetched));
         }
-        let Some((_, universe)) = &universe else { continue };
+        let Some((_, universe)) = &mut universe else { continue };
         let lock = universe.resolve(&tools, &definition)?;
         if let Some(package) = &args.explain {
             if let Some(lines) = universe.explain(&definition, &lock, package) {
@@ -114,23 +110,4 @@ fn report(name: &str, old: Option<&Lock>, new: &Lock) {
 
 fn sum(lock: &Lock) -> String {
     format!("{} packages, {}", lock.packages().len(), indicatif::HumanBytes(lock.size()))
-}
-
-/// The locked tools; this machine's when asked for, or when the locked ones cannot be had.
-fn tools(args: &LockArgs, store: &Store<'_>, definitions: &Definitions) -> Result<Tools, Failure> {
-    if args.host_tools {
-        return Ok(Tools::of_host());
-    }
-    let locked = definitions
-        .image(TOOLBOX)
-        .map_err(Failure::from)
-        .and_then(|image| Toolbox::open(store, &image).map_err(Failure::from))
-        .and_then(|toolbox| Ok(Tools::of_toolbox(&toolbox)?));
-    match locked {
-        Err(failure) if matches!(failure.kind, Kind::Unavailable | Kind::Internal | Kind::Input) => {
-            eprint!("the locked toolbox cannot be used, this machine's apt-get and gpgv are:\n{failure}");
-            Ok(Tools::of_host())
-        }
-        locked => locked,
-    }
 }

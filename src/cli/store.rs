@@ -35,6 +35,9 @@ pub struct StoreArgs {
     /// Use the cache alone
     #[arg(long)]
     offline: bool,
+    /// Fail when a locked package has left the mirror, instead of renewing the lock
+    #[arg(long)]
+    locked: bool,
     /// Folder of image definitions [default: those of this program]
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
@@ -44,6 +47,11 @@ impl StoreArgs {
     /// The store that these arguments describe.
     pub fn store<'a>(&self, progress: &'a dyn Progress) -> Result<Store<'a>, Failure> {
         Ok(Store { offline: self.offline, ..self.mirror.store(progress)? })
+    }
+
+    /// Whether locks must be used as they are.
+    pub(super) fn locked(&self) -> bool {
+        self.locked
     }
 
     /// The image definitions that these arguments describe.
@@ -166,6 +174,9 @@ fn advice(error: &store::Error) -> (Kind, Option<&'static str>) {
         store::Error::NoMirror(_) => (Kind::Unavailable, Some(NAME_A_MIRROR)),
         store::Error::Fetch(error) => fetch_advice(error),
         store::Error::Deb(crate::image::deb::Error::File(_)) => (Kind::Io, None),
+        store::Error::Deb(crate::image::deb::Error::Damaged { .. }) => {
+            (Kind::Io, Some("run again to fetch it anew; if it happens again, check the disk"))
+        }
         store::Error::Deb(_) | store::Error::Conflict(_) => (Kind::Input, None),
     }
 }

@@ -27,8 +27,9 @@ pub struct ToolboxArgs {
 /// Runs the verb; the program takes this process's place.
 pub fn run(args: &ToolboxArgs) -> Result<(), Failure> {
     let progress = Shown::default();
-    let image = args.store.definitions().image(&args.name)?;
-    let toolbox = Toolbox::open(&args.store.store(&progress)?, &image)?;
+    let store = args.store.store(&progress)?;
+    let image = args.store.image(&store, &args.name)?;
+    let toolbox = Toolbox::open(&store, &image)?;
     let Some((program, rest)) = args.program.split_first() else {
         println!("{}", toolbox.root().display());
         return Ok(());

@@ -15,7 +15,7 @@ pub struct Sources(BTreeMap<String, Source>);
 #[derive(Debug, Clone)]
 enum Source {
     Text { shown: String, text: String },
-    Unread(Diagnostic),
+    Unread { shown: String, why: Diagnostic },
 }
 
 impl Sources {
@@ -35,16 +35,18 @@ impl Sources {
         self.0.insert(name.into(), Source::Text { shown: shown.into(), text: text.into() });
     }
 
-    /// Adds a file that exists but cannot be read: the mistake is reported together with all others.
-    pub fn insert_unread(&mut self, name: impl Into<String>, why: Diagnostic) {
-        self.0.insert(name.into(), Source::Unread(why));
+    /// Adds a file that cannot be read: the mistake is reported together with all others.
+    pub fn insert_unread(&mut self, name: impl Into<String>, shown: impl Into<String>, mut why: Diagnostic) {
+        let name = name.into();
+        why.file.clone_from(&name);
+        self.0.insert(name, Source::Unread { shown: shown.into(), why });
     }
 
     /// The text of a file.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name)? {
             Source::Text { text, .. } => Some(text),
-            Source::Unread(_) => None,
+            Source::Unread { .. } => None,
         }
     }
 
@@ -62,15 +64,15 @@ impl Sources {
     pub fn unread(&self) -> impl Iterator<Item = &Diagnostic> {
         self.0.values().filter_map(|source| match source {
             Source::Text { .. } => None,
-            Source::Unread(why) => Some(why),
+            Source::Unread { why, .. } => Some(why),
         })
     }
 
     /// The path under which people see a file.
     pub fn shown<'a>(&'a self, name: &'a str) -> &'a str {
         match self.0.get(name) {
-            Some(Source::Text { shown, .. }) => shown,
-            _ => name,
+            Some(Source::Text { shown, .. } | Source::Unread { shown, .. }) => shown,
+            None => name,
         }
     }
 
@@ -113,7 +115,7 @@ impl Severity {
 /// A file and, where it is known, the bytes in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Name in [`Sources`], or a path when the file could not be read.
+    /// Name in [`Sources`].
     pub file: Arc<str>,
     /// Bytes `start..end`; `None` is the file as a whole.
     pub span: Option<(usize, usize)>,
@@ -133,7 +135,7 @@ pub struct Diagnostic {
     pub severity: Severity,
     /// What is wrong: lower case, no full stop.
     pub message: String,
-    /// Name in [`Sources`], or a path when the file could not be read.
+    /// Name in [`Sources`].
     pub file: String,
     /// Bytes of the file that are wrong; `None` when it is the file as a whole.
     pub span: Option<Range<usize>>,
@@ -191,8 +193,8 @@ impl Diagnostic {
     }
 
     /// Order of reports: by file, then by position.
-    pub fn order(&self) -> (&str, usize, &str) {
-        (&self.file, self.span.as_ref().map_or(0, |span| span.start), &self.message)
+    pub fn order(&self) -> (&str, Option<usize>, &str) {
+        (&self.file, self.span.as_ref().map(|span| span.start), &self.message)
     }
 
     /// Lays the mistake out: message, `file:line:col`, an excerpt with a caret, notes, `help:`.

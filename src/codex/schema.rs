@@ -121,7 +121,9 @@ fn other_schema(text: &str) -> Option<OtherSchema> {
     }
     let place = File::new(LAW).place(value.span());
     let message = format!("this Codex is of schema {found}, this program knows {SCHEMA}: upgrade sepulcher");
-    Some(OtherSchema(Box::new(Diagnostic::error(message, &place).label("newer than this program"))))
+    Some(OtherSchema(Box::new(
+        Diagnostic::error(message, &place).hint("`sepulcher --version` says which one runs here"),
+    )))
 }
 
 /// What is said when a draft without mistakes is incomplete, which is a defect of the readers here.

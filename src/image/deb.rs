@@ -10,10 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use sha2::{Digest as _, Sha256};
+
 use super::layer::{Content, Kind, Layer, Node, usr_merged};
 use super::lock::Package;
 use super::store::Store;
 use crate::sys::fs;
+use crate::tree::Sha256Digest;
 
 /// No package holds more than this, decompressed, in bytes.
 pub const DATA_LIMIT: u64 = 4 << 30;
@@ -36,6 +39,12 @@ pub enum Error {
         package: String,
         /// How.
         source: Malformed,
+    },
+    /// The cached file is not what was once fetched; it has been removed.
+    #[error("package {package} was damaged in the cache and has been removed from it")]
+    Damaged {
+        /// Name and version.
+        package: String,
     },
     /// The cache cannot be read or written.
     #[error(transparent)]
@@ -138,7 +147,7 @@ pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
     let stop = AtomicBool::new(false);
     let work = || {
         while let (false, Some(package)) = (stop.load(Ordering::Relaxed), next()) {
-            let done = decompress(&package.to_string(), &store.deb(package), &store.data(package));
+            let done = decompress(package, &store.deb(package), &store.data(package));
             done.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             store.progress.advance(i64::try_from(package.size).unwrap_or(0));
         }
@@ -155,23 +164,43 @@ pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
     done
 }
 
-/// Writes the data tar of the package at `deb` to `target`, whole or not at all.
-fn decompress(package: &str, deb: &Path, target: &Path) -> Result<(), Error> {
+/// Writes the data tar of the package at `deb` to `target`, whole or not at all, and only if the package is
+/// still the one that was locked.
+fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error> {
     let folder = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut temporary = fs::context(tempfile::NamedTempFile::new_in(folder), "write in", folder)?;
     let mut out = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
-    split(BufReader::new(fs::open(deb)?), &mut out).map_err(|source| match source {
-        // The disk's fault, not the package's.
-        Malformed::Read { part: WRITING, source } => {
-            Error::File(fs::Error { action: "write", path: target.to_owned(), source })
-        }
-        source => Error::Malformed { package: package.to_owned(), source },
-    })?;
+    let mut hashed = Hashed { inner: fs::open(deb)?, hasher: Sha256::new() };
+    let done = split(BufReader::with_capacity(1 << 16, &mut hashed), &mut out);
+    // The disk's fault, not the package's.
+    if let Err(Malformed::Read { part: WRITING, source }) = done {
+        return Err(Error::File(fs::Error { action: "write", path: target.to_owned(), source }));
+    }
+    fs::context(io::copy(&mut hashed, &mut io::sink()), "read", deb)?;
+    if Sha256Digest(hashed.hasher.finalize().into()) != package.sha256 {
+        fs::remove_file(deb)?;
+        return Err(Error::Damaged { package: package.to_string() });
+    }
+    done.map_err(|source| Error::Malformed { package: package.to_string(), source })?;
     fs::context(out.flush(), "write", target)?;
     drop(out);
     let persisted = temporary.persist(target).map(drop).map_err(|error| error.error);
     Ok(fs::context(persisted, "write", target)?)
+}
+
+/// Digests what passes through.
+struct Hashed {
+    inner: File,
+    hasher: Sha256,
+}
+
+impl Read for Hashed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
 }
 
 /// Marks a failure to write among those to read.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use glob::Pattern;
 use serde::Deserialize;
 
+use super::layer::{Content, Kind, Layer, Node};
 use super::lock::{self, Lock};
 use crate::sys::fs;
 use crate::tree::Sha256Digest;
@@ -22,7 +23,7 @@ pub struct Definition {
     pub release: String,
     /// Packages asked for; what they depend on follows.
     pub packages: Vec<String>,
-    /// Packages that no dependency may pull in.
+    /// Packages that no dependency may pull in: a dependency that names one, as an alternative too, is dropped.
     pub omit: Vec<String>,
     exclude: Vec<Pattern>,
     keep: Vec<Pattern>,
@@ -221,7 +222,35 @@ impl Definitions {
         Ok(Image { name: name.to_owned(), definition, lock })
     }
 
-    fn text(&self, name: &str, file: &str) -> Result<Option<String>, Error> {
+    /// The files that `name` adds to its packages: its folder `tree/`. Programs (below `usr/bin` and `usr/sbin`)
+    /// are executable, the rest is not, whatever the modes in the folder are.
+    pub fn tree(&self, name: &str) -> Result<Layer, Error> {
+        let mut files = Vec::new();
+        match self {
+            Self::Embedded => {
+                let tree = Path::new(name).join("tree");
+                if let Some(folder) = EMBEDDED.get_dir(&tree) {
+                    embedded_files(folder, &tree, &mut files);
+                }
+            }
+            Self::Folder(folder) => {
+                let tree = folder.join(name).join("tree");
+                if tree.is_dir() {
+                    folder_files(&tree, &tree, &mut files)?;
+                }
+            }
+        }
+        let node = |(path, bytes): (PathBuf, Vec<u8>)| {
+            let path = path.to_string_lossy().into_owned();
+            let program = path.starts_with("usr/bin/") || path.starts_with("usr/sbin/");
+            let kind = Kind::File(Content::Bytes(bytes.into()));
+            (path, Node { mode: if program { 0o755 } else { 0o644 }, uid: 0, gid: 0, kind })
+        };
+        Ok(Layer(files.into_iter().map(node).collect()))
+    }
+
+    /// Reads another file of `name`, e.g. `initrd.toml`; `None` when there is none.
+    pub fn text(&self, name: &str, file: &str) -> Result<Option<String>, Error> {
         // A name is one path component, so that no definition is read from elsewhere.
         if name.is_empty() || name.contains('/') || name.starts_with('.') {
             return Ok(None);
@@ -238,6 +267,26 @@ impl Definitions {
             .map(|bytes| String::from_utf8(bytes).map_err(|_| Error::NotUtf8(path.display().to_string())))
             .transpose()
     }
+}
+
+fn embedded_files(folder: &include_dir::Dir<'_>, tree: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for file in folder.files() {
+        if let Ok(path) = file.path().strip_prefix(tree) {
+            files.push((path.to_owned(), file.contents().to_vec()));
+        }
+    }
+    folder.dirs().for_each(|folder| embedded_files(folder, tree, files));
+}
+
+fn folder_files(folder: &Path, tree: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), fs::Error> {
+    for path in fs::list(folder)? {
+        if path.is_dir() {
+            folder_files(&path, tree, files)?;
+        } else if let Ok(relative) = path.strip_prefix(tree) {
+            files.push((relative.to_owned(), fs::read_bounded(&path, LIMIT)?));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

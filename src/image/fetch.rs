@@ -3,16 +3,14 @@
 //! A file under its final name is whole and right. A started one is `NAME.part`, locked by whoever writes it;
 //! the next one goes on where it ends.
 
+use rustix::fs::FlockOperation;
+use sha2::{Digest as _, Sha256};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
-
-use rustix::fs::FlockOperation;
-use sha2::{Digest as _, Sha256};
 
 use crate::sys::{fs, http};
 use crate::tree::Sha256Digest;
@@ -256,7 +254,7 @@ impl Part {
             if failures >= ATTEMPTS || !error.is_transient() || stop.load(Ordering::Relaxed) {
                 return Err(Error::Http { label: item.label.clone(), source: error });
             }
-            std::thread::sleep(Duration::from_millis(250 << failures));
+            std::thread::sleep(client.pause(failures));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The archive's indices: `InRelease` (what is signed) and `Packages` (what there is).
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use super::lock::{Archive, Package};
@@ -82,6 +83,11 @@ fn file_line(entry: &str) -> Option<(String, (Sha256Digest, u64))> {
 pub struct Stanza<'a>(&'a str);
 
 impl<'a> Stanza<'a> {
+    /// A stanza of its text.
+    pub fn new(text: &'a str) -> Self {
+        Self(text)
+    }
+
     /// Value of a single-line field.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
@@ -134,9 +140,15 @@ impl<'a> Stanza<'a> {
     }
 }
 
-/// Stanzas of a `Packages` text.
-pub fn stanzas(text: &str) -> impl Iterator<Item = Stanza<'_>> {
-    text.split("\n\n").filter(|stanza| !stanza.trim().is_empty()).map(Stanza)
+/// Stanzas of a `Packages` text, each with its place in it.
+pub fn stanzas(text: &str) -> impl Iterator<Item = (Range<usize>, Stanza<'_>)> {
+    let mut start = 0;
+    let ranges = text.split("\n\n").map(move |stanza| {
+        let range = start..start + stanza.len();
+        start = range.end + 2;
+        (range, Stanza(stanza))
+    });
+    ranges.filter(|(_, stanza)| !stanza.0.trim().is_empty())
 }
 
 fn alternatives(group: &str) -> Vec<&str> {
@@ -184,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_stanza_tells_the_package_and_its_relations() {
-        let all: Vec<_> = stanzas(PACKAGES).collect();
+        let all: Vec<_> = stanzas(PACKAGES).map(|(_, stanza)| stanza).collect();
         assert_eq!(all.len(), 2);
         let package = all[0].package(Archive::Debian).unwrap();
         assert_eq!((package.version.as_str(), package.size), ("1:2-3", 12));
@@ -195,7 +207,7 @@ mod tests {
 
     #[test]
     fn an_omitted_package_leaves_every_dependency() {
-        let stanza = stanzas(PACKAGES).next().unwrap();
+        let (_, stanza) = stanzas(PACKAGES).next().unwrap();
         let text = stanza.without(&["pp".to_owned(), "cc".to_owned()]);
         assert!(text.contains("\nDepends: dd [amd64], ee\n"), "{text}");
         assert!(!text.contains("Pre-Depends"), "{text}");
@@ -205,7 +217,8 @@ mod tests {
         #[test]
         fn no_text_makes_the_readers_panic(text in "(SHA256:|Depends:|Package:|[ :,|\\n(\\[]|\\PC)*") {
             let _ = Release::parse(&text);
-            for stanza in stanzas(&text) {
+            for (range, stanza) in stanzas(&text) {
+                prop_assert_eq!(&text[range], stanza.0);
                 let _ = (stanza.depends(), stanza.provides(), stanza.package(Archive::Debian), stanza.without(&[]));
             }
         }

@@ -284,3 +284,120 @@ impl From<Tree> for Layer {
         Self(tree.iter().map(|(path, entry)| (path.to_owned(), node(entry))).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(mode: u32, bytes: &[u8]) -> Node {
+        Node { mode, uid: 1, gid: 70_000, kind: Kind::File(Content::Bytes(bytes.into())) }
+    }
+
+    fn folder(mode: u32) -> Node {
+        Node { mode, uid: 0, gid: 0, kind: Kind::Dir }
+    }
+
+    fn link(target: &str) -> Node {
+        Node { mode: 0o777, uid: 0, gid: 0, kind: Kind::Link(target.to_owned()) }
+    }
+
+    fn layer(nodes: impl IntoIterator<Item = (&'static str, Node)>) -> Layer {
+        Layer(nodes.into_iter().map(|(path, node)| (path.to_owned(), node)).collect())
+    }
+
+    fn tar_of(layer: &Layer) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        layer.write_tar(&mut bytes, 1_700_000_000).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_tar_is_sorted_names_every_folder_once_and_keeps_owners_modes_and_content() {
+        let spans = tempfile::tempdir().unwrap();
+        let path = Arc::new(spans.path().join("data"));
+        crate::sys::fs::write(&path, 0o644, b"..span..").unwrap();
+        let span = Kind::File(Content::Span { file: path, offset: 2, len: 4 });
+        let layer = layer([
+            ("a/b/c", file(0o4755, b"one")),
+            ("a/b/d", Node { mode: 0o600, uid: 0, gid: 0, kind: span }),
+            ("a-b", link("a/b")),
+            ("a.d/e/f", file(0o644, b"")),
+            ("z", folder(0o1777)),
+        ]);
+        let bytes = tar_of(&layer);
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let told: Vec<String> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let mut entry = entry.unwrap();
+                let header = entry.header().clone();
+                let mut text = String::new();
+                io::Read::read_to_string(&mut entry, &mut text).unwrap();
+                assert_eq!(header.mtime().unwrap(), 1_700_000_000);
+                let (mode, gid) = (header.mode().unwrap(), header.gid().unwrap());
+                format!("{} {mode:o} {gid} {text}", entry.path().unwrap().display())
+            })
+            .collect();
+        let expected = [
+            "./ 755 0 ",
+            "a-b 777 0 ",
+            "a.d 755 0 ",
+            "a.d/e 755 0 ",
+            "a.d/e/f 644 70000 ",
+            "a 755 0 ",
+            "a/b 755 0 ",
+            "a/b/c 4755 70000 one",
+            "a/b/d 600 0 span",
+            "z 1777 0 ",
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(tar_of(&layer), bytes, "same layer, same bytes");
+    }
+
+    #[test]
+    fn long_names_and_targets_come_through() {
+        let long = format!("{}/{}", "name".repeat(60), "x".repeat(200));
+        let layer = Layer([(long.clone(), link(&long))].into());
+        let bytes = tar_of(&layer);
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let last = archive.entries().unwrap().last().unwrap().unwrap();
+        assert_eq!(last.path_bytes(), long.as_bytes());
+        assert_eq!(last.link_name_bytes().unwrap(), long.as_bytes());
+    }
+
+    #[test]
+    fn a_span_of_a_file_that_was_cut_is_an_error() {
+        let spans = tempfile::tempdir().unwrap();
+        let path = Arc::new(spans.path().join("data"));
+        crate::sys::fs::write(&path, 0o644, b"short").unwrap();
+        let content = Content::Span { file: path, offset: 2, len: 9 };
+        assert!(content.read().is_err());
+        let layer = layer([("x", Node { mode: 0o644, uid: 0, gid: 0, kind: Kind::File(content) })]);
+        assert!(layer.write_tar(&mut Vec::new(), 0).is_err());
+    }
+
+    #[test]
+    fn packages_share_folders_and_nothing_else() {
+        let mut merged =
+            layer([("tmp", folder(0o755)), ("usr", folder(0o755)), ("usr/x", file(0o644, b"1"))]);
+        merged
+            .add_package("base-files", layer([("tmp", folder(0o1777)), ("usr/y", file(0o644, b"2"))]))
+            .unwrap();
+        merged.add_package("other", layer([("tmp", folder(0o755))])).unwrap();
+        assert_eq!(merged.0["tmp"].mode, 0o1777, "the folder that is not plain wins, in either order");
+        let conflict = merged.add_package("third", layer([("usr/x", file(0o644, b"1"))])).unwrap_err();
+        assert!(conflict.to_string().contains("third") && conflict.to_string().contains("usr/x"));
+        merged.check_parents().unwrap();
+        merged.add_package("fourth", layer([("usr/x/y", file(0o644, b"3"))])).unwrap();
+        assert!(merged.check_parents().is_err());
+    }
+
+    #[test]
+    fn links_into_usr_are_added_where_they_lead_somewhere() {
+        let mut root = layer([("usr/bin/x", file(0o755, b"")), ("usr/lib64/y", file(0o755, b""))]);
+        root.add_usr_links();
+        let links: Vec<_> = root.0.keys().filter(|path| !path.contains('/')).map(String::as_str).collect();
+        assert_eq!(links, ["bin", "lib64"]);
+    }
+}

@@ -3,8 +3,10 @@
 //! The signature is checked here with `gpgv`, digests and expiry by us; the solver then sees plain lists in a
 //! private root with nothing installed and never reads the machine's own apt configuration.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, BufReader, Read as _};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -18,6 +20,7 @@ use crate::sys::cmd::{self, Command};
 use crate::sys::{fs, http};
 
 const KEYRING: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
+const CONFIGURATION: &str = "apt.conf";
 const PACKAGES: &str = "main/binary-amd64/Packages.xz";
 /// No `InRelease` is larger, in bytes.
 const RELEASE_LIMIT: u64 = 4 << 20;
@@ -128,6 +131,10 @@ pub enum Error {
 pub struct Universe {
     release: String,
     indices: Vec<(Suite, String)>,
+    /// Package name → where its stanzas are: number of the index, bytes in its text.
+    places: BTreeMap<String, Vec<(usize, Range<usize>)>>,
+    /// apt's private roots, by what is omitted in them: apt keeps its index there from one run to the next.
+    roots: BTreeMap<Vec<String>, tempfile::TempDir>,
 }
 
 #[derive(Debug, Clone)]
@@ -162,24 +169,44 @@ impl Universe {
         fetch::all(&store.client, items.iter().map(|(item, _)| item.clone()).collect(), store.progress)?;
         let read = |(item, suite): (Item, Suite)| Ok((suite, read_xz(&item.target)?));
         let indices = items.into_iter().map(read).collect::<Result<_, Error>>()?;
-        Ok(Self { release: release.to_owned(), indices })
+        Ok(Self::new(release, indices))
     }
 
-    fn stanzas(&self) -> impl Iterator<Item = (Archive, Stanza<'_>)> {
-        self.indices
-            .iter()
-            .flat_map(|(suite, text)| index::stanzas(text).map(|stanza| (suite.archive, stanza)))
+    fn new(release: &str, indices: Vec<(Suite, String)>) -> Self {
+        let mut places: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (number, (_, text)) in indices.iter().enumerate() {
+            for (range, stanza) in index::stanzas(text) {
+                if let Some(name) = stanza.get("Package") {
+                    places.entry(name.to_owned()).or_default().push((number, range));
+                }
+            }
+        }
+        Self { release: release.to_owned(), indices, places, roots: BTreeMap::new() }
+    }
+
+    /// Stanzas of the package `name` in all indices.
+    fn stanzas(&self, name: &str) -> impl Iterator<Item = (Archive, Stanza<'_>)> {
+        self.places.get(name).into_iter().flatten().map(|(number, range)| {
+            let (suite, text) = &self.indices[*number];
+            (suite.archive, Stanza::new(&text[range.clone()]))
+        })
     }
 
     /// Resolves a definition with apt's solver: what is asked for and what that depends on, nothing
     /// recommended, nothing taken as essential.
-    pub fn resolve(&self, tools: &Tools, definition: &Definition) -> Result<Lock, Error> {
+    pub fn resolve(&mut self, tools: &Tools, definition: &Definition) -> Result<Lock, Error> {
         if definition.packages.is_empty() {
             return Ok(Lock::new(&self.release, [])?);
         }
-        let root = tempfile::tempdir();
-        let root = fs::context(root, "create folder", &std::env::temp_dir())?;
-        let configuration = self.lay_out(root.path(), &definition.omit)?;
+        let root = match self.roots.entry(definition.omit.clone()) {
+            Entry::Occupied(root) => root.into_mut(),
+            Entry::Vacant(place) => {
+                let root = fs::context(tempfile::tempdir(), "create folder in", &std::env::temp_dir())?;
+                lay_out(&self.indices, root.path(), &definition.omit)?;
+                place.insert(root)
+            }
+        };
+        let configuration = root.path().join(CONFIGURATION);
         let output = tools
             .apt_get
             .clone()
@@ -196,58 +223,17 @@ impl Universe {
         self.lock_of(&chosen(&said))
     }
 
-    /// Writes apt's private root; returns the path of its configuration.
-    fn lay_out(&self, root: &Path, omit: &[String]) -> Result<PathBuf, Error> {
-        for folder in [
-            "etc/apt/preferences.d",
-            "var/lib/apt/lists/partial",
-            "var/lib/dpkg",
-            "var/cache/apt/archives/partial",
-        ] {
-            fs::create_dir_all(&root.join(folder))?;
-        }
-        let mut sources = String::new();
-        for (Suite { name, .. }, text) in &self.indices {
-            sources.extend(["deb [trusted=yes] file:/archive ", name, " main\n"]);
-            let list =
-                root.join(format!("var/lib/apt/lists/_archive_dists_{name}_main_binary-amd64_Packages"));
-            if omit.is_empty() {
-                fs::write(&list, 0o644, text.as_bytes())?;
-            } else {
-                let stanzas: Vec<_> = index::stanzas(text).map(|stanza| stanza.without(omit)).collect();
-                fs::write(&list, 0o644, stanzas.join("\n").as_bytes())?;
-            }
-        }
-        fs::write(&root.join("etc/apt/sources.list"), 0o644, sources.as_bytes())?;
-        fs::write(&root.join("var/lib/dpkg/status"), 0o644, b"")?;
-        let path = root.display();
-        let text = format!(
-            "Dir \"{path}/\";\nDir::State::status \"{path}/var/lib/dpkg/status\";\n\
-             APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\nDebug::NoLocking \"true\";\n"
-        );
-        let configuration = root.join("apt.conf");
-        fs::write(&configuration, 0o644, text.as_bytes())?;
-        Ok(configuration)
-    }
-
     fn lock_of(&self, chosen: &[Choice]) -> Result<Lock, Error> {
-        let names: BTreeSet<&str> = chosen.iter().map(|choice| choice.name.as_str()).collect();
-        let mut known = BTreeMap::new();
-        for (archive, stanza) in self.stanzas() {
-            if stanza.get("Package").is_some_and(|name| names.contains(name)) {
-                let package = stanza
-                    .package(archive)
-                    .map_err(|source| Error::Index { suite: self.release.clone(), source })?;
-                let choice = Choice {
-                    name: package.name.clone(),
-                    version: package.version.clone(),
-                    architecture: package.architecture.clone(),
-                };
-                known.entry(choice).or_insert(package);
-            }
-        }
         let take = |choice: &Choice| {
-            known.remove(choice).ok_or_else(|| Error::Unknown(format!("{} {}", choice.name, choice.version)))
+            let is = |stanza: &Stanza<'_>, field, value: &str| stanza.get(field) == Some(value);
+            let (archive, stanza) = self
+                .stanzas(&choice.name)
+                .find(|(_, stanza)| {
+                    is(stanza, "Version", &choice.version) && is(stanza, "Architecture", &choice.architecture)
+                })
+                .ok_or_else(|| Error::Unknown(format!("{} {}", choice.name, choice.version)))?;
+            let malformed = |source| Error::Index { suite: self.release.clone(), source };
+            stanza.package(archive).map_err(malformed)
         };
         let packages = chosen.iter().map(take).collect::<Result<Vec<_>, _>>()?;
         Ok(Lock::new(&self.release, packages)?)
@@ -295,9 +281,10 @@ impl Universe {
     fn needs<'a>(&self, definition: &Definition, lock: &'a Lock) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
         let mut stanzas = BTreeMap::new();
         let mut providers: BTreeMap<&str, Vec<&'a str>> = BTreeMap::new();
-        for (_, stanza) in self.stanzas() {
-            let locked = stanza.get("Package").and_then(|name| lock.get(name));
-            let Some(locked) = locked.filter(|locked| stanza.get("Version") == Some(&locked.version)) else {
+        for locked in lock.packages() {
+            let mut stanzas_of = self.stanzas(&locked.name).map(|(_, stanza)| stanza);
+            let Some(stanza) = stanzas_of.find(|stanza| stanza.get("Version") == Some(&locked.version))
+            else {
                 continue;
             };
             stanzas.insert(locked.name.as_str(), stanza);
@@ -319,6 +306,37 @@ impl Universe {
             .map(|(name, stanza)| (name, stanza.depends().into_iter().flat_map(in_lock).collect()))
             .collect()
     }
+}
+
+/// Writes apt's private root.
+fn lay_out(indices: &[(Suite, String)], root: &Path, omit: &[String]) -> Result<(), Error> {
+    for folder in [
+        "etc/apt/preferences.d",
+        "var/lib/apt/lists/partial",
+        "var/lib/dpkg",
+        "var/cache/apt/archives/partial",
+    ] {
+        fs::create_dir_all(&root.join(folder))?;
+    }
+    let mut sources = String::new();
+    for (Suite { name, .. }, text) in indices {
+        sources.extend(["deb [trusted=yes] file:/archive ", name, " main\n"]);
+        let list = root.join(format!("var/lib/apt/lists/_archive_dists_{name}_main_binary-amd64_Packages"));
+        if omit.is_empty() {
+            fs::write(&list, 0o644, text.as_bytes())?;
+        } else {
+            let stanzas: Vec<_> = index::stanzas(text).map(|(_, stanza)| stanza.without(omit)).collect();
+            fs::write(&list, 0o644, stanzas.join("\n").as_bytes())?;
+        }
+    }
+    fs::write(&root.join("etc/apt/sources.list"), 0o644, sources.as_bytes())?;
+    fs::write(&root.join("var/lib/dpkg/status"), 0o644, b"")?;
+    let path = root.display();
+    let text = format!(
+        "Dir \"{path}/\";\nDir::State::status \"{path}/var/lib/dpkg/status\";\n\
+         APT::Architecture \"amd64\";\nAPT::Architectures {{ \"amd64\"; }};\nDebug::NoLocking \"true\";\n"
+    );
+    Ok(fs::write(&root.join(CONFIGURATION), 0o644, text.as_bytes())?)
 }
 
 fn in_release(store: &Store<'_>, suite: &Suite) -> Result<Vec<u8>, Error> {
@@ -392,7 +410,7 @@ fn read_xz(path: &Path) -> Result<String, Error> {
 }
 
 /// One line of the solver's answer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Choice {
     name: String,
     version: String,

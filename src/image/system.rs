@@ -9,6 +9,9 @@ use serde::Deserialize;
 
 use super::layer::{Content, Kind, Layer, Node};
 
+/// Where ca-certificates puts the authorities' certificates.
+const AUTHORITIES: &str = "usr/share/ca-certificates/mozilla/";
+
 /// `image.toml` of a bootable image.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +41,9 @@ pub enum Error {
         /// What it resolves to.
         target: String,
     },
+    /// A package's file cannot be read from the cache.
+    #[error("cannot read a file of a package from the cache")]
+    Read(#[source] std::io::Error),
     /// Not exactly one kernel.
     #[error("the packages bring {0} kernels (boot/vmlinuz-*); exactly one is needed")]
     Kernels(usize),
@@ -61,14 +67,7 @@ impl System {
     }
 
     /// Lays the image's own files, links and folders over the unpacked packages.
-    ///
-    /// `read` gives the text of a small file's content (sysusers.d, passwd, group).
-    pub fn base<E: From<Error>>(
-        &self,
-        packages: Layer,
-        files: Layer,
-        read: impl Fn(&Content) -> Result<Vec<u8>, E>,
-    ) -> Result<Base, E> {
+    pub fn base(&self, packages: Layer, files: Layer) -> Result<Base, Error> {
         let Self { cmdline: _, folders, links } = self;
         let mut root = packages;
         root.merge(files);
@@ -81,7 +80,8 @@ impl System {
             root.0.insert(path.clone(), node(0o777, Kind::Link(target.clone())));
         }
         self.units_exist(&root)?;
-        accounts_exist(&root, read)?;
+        accounts_exist(&root)?;
+        add_certificates(&mut root)?;
         let (kernel, release) = take_kernel(&mut root)?;
         Ok(Base { root, kernel, release })
     }
@@ -118,10 +118,7 @@ fn resolve(path: &str, target: &str) -> String {
 }
 
 /// Every user and group that a `sysusers.d` line declares must be in `etc/passwd` and `etc/group`.
-fn accounts_exist<E: From<Error>>(
-    root: &Layer,
-    read: impl Fn(&Content) -> Result<Vec<u8>, E>,
-) -> Result<(), E> {
+fn accounts_exist(root: &Layer) -> Result<(), Error> {
     let text = |path: &str| match root.0.get(path).map(|node| &node.kind) {
         Some(Kind::File(content)) => read(content).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
         _ => Ok(String::new()),
@@ -149,11 +146,42 @@ fn accounts_exist<E: From<Error>>(
             }
         }
     }
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::MissingAccounts(missing.into_iter().collect()).into())
+    if missing.is_empty() { Ok(()) } else { Err(Error::MissingAccounts(missing.into_iter().collect())) }
+}
+
+/// Makes a tree of packages and files the root of a container.
+pub fn container(packages: Layer, files: Layer) -> Result<Layer, Error> {
+    let mut root = packages;
+    root.merge(files);
+    root.add_usr_links();
+    for folder in ["dev", "etc", "proc", "run", "sys", "tmp", "var"] {
+        root.0.entry(folder.to_owned()).or_insert_with(|| node(0o755, Kind::Dir));
     }
+    root.0.insert("tmp".to_owned(), node(0o1777, Kind::Dir));
+    add_certificates(&mut root)?;
+    Ok(root)
+}
+
+/// The certificates of all authorities in one file, where programs look for it, if the packages bring any.
+fn add_certificates(root: &mut Layer) -> Result<(), Error> {
+    let mut bundle = Vec::new();
+    for (path, node) in &root.0 {
+        match &node.kind {
+            Kind::File(content) if path.starts_with(AUTHORITIES) && path.ends_with(".crt") => {
+                bundle.extend(read(content)?);
+            }
+            _ => {}
+        }
+    }
+    if !bundle.is_empty() {
+        let kind = Kind::File(Content::Bytes(bundle.into()));
+        root.0.insert("etc/ssl/certs/ca-certificates.crt".to_owned(), node(0o644, kind));
+    }
+    Ok(())
+}
+
+fn read(content: &Content) -> Result<Vec<u8>, Error> {
+    content.read().map_err(Error::Read)
 }
 
 /// Takes the kernel out of `boot/`; the root has no other use for that folder's content.
@@ -185,13 +213,6 @@ mod tests {
         Layer(entries.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect())
     }
 
-    fn read(content: &Content) -> Result<Vec<u8>, Error> {
-        match content {
-            Content::Bytes(bytes) => Ok(bytes.to_vec()),
-            Content::Span { .. } => Ok(Vec::new()),
-        }
-    }
-
     fn system(links: &str) -> System {
         System::parse(&format!("cmdline = []\nfolders = [\"proc\"]\n[links]\n{links}")).unwrap()
     }
@@ -204,7 +225,7 @@ mod tests {
             ("boot0", "kept"),
             ("usr/a", "x"),
         ]);
-        let base = system("").base(packages, Layer::default(), read).unwrap();
+        let base = system("").base(packages, Layer::default()).unwrap();
         assert_eq!(base.release, "6.12");
         assert_eq!(read(&base.kernel).unwrap(), b"kernel");
         assert!(base.root.0.keys().all(|path| !path.starts_with("boot/")));
@@ -213,10 +234,10 @@ mod tests {
 
     #[test]
     fn no_kernel_and_two_kernels_are_refused() {
-        let none = system("").base(Layer::default(), Layer::default(), read).unwrap_err();
+        let none = system("").base(Layer::default(), Layer::default()).unwrap_err();
         assert!(matches!(none, Error::Kernels(0)), "{none}");
         let packages = layer(&[("boot/vmlinuz-1", ""), ("boot/vmlinuz-2", "")]);
-        assert!(matches!(system("").base(packages, Layer::default(), read), Err(Error::Kernels(2))));
+        assert!(matches!(system("").base(packages, Layer::default()), Err(Error::Kernels(2))));
     }
 
     #[test]
@@ -226,14 +247,14 @@ mod tests {
             ("etc/passwd", "root:*:0:0:root:/root:/bin/sh\n"),
             ("etc/group", "root:x:0:\nplain:x:7:\n"),
         ]);
-        let error = system("").base(packages, Layer::default(), read).unwrap_err();
+        let error = system("").base(packages, Layer::default()).unwrap_err();
         assert!(matches!(&error, Error::MissingAccounts(names) if names == &["newcomer"]), "{error}");
     }
 
     #[test]
     fn an_enabled_unit_that_does_not_exist_is_refused() {
         let links = "\"usr/lib/systemd/system/multi-user.target.wants/gone.service\" = \"../gone.service\"";
-        let error = system(links).base(Layer::default(), Layer::default(), read).unwrap_err();
+        let error = system(links).base(Layer::default(), Layer::default()).unwrap_err();
         assert!(error.to_string().contains("usr/lib/systemd/system/gone.service"), "{error}");
     }
 }

@@ -27,6 +27,8 @@ const LIBRARIES: [&str; 8] = [
     "usr/lib/x86_64-linux-gnu/pulseaudio",
     "usr/lib/x86_64-linux-gnu/ceph",
 ];
+/// Where converters of character sets lie; without this the host's would be loaded.
+const CONVERTERS: &str = "usr/lib/x86_64-linux-gnu/gconv";
 /// Where programs lie, in the order they are looked for.
 const PROGRAMS: [&str; 6] =
     ["usr/bin", "usr/sbin", "usr/lib/systemd", "usr/libexec", "usr/libexec/podman", "usr/lib/podman"];
@@ -164,7 +166,12 @@ impl Toolbox {
             .filter(|folder| unpacked.join(folder).is_dir())
             .map(|folder| self.root.join(folder).display().to_string())
             .collect();
-        Command::new(self.root.join(LOADER)).arg("--library-path").arg(folders.join(":"))
+        let loader = Command::new(self.root.join(LOADER)).arg("--library-path").arg(folders.join(":"));
+        if unpacked.join(CONVERTERS).is_dir() {
+            loader.env("GCONV_PATH", self.root.join(CONVERTERS))
+        } else {
+            loader
+        }
     }
 
     fn write_shims(&self, unpacked: &Path) -> Result<(), Error> {
@@ -177,15 +184,26 @@ impl Toolbox {
                 if path.is_file() && format(&path)? == Format::Dynamic {
                     let target = self.root.join(programs).join(name);
                     let words = self.loader(unpacked).arg("--argv0").arg(name).arg(target);
-                    let words: Vec<String> =
-                        words.argv().iter().map(|word| quoted(&word.to_string_lossy())).collect();
-                    let text = format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" "));
+                    let text = format!("#!/bin/sh\n{} \"$@\"\n", shell_line(&words));
                     fs::write(&folder.join(name), 0o755, text.as_bytes())?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// A command for the shell, which becomes it.
+fn shell_line(command: &Command) -> String {
+    let mut line = String::new();
+    for (name, value) in command.environment() {
+        line.extend([&name.to_string_lossy(), "=", &quoted(&value.to_string_lossy()), " "]);
+    }
+    line.push_str("exec");
+    for word in command.argv() {
+        line.extend([" ", &quoted(&word.to_string_lossy())]);
+    }
+    line
 }
 
 /// A word for the shell.

@@ -49,6 +49,11 @@ impl Command {
         &self.argv
     }
 
+    /// Environment variables that it sets.
+    pub fn environment(&self) -> &[(OsString, OsString)] {
+        &self.environment
+    }
+
     /// Adds one argument.
     #[must_use]
     pub fn arg(mut self, arg: impl Into<OsString>) -> Self {
@@ -98,8 +103,7 @@ impl Command {
     /// Becomes the program, with this process's input and outputs; returns only when it does not start.
     pub fn exec(&self) -> Error {
         use std::os::unix::process::CommandExt as _;
-        let environment = self.environment.iter().map(|(name, value)| (name, value));
-        let source = std::process::Command::new(&self.argv[0]).args(&self.argv[1..]).envs(environment).exec();
+        let source = self.to_std().exec();
         Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source }
     }
 

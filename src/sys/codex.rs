@@ -22,13 +22,10 @@ const FOLDERS: [&str; 2] = ["services", "peers"];
 pub fn load(folders: &[&Path]) -> Sources {
     let mut sources = Sources::default();
     let Some((law, bonds)) = folders.split_first() else { return sources };
-    match fs::read_dir(law) {
-        Ok(_) => {}
-        Err(error) => {
-            let mistake = refused("read the folder", law, &error);
-            sources.insert_unread(LAW, mistake.hint("`sepulcher init DIR` writes a Codex to start from"));
-            return sources;
-        }
+    if let Err(error) = fs::read_dir(law) {
+        let mistake = refused("read the folder", &error);
+        sources.insert_unread(LAW, law.display().to_string(), mistake);
+        return sources;
     }
     top(law, &mut sources);
     let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
@@ -42,18 +39,26 @@ fn exists(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
+/// A mistake whose place the sources fill in.
+fn mistake(message: impl Into<String>) -> Diagnostic {
+    Diagnostic::error(message, &Place::file(""))
+}
+
 /// `lychd.toml`, and names beside it that look like slips of what would be read.
 fn top(law: &Path, sources: &mut Sources) {
     if exists(&law.join(LAW)) {
-        file(&law.join(LAW), LAW, sources);
+        file(law, LAW, sources);
+    } else {
+        let mistake = mistake(format!("`{LAW}` is missing"));
+        let hint = "`sepulcher init DIR` writes a Codex to start from";
+        sources.insert_unread(LAW, law.join(LAW).display().to_string(), mistake.hint(hint));
     }
     let Ok(names) = names(law) else { return };
     for name in names {
         let wanted = [LAW].into_iter().chain(FOLDERS);
         for slip in wanted.filter(|wanted| slips(&name, wanted)) {
-            let shown = law.join(&name).display().to_string();
-            let mistake = Diagnostic::error(format!("`{name}` is not read"), &Place::file(shown));
-            sources.insert_unread(name.clone(), mistake.hint(format!("rename it to `{slip}`")));
+            let mistake = mistake(format!("`{name}` is not read")).hint(format!("rename it to `{slip}`"));
+            sources.insert_unread(name.clone(), law.join(&name).display().to_string(), mistake);
         }
     }
 }
@@ -70,28 +75,26 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
     if !exists(&path) {
         return;
     }
-    let files = match names(&path) {
-        Ok(files) => files,
+    let entries = match names(&path) {
+        Ok(entries) => entries,
         Err(error) => {
-            sources.insert_unread(name, refused("read the folder", &path, &error));
+            let mistake = refused("read the folder", &error);
+            sources.insert_unread(name, path.display().to_string(), mistake);
             return;
         }
     };
-    for entry in files {
+    for entry in entries {
         let key = format!("{name}/{entry}");
+        let shown = root.join(&key).display().to_string();
         let (stem, extension) = entry.rsplit_once('.').unwrap_or((&entry, ""));
         if extension == "toml" {
-            if let Some(mistake) = file_name_mistake(&key, name, stem) {
-                let mut mistake = mistake;
-                mistake.file = path.join(&entry).display().to_string();
-                sources.insert_unread(key, mistake);
-            } else {
-                file(&path.join(&entry), &key, sources);
+            match file_name_mistake(&key, name, stem) {
+                Some(mistake) => sources.insert_unread(key, shown, mistake),
+                None => file(root, &key, sources),
             }
         } else if slips(extension, "toml") {
-            let shown = path.join(&entry).display().to_string();
-            let mistake = Diagnostic::error(format!("`{key}` is not read"), &Place::file(shown));
-            sources.insert_unread(key, mistake.hint(format!("rename it to `{name}/{stem}.toml`")));
+            let mistake = mistake(format!("`{key}` is not read"));
+            sources.insert_unread(key, shown, mistake.hint(format!("rename it to `{name}/{stem}.toml`")));
         }
     }
 }
@@ -110,27 +113,26 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Reads one file into the sources, or the reason why not.
-fn file(path: &Path, key: &str, sources: &mut Sources) {
+fn file(root: &Path, key: &str, sources: &mut Sources) {
+    let path = root.join(key);
     let shown = path.display().to_string();
-    match read(path) {
+    match read(&path) {
         Ok(text) => sources.insert_shown(key, shown, text),
-        Err(mistake) => sources.insert_unread(key, *mistake),
+        Err(mistake) => sources.insert_unread(key, shown, *mistake),
     }
 }
 
 fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
-    let place = Place::file(path.display().to_string());
-    let io = |error: &io::Error| Box::new(refused("read", path, error));
+    let obstacle = |error: io::Error| Box::new(refused("read", &error));
     // The type comes first: opening a FIFO would wait for a writer, opening a device may do anything.
-    regular(&fs::metadata(path).map_err(|error| io(&error))?, &place)?;
+    regular(&fs::metadata(path).map_err(obstacle)?)?;
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let open = fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path);
-    let opened = open.map_err(|error| io(&error))?;
-    regular(&opened.metadata().map_err(|error| io(&error))?, &place)?;
+    let opened = fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(obstacle)?;
+    regular(&opened.metadata().map_err(obstacle)?)?;
     let mut bytes = Vec::new();
-    opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(|error| io(&error))?;
+    opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(obstacle)?;
     if bytes.len() as u64 > FILE_LIMIT {
-        let mistake = Diagnostic::error(format!("the file is larger than {FILE_LIMIT} bytes"), &place);
+        let mistake = mistake(format!("the file is larger than {FILE_LIMIT} bytes"));
         return Err(Box::new(
             mistake.hint("a file of a Codex is a few lines of TOML; check what this one is"),
         ));
@@ -139,11 +141,11 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
         let offset = error.utf8_error().valid_up_to();
         let line = 1 + String::from_utf8_lossy(&error.as_bytes()[..offset]).matches('\n').count();
         let message = format!("the file is not UTF-8: byte {offset}, in line {line}, begins no character");
-        Box::new(Diagnostic::error(message, &place).hint("save it as UTF-8 text"))
+        Box::new(mistake(message).hint("save it as UTF-8 text"))
     })
 }
 
-fn regular(metadata: &fs::Metadata, place: &Place) -> Result<(), Box<Diagnostic>> {
+fn regular(metadata: &fs::Metadata) -> Result<(), Box<Diagnostic>> {
     let kind = metadata.file_type();
     let what = if kind.is_file() {
         return Ok(());
@@ -156,15 +158,16 @@ fn regular(metadata: &fs::Metadata, place: &Place) -> Result<(), Box<Diagnostic>
     } else {
         "a device"
     };
-    let mistake = Diagnostic::error(format!("this is {what}, not a file"), place);
+    let mistake = mistake(format!("this is {what}, not a file"));
     Err(Box::new(mistake.hint("put a TOML file in its place, or remove it")))
 }
 
-fn refused(action: &str, path: &Path, error: &io::Error) -> Diagnostic {
-    let mistake =
-        Diagnostic::error(format!("cannot {action}: {error}"), &Place::file(path.display().to_string()));
+fn refused(action: &str, error: &io::Error) -> Diagnostic {
+    let mistake = mistake(format!("cannot {action}: {error}"));
     let hint = match error.kind() {
-        io::ErrorKind::NotFound => "check the path; a symbolic link may point to nothing",
+        io::ErrorKind::NotFound => {
+            "check the path, or that a symbolic link leads somewhere; `sepulcher init DIR` writes a new Codex"
+        }
         io::ErrorKind::PermissionDenied => "let your user read it",
         io::ErrorKind::NotADirectory => "name the folder that holds `lychd.toml`",
         _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 /// A connection pool. Proxies are taken from the usual environment variables.
 #[derive(Debug, Clone)]
-pub struct Client(ureq::Agent);
+pub struct Client {
+    agent: ureq::Agent,
+    patience: Duration,
+}
 
 /// The body of an answer and where in the file it starts.
 pub struct Answer {
@@ -69,12 +72,17 @@ impl Client {
             .timeout_recv_response(Some(patience))
             .timeout_per_read(Some(patience))
             .build();
-        Self(config.into())
+        Self { agent: config.into(), patience }
+    }
+
+    /// How long to wait before a request that failed `failures` times in a row is made again.
+    pub fn pause(&self, failures: u32) -> Duration {
+        self.patience / 120 * 2_u32.saturating_pow(failures)
     }
 
     /// Asks for a file from byte `start` on. A server may send all of it instead: see [`Answer::start`].
     pub fn get(&self, address: &str, start: u64) -> Result<Answer, Error> {
-        let mut request = self.0.get(address);
+        let mut request = self.agent.get(address);
         if start > 0 {
             request = request.header("Range", format!("bytes={start}-"));
         }

@@ -1,10 +1,18 @@
-//! Rings 1 and 2 from the outside: whole trees, invariants, and the real parsers as judges.
+//! Rings 1 and 2 in one binary, which links faster than many: the command line, whole trees, invariants, and
+//! the real parsers as judges.
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests have effects and stop at once")]
 
+mod accept;
 mod cases;
+mod cli;
 mod golden;
 mod hostile;
 mod invariants;
 mod judge;
+mod judge_disk;
+mod noise;
+mod packages;
 mod proxy;
+mod reject;
 mod render;
+mod support;

@@ -1,23 +1,93 @@
-//! Development commands: `cargo xtask VERB`.
+//! Development commands: `cargo xtask VERB`. Each verb is one file; what users need is in the library.
 
+mod bench;
 mod bless;
+mod boot;
+mod ci;
+mod e2e;
+mod image;
+mod netns;
 mod render;
+mod reproduce;
+mod vm;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-/// Development commands of sepulcher
-#[derive(Debug, Parser)]
-#[command(name = "cargo xtask")]
+/// What verbs return: errors are shown to a person, never matched.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development commands of sepulcher")]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
 enum Verb {
     Render(render::Args),
     Bless(bless::Args),
+    /// Build the sealed image of a Codex (default: the example)
+    Image(image::Args),
+    /// Boot an image in QEMU with its console on this terminal
+    Boot(boot::Args),
+    /// Boot an image once and prove what peers and outsiders can reach
+    E2e,
+    /// Build the image twice under different circumstances and compare the bytes
+    Reproduce,
+    /// Measure rendering, image building and booting
+    Bench(bench::Args),
+    /// Run every check and test that this machine allows, saying what was skipped
+    Ci,
 }
 
 fn main() -> ExitCode {
-    match Verb::parse() {
-        Verb::Render(args) => render::run(args),
-        Verb::Bless(args) => bless::run(&args),
+    let done = match Cli::parse().verb {
+        Verb::Render(args) => return render::run(args),
+        Verb::Bless(args) => return bless::run(&args),
+        Verb::Image(args) => image::run(&args),
+        Verb::Boot(args) => boot::run(&args),
+        Verb::E2e => e2e::run(),
+        Verb::Reproduce => reproduce::run(),
+        Verb::Bench(args) => bench::run(&args),
+        Verb::Ci => ci::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                text = format!("{text}\n  caused by: {error}");
+                cause = error.source();
+            }
+            eprintln!("error: {text}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// The repository's top folder.
+fn root() -> PathBuf {
+    let mut root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    root.pop();
+    root
+}
+
+/// Copies a folder with everything in it.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_folder(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
 }

@@ -39,7 +39,7 @@ impl Machine<'_> {
     pub fn command(self) -> Result<Command> {
         let Self { toolbox, disk, scratch, uplink } = self;
         let variables = scratch.join("ovmf-vars.fd");
-        std::fs::copy(toolbox.path("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
+        std::fs::copy(toolbox.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
         let kvm = std::env::var_os("SEPULCHER_KVM").is_some_and(|value| value == "1");
         let accelerator = if kvm { ["kvm", "host"] } else { ["tcg,thread=multi", "max"] };
         let (network, launcher) = match uplink {
@@ -54,12 +54,23 @@ impl Machine<'_> {
                 (format!("tap,id=uplink,ifname={name},script=no,downscript=no"), Some(launcher))
             }
         };
-        let code = toolbox.path("usr/share/OVMF/OVMF_CODE_4M.fd");
+        let code = toolbox.file("usr/share/OVMF/OVMF_CODE_4M.fd");
         let command = toolbox
             .command("qemu-system-x86_64")?
-            .args(["-L".into(), toolbox.path("usr/share/qemu")])
-            .args(["-L".into(), toolbox.path("usr/share/seabios")])
-            .args(["-machine", "q35", "-accel", accelerator[0], "-cpu", accelerator[1], "-smp", "2", "-m", "2048"])
+            .args(["-L".into(), toolbox.file("usr/share/qemu")])
+            .args(["-L".into(), toolbox.file("usr/share/seabios")])
+            .args([
+                "-machine",
+                "q35",
+                "-accel",
+                accelerator[0],
+                "-cpu",
+                accelerator[1],
+                "-smp",
+                "2",
+                "-m",
+                "2048",
+            ])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())])
             .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
@@ -74,8 +85,13 @@ impl Machine<'_> {
 
     /// Powers on with the console read by us.
     pub fn power_on(self) -> Result<Running> {
-        let mut child =
-            self.command()?.to_std().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut child = self
+            .command()?
+            .to_std()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let (sender, lines) = channel();
         let start = Instant::now();
         let stdout = child.stdout.take().ok_or("QEMU has no standard output")?;
@@ -161,7 +177,8 @@ impl Running {
             Seen::Off => "the machine went off",
             Seen::Timeout => "the time is up",
         };
-        Err(format!("`{what}` did not appear on the console: {why}; its last lines:\n{}", self.tail(40)).into())
+        Err(format!("`{what}` did not appear on the console: {why}; its last lines:\n{}", self.tail(40))
+            .into())
     }
 
     /// The last `count` console lines.

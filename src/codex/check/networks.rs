@@ -6,7 +6,7 @@ use super::build::pod_address;
 use crate::codex::PeerState;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::net::{Net4, Net6};
-use crate::codex::schema::{Addressing, At, Draft, Field, Kind, Law};
+use crate::codex::schema::{Addressed, Addressing, At, Draft, Field, Kind, Law};
 
 /// An address space with what it is for.
 struct Space<'a, N> {
@@ -52,7 +52,7 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         }
         if let Some(Kind::Lych { routes: Field::Given(routes), .. }) = &peer.kind {
             for route in &routes.value {
-                let what = format!("a route of `{name}`");
+                let what = format!("`{name}`'s route");
                 spaces.push(Space { network: route.value, what, place: &route.place, group: None });
             }
         }
@@ -87,7 +87,7 @@ fn own_spaces<'a>(
     let Some(Addressing::Static { addresses, .. }) = &law.addressing else { return };
     for at in addresses {
         let (address, prefix) = (at.value.0, at.value.1);
-        let (what, place) = (format!("the uplink's subnet of {address}"), &at.place);
+        let (what, place) = ("the uplink's subnet".into(), &at.place);
         match address {
             IpAddr::V4(address) => {
                 spaces.push(Space { network: Net4::around(address, prefix), what, place, group: UPLINK });
@@ -128,7 +128,7 @@ fn overlaps<N: Copy + std::fmt::Display>(
         mistake = if other.place.span.is_some() {
             mistake.related(other.place, other.what.clone())
         } else {
-            mistake.note(format!("{} is the default, {}", other.network, other.what))
+            mistake.note(format!("{} is the default, {}", other.what, other.network))
         };
         mistakes.push(mistake.hint("address spaces must be disjoint: change one of the two"));
     }
@@ -195,12 +195,8 @@ fn uplink(law: &Law, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-fn gateway(
-    gateway: &At<IpAddr>,
-    addresses: &[At<crate::codex::schema::Addressed>],
-    mistakes: &mut Vec<Diagnostic>,
-) {
-    let reaches = |at: &At<crate::codex::schema::Addressed>| match (at.value.0, gateway.value) {
+fn gateway(gateway: &At<IpAddr>, addresses: &[At<Addressed>], mistakes: &mut Vec<Diagnostic>) {
+    let reaches = |at: &At<Addressed>| match (at.value.0, gateway.value) {
         (IpAddr::V4(address), IpAddr::V4(gateway)) => Net4::around(address, at.value.1).contains(gateway),
         // Routers of IPv6 are usually named by their link-local address.
         (IpAddr::V6(address), IpAddr::V6(gateway)) => {

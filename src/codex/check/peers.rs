@@ -1,13 +1,12 @@
 //! Bonds: keys and addresses that are nobody else's, and grants that exist.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
-use crate::codex::net::Net4;
 use crate::codex::schema::{At, Draft, Field, Grant, Peer, Service};
 use crate::codex::suggest::nearest;
 use crate::codex::{PeerState, Tier};
@@ -25,6 +24,7 @@ struct Taken<'a> {
 /// A revoked peer keeps its key and its addresses: neither may come back under another name.
 pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
     let mut taken = Taken::default();
+    let free = free_address(draft);
     for (name, peer) in &draft.peers {
         let Some(peer) = peer else { continue };
         if let Some(key) = &peer.public_key {
@@ -32,14 +32,26 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         }
         if let Some(address) = &peer.address {
             unique(&mut taken.addresses, "address", name, address, mistakes);
-            inside(draft, address, mistakes);
         }
         if let Field::Given(address) = &peer.address6 {
             unique(&mut taken.addresses6, "address", name, address, mistakes);
-            inside6(draft, address, mistakes);
         }
-        grants(draft, peer, mistakes);
+        // What else a tombstone says is history: networks and services may have changed since.
+        if peer.state.as_ref().is_some_and(|state| state.value == PeerState::Active) {
+            living(draft, peer, free, mistakes);
+        }
     }
+}
+
+/// Checks what must fit the Codex as it is now.
+fn living(draft: &Draft, peer: &Peer, free: Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+    if let Some(address) = &peer.address {
+        inside(draft, address, free, mistakes);
+    }
+    if let Field::Given(address) = &peer.address6 {
+        inside6(draft, address, mistakes);
+    }
+    grants(draft, peer, mistakes);
 }
 
 fn unique<'a, T: Ord + Copy + Display>(
@@ -64,7 +76,7 @@ fn unique<'a, T: Ord + Copy + Display>(
     );
 }
 
-fn inside(draft: &Draft, address: &At<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+fn inside(draft: &Draft, address: &At<Ipv4Addr>, free: Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
     let Some(network) = draft.law.as_ref().and_then(|law| law.network.as_ref()) else { return };
     let (net, value) = (network.value, address.value);
     let reason = if !net.contains(value) {
@@ -82,17 +94,17 @@ fn inside(draft: &Draft, address: &At<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>)
     } else {
         mistake
     };
-    mistakes.push(match free_address(draft, net) {
+    mistakes.push(match free {
         Some(free) => mistake.hint(format!("the first free address is {free}")),
         None => mistake.hint("the network is full: make it larger"),
     });
 }
 
-/// The lowest address that no peer has.
-fn free_address(draft: &Draft, network: Net4) -> Option<Ipv4Addr> {
+/// The lowest address of the Tether that no peer has.
+fn free_address(draft: &Draft) -> Option<Ipv4Addr> {
+    let network = draft.law.as_ref()?.network.as_ref()?.value;
     let peers = draft.peers.values().flatten();
-    let taken: std::collections::BTreeSet<Ipv4Addr> =
-        peers.filter_map(|peer| Some(peer.address.as_ref()?.value)).collect();
+    let taken: BTreeSet<Ipv4Addr> = peers.filter_map(|peer| Some(peer.address.as_ref()?.value)).collect();
     let first = network.first_host().to_bits().checked_add(1)?;
     (first..network.last().to_bits()).map(Ipv4Addr::from_bits).find(|address| !taken.contains(address))
 }
@@ -127,10 +139,6 @@ fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>
 }
 
 fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
-    // What a revoked peer once might reach is history, and the services may be gone.
-    if peer.state.as_ref().is_none_or(|state| state.value == PeerState::Revoked) {
-        return;
-    }
     let Some(grants) = &peer.grants else { return };
     let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
     for grant in &grants.value {

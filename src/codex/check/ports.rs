@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
-use crate::codex::schema::{At, Draft, Service};
+use crate::codex::net::Port;
+use crate::codex::schema::{At, Draft, Service, ServicePort};
 use crate::codex::{Protocol, Tier};
 
 /// Whose a reserved number is.
@@ -48,10 +49,10 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         for port in &service.ports {
             let (Some(number), Some(protocol)) = (&port.number, &port.protocol) else { continue };
             let key = (number.value.get(), protocol.value);
-            if !reserved(name, service, number.value.get(), &number.place, mistakes) {
-                let tier = port.tier.as_ref().map(|tier| tier.value);
-                host_own(key, tier, &number.place, mistakes);
+            if reserved(name, service, number, mistakes) {
+                continue;
             }
+            host_own(key, port.tier.as_ref().map(|tier| tier.value), &number.place, mistakes);
             match claims.get(&key) {
                 Some((first, owner)) => twice(key, &number.place, first, owner, mistakes),
                 None => {
@@ -88,13 +89,8 @@ fn twice(
 }
 
 /// Reports a claim to a number that is somebody else's; says whether it did.
-fn reserved(
-    name: &Name,
-    service: &Service,
-    number: u16,
-    place: &Place,
-    mistakes: &mut Vec<Diagnostic>,
-) -> bool {
+fn reserved(name: &Name, service: &Service, at: &At<Port>, mistakes: &mut Vec<Diagnostic>) -> bool {
+    let (number, place) = (at.value.get(), &at.place);
     let Some((_, owner)) = RESERVED.iter().find(|(reserved, _)| *reserved == number) else { return false };
     let (allowed, whose) = match owner {
         Owner::Service(of) => (name.as_str() == *of, format!("the service `{of}`")),
@@ -139,9 +135,8 @@ fn tether(number: u16, place: &Place, mistakes: &mut Vec<Diagnostic>) {
 
 fn veil(service: &Service, mistakes: &mut Vec<Diagnostic>) {
     let Some(At { value: true, place }) = &service.veil else { return };
-    let half_read = |port: &crate::codex::schema::ServicePort| {
-        port.number.is_none() || port.protocol.is_none() || port.tier.is_none()
-    };
+    let half_read =
+        |port: &ServicePort| port.number.is_none() || port.protocol.is_none() || port.tier.is_none();
     let listens = service.ports.iter().any(|port| {
         half_read(port)
             || (port.number.as_ref().is_some_and(|number| [80, 443].contains(&number.value.get()))

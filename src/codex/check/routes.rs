@@ -2,7 +2,7 @@
 
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::{Name, RoutePath};
-use crate::codex::schema::{At, Draft, Route, Service};
+use crate::codex::schema::{At, Draft, Field, Route, Service, ServicePort};
 use crate::codex::{Protocol, Tier};
 
 /// A route whose path and tier are known.
@@ -29,6 +29,7 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         }
     }
     served(draft, &claims, &veils, mistakes);
+    https(draft, &veils, mistakes);
     clashes(&claims, mistakes);
 }
 
@@ -57,7 +58,7 @@ fn port(name: &Name, service: &Service, route: &Route, mistakes: &mut Vec<Diagno
         mistakes.push(Diagnostic::error(message, &port.place).hint("give the route to another service"));
         return;
     }
-    let unknown = |port: &crate::codex::schema::ServicePort| port.number.is_none() || port.protocol.is_none();
+    let unknown = |port: &ServicePort| port.number.is_none() || port.protocol.is_none();
     let tcp: Vec<u16> = service
         .ports
         .iter()
@@ -104,6 +105,27 @@ fn served(draft: &Draft, claims: &[Claim<'_>], veils: &[(&Name, &Service)], mist
             let message = format!("nobody can reach the forest route `{}`", claim.path.value);
             let mistake = Diagnostic::error(message, &claim.path.place);
             mistakes.push(mistake.hint("give the Veil a port of tier `forest`, or make this a tether route"));
+        }
+    }
+}
+
+/// A domain is served with HTTPS, so that its Veil needs the port for it.
+fn https(draft: &Draft, veils: &[(&Name, &Service)], mistakes: &mut Vec<Diagnostic>) {
+    let Some(Field::Given(domain)) = draft.law.as_ref().map(|law| &law.domain) else { return };
+    let in_forest = |port: &&ServicePort| port.tier.as_ref().is_none_or(|tier| tier.value == Tier::Forest);
+    for (_, veil) in veils {
+        let mut forest = veil.ports.iter().filter(in_forest).peekable();
+        let https = |port: &ServicePort| port.number.as_ref().is_none_or(|number| number.value.get() == 443);
+        if forest.peek().is_some() && !forest.any(https) {
+            let mistake = Diagnostic::error(
+                "the domain is served with HTTPS, and the Veil has no port 443",
+                &veil.place,
+            );
+            let mistake = mistake.related(&domain.place, "the domain");
+            mistakes
+                .push(mistake.hint(
+                    "add `[[port]]` with `number = 443` and `tier = \"forest\"`, or remove the domain",
+                ));
         }
     }
 }

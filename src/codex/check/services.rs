@@ -1,6 +1,7 @@
 //! What a service says about itself: source, texts, environment, volumes, secrets, its name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
@@ -9,8 +10,21 @@ use crate::codex::schema::{At, Draft, Field, Service, Volume};
 /// Names whose units sepulcher makes itself: `<appliance>-vpn`, `-pod` and `-network`.
 const TAKEN: [&str; 3] = ["network", "pod", "vpn"];
 
-/// Checks every service by itself, and volumes across services.
+/// Places in a container that are mounted anyway.
+const TAKEN_TARGETS: [&str; 4] = ["/dev", "/proc", "/run/secrets", "/sys"];
+
+/// Names that an appliance cannot have, because units `<name>-…` of others exist, or because it is no host name.
+const TAKEN_APPLIANCES: [&str; 6] = ["localhost", "netavark", "podman", "sepulcher", "systemd", "user"];
+
+/// Checks every service by itself, volumes across services, and the name that all units begin with.
 pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
+    if let Some(name) = draft.law.as_ref().and_then(|law| law.name.as_ref())
+        && TAKEN_APPLIANCES.contains(&name.value.as_str())
+    {
+        let message =
+            format!("an appliance cannot be called `{}`: its units would clash with others", name.value);
+        mistakes.push(Diagnostic::error(message, &name.place).hint("choose another name, like `lychd`"));
+    }
     let mut volumes = BTreeMap::new();
     for (name, service) in &draft.services {
         let Some(service) = service else { continue };
@@ -170,7 +184,11 @@ fn volume_targets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
         }
         if let Some(first) = seen.insert(target.value.trim_end_matches('/'), &target.place) {
             let message = format!("two volumes have the target `{}`", target.value);
-            mistakes.push(Diagnostic::error(message, &target.place).related(first, "the first of them"));
+            mistakes.push(
+                Diagnostic::error(message, &target.place)
+                    .related(first, "the first of them")
+                    .hint("change one of the two"),
+            );
         }
     }
 }
@@ -187,6 +205,8 @@ fn bad_target(target: &str) -> Option<&'static str> {
         Some("a volume's target has no `.` or `..` in it")
     } else if target.bytes().all(|byte| byte == b'/') {
         Some("a volume cannot cover the whole container")
+    } else if TAKEN_TARGETS.iter().any(|taken| Path::new(target).starts_with(taken)) {
+        Some("this place in a container belongs to the kernel or to the secrets")
     } else {
         None
     }
@@ -225,8 +245,12 @@ mod tests {
 
     #[test]
     fn a_target_is_a_plain_absolute_path() {
-        assert_eq!(bad_target("/var/lib/oculus data"), None);
-        for bad in ["", "x", "/", "//", "/a/../b", "/a/.", "/a:ro", "/a\n", "/a\0"] {
+        for good in ["/var/lib/oculus data", "/process", "/run/secret"] {
+            assert_eq!(bad_target(good), None, "{good:?}");
+        }
+        for bad in
+            ["", "x", "/", "//", "/a/../b", "/a/.", "/a:ro", "/a\n", "/a\0", "/proc", "//run//secrets/x"]
+        {
             assert!(bad_target(bad).is_some(), "{bad:?}");
         }
     }

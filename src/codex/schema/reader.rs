@@ -89,10 +89,22 @@ pub trait FromToml: Sized {
 
 /// Reports a value of another type than `expected`.
 pub fn wrong_type(value: &DeValue<'_>, place: &Place, key: &str, expected: &str, file: &File) {
-    file.report(
-        Diagnostic::error(format!("`{key}` must be {expected}, not {}", type_name(value)), place)
-            .label(format!("expected {expected}")),
-    );
+    let text = value.as_str().unwrap_or_default();
+    let hint = if expected == "a string" && !value.is_array() && !value.is_table() {
+        "put it in quotes".into()
+    } else if text.parse::<u64>().is_ok() || text.parse::<bool>().is_ok() {
+        format!("write {text}, without quotes")
+    } else if expected == "a list" && !value.is_table() {
+        "put it in brackets, like `[1, 2]`".into()
+    } else if expected == "a table" {
+        format!("write it as `[{key}]`, with its keys in the lines below")
+    } else if expected == "a list of tables" {
+        format!("write it as `[[{key}]]`, with its keys in the lines below")
+    } else {
+        format!("write {expected} in its place")
+    };
+    let message = format!("`{key}` must be {expected}, not {}", type_name(value));
+    file.report(Diagnostic::error(message, place).hint(hint));
 }
 
 fn type_name(value: &DeValue<'_>) -> &'static str {
@@ -114,6 +126,7 @@ pub struct Table<'a> {
     place: Place,
     file: &'a File,
     known: Vec<&'static str>,
+    missing: Vec<(&'static str, Diagnostic)>,
 }
 
 #[derive(Clone, Copy)]
@@ -133,7 +146,7 @@ impl<'a> Table<'a> {
     }
 
     fn new(title: String, entries: Entries<'a>, place: Place, file: &'a File) -> Self {
-        Self { title, entries, place, file, known: Vec::new() }
+        Self { title, entries, place, file, known: Vec::new(), missing: Vec::new() }
     }
 
     /// Where the table was written.
@@ -184,7 +197,8 @@ impl<'a> Table<'a> {
         let field = self.optional(key);
         if !field.is_written() {
             let mistake = Diagnostic::error(format!("`{key}` is missing{}", self.of_title()), &self.place);
-            self.file.report(mistake.hint(format!("write `{key} = {example}`{}", self.of_title())));
+            let mistake = mistake.hint(format!("write `{key} = {example}`{}", self.of_title()));
+            self.missing.push((key, mistake));
         }
         field.given()
     }
@@ -199,7 +213,7 @@ impl<'a> Table<'a> {
         let entries = if let DeValue::Table(entries) = value.get_ref() {
             Entries::Given(entries)
         } else {
-            wrong_type(value.get_ref(), &place, key, &format!("a table, written `{title}`"), self.file);
+            wrong_type(value.get_ref(), &place, key, "a table", self.file);
             Entries::Wrong
         };
         Self::new(title, entries, place, self.file)
@@ -211,13 +225,7 @@ impl<'a> Table<'a> {
         let title = format!("[[{key}]]");
         let wrong = |value: &Spanned<DeValue<'a>>| {
             let place = self.file.place(value.span());
-            wrong_type(
-                value.get_ref(),
-                &place,
-                key,
-                &format!("a list of tables, each written `{title}`"),
-                self.file,
-            );
+            wrong_type(value.get_ref(), &place, key, "a list of tables", self.file);
         };
         let DeValue::Array(items) = value.get_ref() else {
             wrong(value);
@@ -250,23 +258,30 @@ impl<'a> Table<'a> {
         pairs
     }
 
-    /// Reports the keys that nobody asked for.
-    pub fn finish(self) {
-        let Entries::Given(entries) = self.entries else { return };
-        for (key, _) in entries {
-            let name: &str = key.get_ref();
-            if self.known.contains(&name) {
-                continue;
+    /// Reports the keys that nobody asked for, and those that are missing unless one of the former is meant.
+    pub fn finish(mut self) {
+        if let Entries::Given(entries) = self.entries {
+            for (key, _) in entries {
+                let name: &str = key.get_ref();
+                if !self.known.contains(&name) {
+                    self.unknown(name, &self.file.place(key.span()));
+                }
             }
-            let message = format!("unknown key `{name}`{}", self.of_title());
-            let diagnostic = Diagnostic::error(message, &self.file.place(key.span()));
-            self.file.report(match nearest(name, self.known.iter().copied()) {
-                Some(near) => diagnostic.label("unknown").hint(format!("did you mean `{near}`?")),
-                None => diagnostic
-                    .label("unknown")
-                    .hint(format!("remove it; the keys here are {}", listed(&self.known))),
-            });
         }
+        for (_, mistake) in self.missing {
+            self.file.report(mistake);
+        }
+    }
+
+    fn unknown(&mut self, name: &str, place: &Place) {
+        let message = format!("unknown key `{name}`{}", self.of_title());
+        let mistake = Diagnostic::error(message, place).label("unknown");
+        let near = nearest(name, self.known.iter().copied());
+        self.missing.retain(|(key, _)| Some(*key) != near);
+        self.file.report(match near {
+            Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+            None => mistake.hint(format!("remove it; the keys here are {}", listed(&self.known))),
+        });
     }
 }
 

@@ -82,7 +82,7 @@ impl<T: FromToml> FromToml for Vec<At<T>> {
     /// Wrong elements are reported and left out, so that the right ones are still checked.
     fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self> {
         let DeValue::Array(items) = value else {
-            wrong_type(value, place, key, &format!("a list, each element {}", T::EXPECTED), file);
+            wrong_type(value, place, key, Self::EXPECTED, file);
             return None;
         };
         let element = |item: &toml::Spanned<DeValue<'_>>| {
@@ -151,32 +151,37 @@ fn text<T: FromStr<Err: std::fmt::Display>>(
     place: &Place,
     key: &str,
     file: &File,
+    hint: &str,
 ) -> Option<T> {
     let text = String::from_toml(value, place, key, file)?;
-    text.parse().map_err(|error| file.report(Diagnostic::error(format!("`{key}`: {error}"), place))).ok()
+    let refuse = |error| file.report(Diagnostic::error(format!("`{key}`: {error}"), place).hint(hint));
+    text.parse().map_err(refuse).ok()
 }
 
 macro_rules! texts {
-    ($($type:ty,)*) => {$(
+    ($($type:ty: $hint:literal,)*) => {$(
         impl FromToml for $type {
             const EXPECTED: &'static str = "a string";
 
             fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self> {
-                text(value, place, key, file)
+                text(value, place, key, file, $hint)
             }
         }
     )*};
 }
 
-texts! { Name, DnsName, InterfacePattern, RoutePath, Net4, Net6, PublicKey, }
-
-/// Why a text is not one of the small grammars of this module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(&'static str);
+texts! {
+    Name: "a name is like `oculus` or `lych-2`",
+    DnsName: "a DNS name is like `lychd.example`",
+    InterfacePattern: "an interface is like `eth0` or `en*`",
+    RoutePath: "a route is like `/` or `/a2a/smith`",
+    Net4: "write the first address of the network, `/`, and the number of bits that all its addresses share",
+    Net6: "write the first address of the network, `/`, and the number of bits that all its addresses share",
+    PublicKey: "run `wg genkey | tee private.key | wg pubkey` on the peer and copy what it prints",
+}
 
 macro_rules! parsed {
-    ($($type:ty: $parse:expr, $reason:literal;)*) => {$(
+    ($($type:ty: $parse:expr, $what:literal, $hint:literal;)*) => {$(
         impl FromToml for $type {
             const EXPECTED: &'static str = "a string";
 
@@ -185,8 +190,8 @@ macro_rules! parsed {
                 let parse: fn(&str) -> Option<$type> = $parse;
                 let parsed = parse(&text);
                 if parsed.is_none() {
-                    let error = Malformed($reason);
-                    file.report(Diagnostic::error(format!("`{key}`: {error}"), place));
+                    let message = format!(concat!("`{key}` is not ", $what), key = key);
+                    file.report(Diagnostic::error(message, place).hint($hint));
                 }
                 parsed
             }
@@ -195,13 +200,13 @@ macro_rules! parsed {
 }
 
 parsed! {
-    Ipv4Addr: |text| text.parse().ok(), "an IPv4 address is four numbers, e.g. 10.88.16.2";
-    Ipv6Addr: |text| text.parse().ok(), "an IPv6 address is like fd88:0:0:16::2";
-    IpAddr: |text| text.parse().ok(), "an address is like 192.0.2.1 or 2001:db8::1";
-    Addressed: addressed, "an address with its prefix length is like 192.0.2.10/24 or 2001:db8::10/64";
-    Endpoint: endpoint, "an endpoint is a DNS name or an address without a port, e.g. lychd.example";
-    Dialled: dialled, "what to dial is host:port, e.g. lych.example:51820 or [2001:db8::1]:51820";
-    User: user, "a user is uid:gid in numbers, e.g. 1000:1000";
+    Ipv4Addr: |text| text.parse().ok(), "an IPv4 address", "write four numbers, like 10.88.16.2";
+    Ipv6Addr: |text| text.parse().ok(), "an IPv6 address", "write one like fd88:0:0:16::2";
+    IpAddr: |text| text.parse().ok(), "an address", "write one like 192.0.2.1 or 2001:db8::1";
+    Addressed: addressed, "an address with its prefix length", "write one like 192.0.2.10/24 or 2001:db8::10/64";
+    Endpoint: endpoint, "a DNS name or an address", "write one like lychd.example or 192.0.2.1, without a port";
+    Dialled: dialled, "a host with its port", "write one like lych.example:51820 or [2001:db8::1]:51820";
+    User: user, "a user and a group in numbers", "write uid:gid, like 1000:1000";
 }
 
 fn addressed(text: &str) -> Option<Addressed> {
@@ -247,7 +252,8 @@ impl FromToml for Grant {
         if matches!(value, DeValue::String(text) if text == "*") {
             return Some(Self::All);
         }
-        text(value, place, key, file).map(Self::Service)
+        text(value, place, key, file, "write the name of a service, or `[\"*\"]` for all of them")
+            .map(Self::Service)
     }
 }
 
@@ -264,11 +270,10 @@ fn choice<T: Copy>(
         return Some(*value);
     }
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-    let diagnostic = Diagnostic::error(format!("`{key}` cannot be `{text}`"), place)
-        .label(format!("expected one of {}", listed(&words)));
-    file.report(match nearest(&text, words) {
+    let diagnostic = Diagnostic::error(format!("`{key}` cannot be `{text}`"), place);
+    file.report(match nearest(&text, words.iter().copied()) {
         Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
-        None => diagnostic,
+        None => diagnostic.hint(format!("write one of {}", listed(&words))),
     });
     None
 }

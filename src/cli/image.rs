@@ -1,0 +1,143 @@
+//! `sepulcher image`: builds disk images and reads them back.
+
+mod build;
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{Failure, Kind};
+use crate::image::inspect::{self, Report};
+use crate::image::manifest::{self, Manifest};
+use crate::sys::fs;
+
+/// Build disk images and read them back
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Build(build::Args),
+    Inspect(InspectArgs),
+    Verify(VerifyArgs),
+}
+
+/// Show what is in an image: partitions, kernel, command line, packages
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The image, e.g. lychd.raw
+    image: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Check that an image is whole
+///
+/// Recomputes the hash tree and compares it with the root hash on the kernel's command line, and everything with
+/// the manifest beside the image (lychd.raw, lychd.manifest.json). Exit code 1 when something does not match.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The image, e.g. lychd.raw
+    image: PathBuf,
+}
+
+/// Runs a verb.
+pub fn run(verb: &Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Build(args) => build::run(args),
+        Verb::Inspect(args) => show(args),
+        Verb::Verify(args) => verify(args),
+    }
+}
+
+fn show(args: &InspectArgs) -> Result<(), Failure> {
+    let report = inspect::inspect(&fs::open(&args.image)?)?;
+    let manifest = load(&args.image)?;
+    let text = if args.json {
+        let packages = manifest.as_ref().map(|manifest| &manifest.sbom.components);
+        let value = serde_json::json!({ "image": report, "packages": packages });
+        serde_json::to_string_pretty(&value).map_err(|error| Failure::from_error(Kind::Internal, &error))?
+            + "\n"
+    } else {
+        lines(&report, manifest.as_ref())
+    };
+    print(&text)
+}
+
+fn verify(args: &VerifyArgs) -> Result<(), Failure> {
+    let image = fs::open(&args.image)?;
+    let report = inspect::inspect(&image)?;
+    let manifest = load(&args.image)?;
+    if manifest.is_none() {
+        let beside = manifest::beside(&args.image);
+        eprintln!("note: there is no {}: the image is checked against itself alone", beside.display());
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mismatches = inspect::verify(&image, &report, manifest.as_ref(), threads)?;
+    if mismatches.is_empty() {
+        let root_hash = report.kernels.iter().find_map(|kernel| kernel.root_hash.as_deref());
+        return print(&format!(
+            "{}: whole, root hash {}\n",
+            args.image.display(),
+            root_hash.unwrap_or_default()
+        ));
+    }
+    let list: String =
+        mismatches.iter().flat_map(|one| ["  ".to_owned(), one.to_string(), "\n".to_owned()]).collect();
+    let sentence = format!("{} is not what it should be:\n{}", args.image.display(), list.trim_end());
+    Err(Failure::new(Kind::Input, sentence).hint("build or download it again"))
+}
+
+fn load(image: &Path) -> Result<Option<Manifest>, Failure> {
+    Manifest::load(&manifest::beside(image)).map_err(|error| match error {
+        manifest::Error::File(error) => error.into(),
+        error => Failure::from_error(Kind::Input, &error),
+    })
+}
+
+/// The report for people.
+fn lines(report: &Report, manifest: Option<&Manifest>) -> String {
+    let mut text = format!("size     {} bytes\nsha256   {}\n\npartitions\n", report.size, report.sha256);
+    // Writing to a string cannot fail.
+    for one in &report.partitions {
+        let _ =
+            writeln!(text, "  {:8} {:24} {:>12} bytes at {:>12}", one.role, one.label, one.size, one.offset);
+        let _ = writeln!(text, "           uuid {}  sha256 {}", one.uuid, one.sha256);
+    }
+    for kernel in &report.kernels {
+        let _ = writeln!(text, "\nkernel   EFI/Linux/{}", kernel.file);
+        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        let _ = writeln!(text, "  release   {}", known(&kernel.uname));
+        let _ = writeln!(text, "  cmdline   {}", known(&kernel.cmdline));
+        let _ = writeln!(text, "  root hash {}", known(&kernel.root_hash));
+        for section in &kernel.sections {
+            let _ =
+                writeln!(text, "  {:9} {:>10} bytes  sha256 {}", section.name, section.size, section.sha256);
+        }
+    }
+    match manifest {
+        Some(manifest) => {
+            let _ = writeln!(text, "\npackages {}", manifest.sbom.components.len());
+            for one in &manifest.sbom.components {
+                let _ = writeln!(text, "  {} {}", one.name, one.version);
+            }
+        }
+        None => text.push_str("\npackages unknown: there is no manifest beside the image\n"),
+    }
+    text
+}
+
+/// Data goes to standard output; a reader that has seen enough is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::from_error(Kind::Io, &error)),
+        _ => Ok(()),
+    }
+}
+
+impl From<inspect::Error> for Failure {
+    fn from(error: inspect::Error) -> Self {
+        let kind = if matches!(error, inspect::Error::Read(_)) { Kind::Io } else { Kind::Input };
+        Self::from_error(kind, &error).hint("is it a disk image made by `sepulcher image build`?")
+    }
+}

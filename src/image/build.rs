@@ -1,0 +1,434 @@
+//! From a Codex to a disk image: the one place where the parts of the builder meet.
+//!
+//! ```text
+//! locks ─▶ packages ─▶ base root + initrd + kernel            cached by the digest of all that decides them
+//! base + rendered tree + Codex + program ─▶ root ─▶ verity ─▶ UKI ─▶ ESP ─▶ disk
+//! ```
+#![expect(clippy::disallowed_methods, reason = "temporary files of the build")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+
+use super::definition::{self, Definitions, Image};
+use super::disk::{self, Partition, Placed, Role};
+use super::initrd::elf::Needs;
+use super::layer::{Content, Kind, Layer, Node};
+use super::store::{self, Store};
+use super::system::{self, System};
+use super::toolbox::{self, Toolbox};
+use super::{erofs, esp, identity, initrd, uki, verity};
+use crate::codex::{Codex, Source};
+use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
+use crate::sys::{cmd, fs};
+use crate::tree::{Sha256Digest, Tree};
+
+/// Counts changes of the builder that change a base of the same packages.
+const BASE_FORMAT: &str = "base 1";
+/// Size of the EFI system partition: three kernel images, for two slots and one being staged.
+const ESP_MIB: u64 = 72;
+/// Threads that hash.
+const THREADS: usize = 2;
+/// Where the trees of containers lie in the root.
+const ROOTS: &str = "usr/lib/sepulcher/roots";
+/// Roots that hold our program.
+const WITH_PROGRAM: [&str; 2] = ["tether", "stand-in"];
+
+/// What an image is made of, besides packages.
+pub struct Request<'a> {
+    /// The valid Codex.
+    pub codex: &'a Codex,
+    /// Its files, sealed as they were written: relative path → text.
+    pub sources: &'a BTreeMap<String, String>,
+    /// What was rendered from it.
+    pub tree: Tree,
+    /// This program, statically linked.
+    pub program: Vec<u8>,
+    /// Version of the image, e.g. `1`.
+    pub version: &'a str,
+    /// Time of every file, in seconds since 1970.
+    pub epoch: u32,
+    /// Where the disk image goes.
+    pub out: &'a Path,
+}
+
+/// What was built.
+#[derive(Debug)]
+pub struct Built {
+    /// Partitions in the order on the disk, with the digest of each.
+    pub partitions: Vec<(Placed, Sha256Digest)>,
+    /// Root hash of the sealed root.
+    pub root_hash: Sha256Digest,
+    /// Kernel command line.
+    pub cmdline: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Digest of the whole disk image.
+    pub disk: Sha256Digest,
+    /// Images whose packages are in it.
+    pub images: Vec<Image>,
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A definition or a lock.
+    #[error(transparent)]
+    Definition(#[from] definition::Error),
+    /// A service wants a root that nobody defined.
+    #[error("the service {service} wants the root {root}, of which there is no definition")]
+    UnknownRoot {
+        /// Service name.
+        service: String,
+        /// Name of the root.
+        root: String,
+    },
+    /// The image definition lacks a file.
+    #[error("the image definition system has no {0}")]
+    Incomplete(&'static str),
+    /// Packages cannot be had.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The helper programs cannot be had.
+    #[error(transparent)]
+    Toolbox(#[from] toolbox::Error),
+    /// Packages and data do not make a root.
+    #[error(transparent)]
+    System(#[from] system::Error),
+    /// `depmod` failed.
+    #[error("cannot index the kernel's modules")]
+    Depmod(#[source] cmd::Error),
+    /// No initrd.
+    #[error(transparent)]
+    Initrd(#[from] initrd::Error),
+    /// No root file system.
+    #[error(transparent)]
+    Erofs(#[from] erofs::Error),
+    /// The root does not fit its slot.
+    #[error("the root takes {} MiB, more than its slot of {ROOT_SLOT_MIB} MiB", .0 >> 20)]
+    TooBig(u64),
+    /// No hash tree.
+    #[error(transparent)]
+    Verity(#[from] verity::Error),
+    /// No kernel image.
+    #[error(transparent)]
+    Uki(#[from] uki::Error),
+    /// No EFI partition.
+    #[error(transparent)]
+    Esp(#[from] esp::Error),
+    /// No disk.
+    #[error(transparent)]
+    Disk(#[from] disk::Error),
+    /// The program is not what an image needs.
+    #[error("the program to seal in is not a statically linked 64-bit ELF file")]
+    NotStatic,
+    /// A file of a package cannot be read from the cache.
+    #[error("cannot read {0} of the packages")]
+    Missing(&'static str),
+    /// Reading or writing failed.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+}
+
+/// Builds the image and writes it whole, or not at all.
+pub fn build(store: &Store<'_>, definitions: &Definitions, request: Request<'_>) -> Result<Built, Error> {
+    if !is_static(&request.program) {
+        return Err(Error::NotStatic);
+    }
+    let roots = roots(request.codex, definitions)?;
+    let system = definitions.image("system")?;
+    let base = Base::get(store, definitions, &system, &roots)?;
+    let work = fs::context(tempfile::tempdir_in(&store.cache), "write in", &store.cache)?;
+    let mkfs = Toolbox::open(store, &definitions.image("tools-build")?)?.command("mkfs.erofs")?;
+    let os_release = os_release(&base.os_release, request.codex, request.version);
+    let (root, seed) = append(&mkfs, &base, work.path(), &request, &os_release)?;
+    let sealed = verity::format(&root, seed, THREADS)?;
+    let cmdline = format!("roothash={} {}", sealed.root_hash, base.cmdline.join(" "));
+    let kernel_image = uki::build(&uki::Parts {
+        stub: &base.stub,
+        os_release: &os_release,
+        cmdline: &cmdline,
+        uname: &base.release,
+        kernel: &base.kernel,
+        initrd: &base.initrd,
+    })?;
+    let name = request.codex.appliance.name.as_str();
+    let esp = esp_partition(work.path(), &base, &kernel_image, name, request.version, sealed.root_hash)?;
+    let (root_uuid, verity_uuid) = identity::partitions(sealed.root_hash);
+    let label = format!("{name}_{}", request.version);
+    let partition = |role, label: String, uuid, mebibytes: u64, content| Partition {
+        role,
+        label,
+        uuid,
+        size: mebibytes << 20,
+        content,
+    };
+    let partitions = [
+        partition(
+            Role::Esp,
+            "esp".to_owned(),
+            identity::uuid(sealed.root_hash, "esp"),
+            ESP_MIB,
+            disk::Content::File(&esp),
+        ),
+        partition(Role::Root, label.clone(), root_uuid, ROOT_SLOT_MIB, disk::Content::File(&root)),
+        partition(
+            Role::Verity,
+            format!("{label}_verity"),
+            verity_uuid,
+            VERITY_SLOT_MIB,
+            disk::Content::Bytes(&sealed.bytes),
+        ),
+    ];
+    let placed = disk::write(request.out, identity::uuid(sealed.root_hash, "disk"), &partitions)?;
+    let (partitions, disk) = digests(request.out, placed)?;
+    let images = std::iter::once(system).chain(roots.into_values()).collect();
+    Ok(Built { partitions, root_hash: sealed.root_hash, cmdline, kernel: base.release, disk, images })
+}
+
+/// Definitions of all container roots that the Codex uses, the agent's first of all.
+fn roots(codex: &Codex, definitions: &Definitions) -> Result<BTreeMap<String, Image>, Error> {
+    let known: BTreeSet<String> = definitions.names()?.into_iter().collect();
+    let mut roots = BTreeMap::from([("tether".to_owned(), definitions.image("tether")?)]);
+    for (service, definition) in &codex.services {
+        if let Source::Rootfs(root) = &definition.source {
+            if !known.contains(root.as_str()) {
+                return Err(Error::UnknownRoot { service: service.to_string(), root: root.to_string() });
+            }
+            roots.insert(root.to_string(), definitions.image(root.as_str())?);
+        }
+    }
+    Ok(roots)
+}
+
+/// os-release(5) of Debian, with the image's own name and version behind it.
+fn os_release(debian: &str, codex: &Codex, version: &str) -> String {
+    let name = &codex.appliance.name;
+    format!("{}\nIMAGE_ID={name}\nIMAGE_VERSION={version}\n", debian.trim_end())
+}
+
+/// What does not depend on the Codex but on the names of the roots that it uses.
+struct Base {
+    root: PathBuf,
+    initrd: Vec<u8>,
+    kernel: Vec<u8>,
+    stub: Vec<u8>,
+    boot_loader: Vec<u8>,
+    release: String,
+    os_release: String,
+    cmdline: Vec<String>,
+}
+
+/// Files of a base in the cache besides `root.erofs`.
+const BASE_FILES: [&str; 6] = ["initrd", "kernel", "stub", "boot-loader", "release", "os-release"];
+
+impl Base {
+    /// Takes the base from the cache, or makes it.
+    fn get(
+        store: &Store<'_>,
+        definitions: &Definitions,
+        system: &Image,
+        roots: &BTreeMap<String, Image>,
+    ) -> Result<Self, Error> {
+        let data = definitions.text("system", "image.toml")?.ok_or(Error::Incomplete("image.toml"))?;
+        let wanted = definitions.text("system", "initrd.toml")?.ok_or(Error::Incomplete("initrd.toml"))?;
+        let tools = definitions.image("tools-build")?;
+        let mut decides = format!("{BASE_FORMAT}\n{}\n{}\n{data}\n{wanted}", system.digest(), tools.digest());
+        for (name, image) in
+            roots.iter().map(|(name, image)| (name.as_str(), image)).chain([("system", system)])
+        {
+            decides += &format!("\n{name} {} {}", image.digest(), tree_digest(&definitions.tree(name)?)?);
+        }
+        let folder = store.cache.join("bases").join(Sha256Digest::of(decides.as_bytes()).to_string());
+        let system_data = System::parse(&data)?;
+        if !folder.join("root.erofs").exists() {
+            Self::make(store, definitions, system, roots, &system_data, &wanted, &folder)?;
+        }
+        let [initrd, kernel, stub, boot_loader, release, os_release] =
+            BASE_FILES.map(|name| fs::read(&folder.join(name)));
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Self {
+            root: folder.join("root.erofs"),
+            initrd: initrd?,
+            kernel: kernel?,
+            stub: stub?,
+            boot_loader: boot_loader?,
+            release: text(release?),
+            os_release: text(os_release?),
+            cmdline: system_data.cmdline,
+        })
+    }
+
+    fn make(
+        store: &Store<'_>,
+        definitions: &Definitions,
+        system: &Image,
+        roots: &BTreeMap<String, Image>,
+        data: &System,
+        initrd: &str,
+        folder: &Path,
+    ) -> Result<(), Error> {
+        let parent = store.cache.join("bases");
+        fs::create_dir_all(&parent)?;
+        let work = fs::context(tempfile::tempdir_in(&parent), "write in", &parent)?;
+        let system::Base { mut root, kernel, release } =
+            data.base(store.layer(system)?, definitions.tree("system")?)?;
+        let tools = Toolbox::open(store, &definitions.image("tools-build")?)?;
+        root.merge(module_index(&tools, &root, &release, work.path())?);
+        let read = |path: &'static str| match root.0.get(path).map(|node| &node.kind) {
+            Some(Kind::File(content)) => content.read().map_err(|_| Error::Missing(path)),
+            _ => Err(Error::Missing(path)),
+        };
+        let files = [
+            initrd::build(&root, &initrd::Definition::parse(initrd)?, 0)?,
+            kernel.read().map_err(|_| Error::Missing("the kernel"))?,
+            read("usr/lib/systemd/boot/efi/linuxx64.efi.stub")?,
+            read("usr/lib/systemd/boot/efi/systemd-bootx64.efi")?,
+            release.into_bytes(),
+            read("usr/lib/os-release")?,
+        ];
+        for (name, bytes) in BASE_FILES.iter().zip(files) {
+            fs::write(&work.path().join(name), 0o644, &bytes)?;
+        }
+        for (name, image) in roots {
+            let container = system::container(store.layer(image)?, definitions.tree(name)?)?;
+            root.merge(container.below(&format!("{ROOTS}/{name}")));
+        }
+        let tar = work.path().join("root.tar");
+        let seed = write_tar(&root, &tar, 0)?;
+        let stamp = erofs::Stamp { uuid: identity::uuid(seed, "base"), time: 0 };
+        erofs::build(&tools.command("mkfs.erofs")?, &tar, &work.path().join("root.erofs"), stamp)?;
+        fs::remove_file(&tar)?;
+        match std::fs::rename(work.path(), folder) {
+            // Another process was faster: its content is the same.
+            Err(_) if folder.exists() => {}
+            renamed => {
+                fs::context(renamed, "rename to", folder)?;
+                let _ = work.keep();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Digest of the paths and contents of an image's own files.
+fn tree_digest(tree: &Layer) -> Result<Sha256Digest, Error> {
+    let mut text = String::new();
+    for (path, node) in &tree.0 {
+        if let Kind::File(content) = &node.kind {
+            let bytes = content.read().map_err(|_| Error::Missing("a file of the image definition"))?;
+            text += &format!("{path} {:o} {}\n", node.mode, Sha256Digest::of(&bytes));
+        }
+    }
+    Ok(Sha256Digest::of(text.as_bytes()))
+}
+
+/// `modules.dep` and its siblings, by depmod over a copy of the modules.
+fn module_index(tools: &Toolbox, root: &Layer, release: &str, work: &Path) -> Result<Layer, Error> {
+    let copy = work.join("modules");
+    let prefix = format!("usr/lib/modules/{release}/");
+    for (path, node) in root.0.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix)) {
+        if let Kind::File(content) = &node.kind {
+            let target = copy.join(path);
+            fs::create_dir_all(target.parent().unwrap_or(&copy))?;
+            let bytes = content.read().map_err(|_| Error::Missing("a kernel module"))?;
+            fs::write(&target, 0o644, &bytes)?;
+        }
+    }
+    let lib = copy.join("lib");
+    fs::context(std::os::unix::fs::symlink("usr/lib", &lib), "link", &lib)?;
+    tools.command("depmod")?.arg("-b").arg(&copy).arg(release).read().map_err(Error::Depmod)?;
+    let mut index = Layer::default();
+    for file in fs::list(&copy.join(&prefix))? {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with("modules.") {
+            let kind = Kind::File(Content::Bytes(fs::read(&file)?.into()));
+            index.0.insert(format!("{prefix}{name}"), Node { mode: 0o644, uid: 0, gid: 0, kind });
+        }
+    }
+    fs::remove_dir_all(&copy)?;
+    Ok(index)
+}
+
+/// Writes the layer as a tar and returns its digest.
+fn write_tar(layer: &Layer, path: &Path, time: u64) -> Result<Sha256Digest, Error> {
+    let write = || {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+        layer.write_tar(&mut out, time)?;
+        out.into_inner().map_err(std::io::IntoInnerError::into_error)
+    };
+    fs::context(write(), "write", path)?;
+    let tar = fs::open(path)?;
+    Ok(fs::context(disk::digest(&tar), "read", path)?)
+}
+
+/// Lays what follows from the Codex over the base; returns the root and what its identities follow from.
+fn append(
+    mkfs: &cmd::Command,
+    base: &Base,
+    work: &Path,
+    request: &Request<'_>,
+    os_release: &str,
+) -> Result<(File, Sha256Digest), Error> {
+    let file =
+        |bytes: &[u8], mode| Node { mode, uid: 0, gid: 0, kind: Kind::File(Content::Bytes(bytes.into())) };
+    let mut layer = Layer::from(request.tree.clone());
+    for (path, text) in request.sources {
+        layer.0.insert(format!("usr/share/sepulcher/codex/{path}"), file(text.as_bytes(), 0o644));
+    }
+    layer.0.insert("usr/lib/os-release".to_owned(), file(os_release.as_bytes(), 0o644));
+    let program = file(&request.program, 0o755);
+    layer.0.insert("usr/bin/sepulcher".to_owned(), program.clone());
+    for root in WITH_PROGRAM {
+        layer.0.insert(format!("{ROOTS}/{root}/usr/bin/sepulcher"), program.clone());
+    }
+    let tar = work.join("codex.tar");
+    let seed = write_tar(&layer, &tar, u64::from(request.epoch))?;
+    let stamp = erofs::Stamp { uuid: identity::uuid(seed, "root"), time: u64::from(request.epoch) };
+    let image = work.join("root.erofs");
+    erofs::append(mkfs, &base.root, &tar, &image, stamp)?;
+    let root = fs::open(&image)?;
+    let size = fs::context(root.metadata(), "read", &image)?.len();
+    if size > ROOT_SLOT_MIB << 20 { Err(Error::TooBig(size)) } else { Ok((root, seed)) }
+}
+
+fn esp_partition(
+    work: &Path,
+    base: &Base,
+    kernel_image: &[u8],
+    name: &str,
+    version: &str,
+    seed: Sha256Digest,
+) -> Result<File, Error> {
+    let path = work.join("esp");
+    let create = || {
+        let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+        file.set_len(ESP_MIB << 20)?;
+        Ok(file)
+    };
+    let file = fs::context(create(), "create", &path)?;
+    let entry = esp::entry(name, version);
+    let parts = esp::Parts { boot_loader: &base.boot_loader, entry: &entry, kernel_image, seed };
+    esp::build(&file, ESP_MIB << 20, &parts)?;
+    Ok(file)
+}
+
+/// Digest of each partition, and of the whole disk.
+fn digests(path: &Path, placed: Vec<Placed>) -> Result<(Vec<(Placed, Sha256Digest)>, Sha256Digest), Error> {
+    let file = fs::open(path)?;
+    let mut partitions = Vec::new();
+    for partition in placed {
+        let window = super::window::Window::new(&file, partition.offset, partition.size);
+        let digest = fs::context(disk::digest(&window), "read", path)?;
+        partitions.push((partition, digest));
+    }
+    let whole = fs::context(disk::digest(&file), "read", path)?;
+    Ok((partitions, whole))
+}
+
+/// Whether an ELF program asks for no loader.
+fn is_static(program: &[u8]) -> bool {
+    program.starts_with(b"\x7fELF")
+        && initrd::elf::needs(program).is_ok_and(|needs| needs == Needs::default())
+}

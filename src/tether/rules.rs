@@ -1,0 +1,115 @@
+//! The pod's ruleset as the agent sees it: a frame that follows from the law, and elements that follow
+//! from the bonds. A changed bond changes elements alone: counters, limits and connections of the others
+//! stay as they are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{Display, Write as _};
+
+use crate::codex::Codex;
+use crate::codex::net::Net4;
+use crate::render::RenderError;
+use crate::render::nftables::{self, Grant};
+use crate::sys::nft::TABLE;
+
+/// A ruleset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// The whole text, which makes the table anew.
+    pub text: String,
+    /// The text without any bond.
+    frame: String,
+    grants: BTreeSet<Grant>,
+    beyond: BTreeSet<Net4>,
+}
+
+impl Rules {
+    /// The pod's ruleset of `codex`.
+    pub fn of(codex: &Codex) -> Result<Self, RenderError> {
+        let law = Codex { peers: BTreeMap::new(), ..codex.clone() };
+        Ok(Self {
+            text: nftables::pod(codex)?,
+            frame: nftables::pod(&law)?,
+            grants: nftables::grants(codex),
+            beyond: nftables::beyond(codex),
+        })
+    }
+
+    /// A text as it is, which can only be loaded as a whole.
+    pub fn fixed(text: String) -> Self {
+        Self { frame: text.clone(), text, grants: BTreeSet::new(), beyond: BTreeSet::new() }
+    }
+
+    /// What turns the table of `old` into that of `self`, in one transaction; `None` when only the whole
+    /// text does.
+    pub fn change_from(&self, old: &Self) -> Option<String> {
+        if self.frame != old.frame {
+            return None;
+        }
+        let of = |grants: &BTreeSet<Grant>, v4: bool| -> BTreeSet<Grant> {
+            grants.iter().copied().filter(|grant| grant.address.is_ipv4() == v4).collect()
+        };
+        let mut text = String::new();
+        difference(&mut text, "grants", &of(&old.grants, true), &of(&self.grants, true));
+        difference(&mut text, "grants6", &of(&old.grants, false), &of(&self.grants, false));
+        difference(&mut text, "beyond", &old.beyond, &self.beyond);
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// Statements that delete what is no more in a set and add what is new.
+fn difference<T: Ord + Display>(text: &mut String, set: &str, old: &BTreeSet<T>, new: &BTreeSet<T>) {
+    for (verb, elements) in [("delete", old.difference(new)), ("add", new.difference(old))] {
+        let elements: Vec<_> = elements.map(ToString::to_string).collect();
+        if !elements.is_empty() {
+            // delete element inet sepulcher grants { 10.88.16.2 . tcp . 6006 }
+            let _ = writeln!(text, "{verb} element {TABLE} {set} {{ {} }}", elements.join(", "));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codex::Sources;
+
+    const KEYS: [&str; 2] =
+        ["DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="];
+
+    fn rules(port: u16, peers: &[(u8, &str)]) -> Rules {
+        let service = format!(
+            "description = \"x\"\nrootfs = \"stand-in\"\n[[port]]\nnumber = {port}\ntier = \"tether\"\n"
+        );
+        let mut sources = Sources::default();
+        sources.insert("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n");
+        sources.insert("services/echo.toml", service);
+        for (last, more) in peers {
+            let key = KEYS[usize::from(*last) % 2];
+            let text =
+                format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = [\"echo\"]\n{more}");
+            sources.insert(format!("peers/p{last}.toml"), text);
+        }
+        Rules::of(&Codex::parse(&sources).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_bond_that_comes_or_goes_changes_its_own_elements_alone() {
+        let (one, two) = (rules(7878, &[(2, "")]), rules(7878, &[(2, ""), (3, "")]));
+        let added = "add element inet sepulcher grants { 10.88.16.3 . tcp . 7878 }\n";
+        assert_eq!(two.change_from(&one).as_deref(), Some(added));
+        assert_eq!(one.change_from(&two), Some(added.replace("add", "delete")));
+    }
+
+    #[test]
+    fn networks_behind_a_peer_come_with_it() {
+        let lych = "kind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n";
+        let change = rules(7878, &[(2, lych)]).change_from(&rules(7878, &[(2, "")]));
+        assert_eq!(change.as_deref(), Some("add element inet sepulcher beyond { 192.168.7.0/24 }\n"));
+    }
+
+    #[test]
+    fn another_law_needs_the_whole_ruleset() {
+        let fixed = Rules::fixed("table inet sepulcher {}\n".into());
+        assert_eq!(rules(7878, &[]).change_from(&fixed), None);
+        assert_eq!(fixed.change_from(&fixed), None);
+    }
+}

@@ -1,0 +1,59 @@
+//! Where the agent's Codex comes from: two folders on disk, read and parsed.
+
+use std::path::Path;
+
+use super::Error;
+use super::bonds::{Mistake, Texts};
+use crate::codex::{Codex, Diagnostic, Sources};
+use crate::render::nftables;
+use crate::sys;
+
+/// Reads law and bonds: texts, and files that cannot be read.
+///
+/// # Errors
+/// Without a folder of bonds: the law's own peers are seeds for a first boot, and a bond that was revoked
+/// since must not come back with them.
+pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
+    let peers = bonds.join("peers");
+    if !sys::fs::exists(&peers)? {
+        return Err(Error::NoBonds(peers));
+    }
+    let sources = sys::codex::load(&[law, bonds]);
+    // It may have been swapped for another one meanwhile; then the next look comes at once.
+    if !sys::fs::exists(&peers)? {
+        return Err(Error::NoBonds(peers));
+    }
+    let texts = sources.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+    let unread = sources.names().filter(|name| sources.text(name).is_none());
+    let mistakes = unread.zip(sources.unread()).map(|(name, why)| Mistake {
+        file: name.to_owned(),
+        related: Vec::new(),
+        report: why.render(&sources, false),
+    });
+    Ok((texts, mistakes.collect()))
+}
+
+/// Texts → Codex, or every mistake in them.
+pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
+    let sources: Sources = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    Codex::parse(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
+}
+
+fn mistake(diagnostic: &Diagnostic, sources: &Sources) -> Mistake {
+    Mistake {
+        file: diagnostic.file.clone(),
+        related: diagnostic.related.iter().map(|(place, _)| place.file.to_string()).collect(),
+        report: diagnostic.render(sources, false),
+    }
+}
+
+/// The pod's ruleset.
+pub fn ruleset(codex: &Codex) -> Result<String, Error> {
+    Ok(nftables::pod(codex)?)
+}
+
+/// The Codex of both folders as it stands, with broken bonds left out.
+pub fn in_force(law: &Path, bonds: &Path) -> Result<Codex, Error> {
+    let (texts, unreadable) = load(law, bonds)?;
+    Ok(super::bonds::settle(&texts, &unreadable, &Texts::new(), parse)?.codex)
+}

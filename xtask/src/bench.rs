@@ -1,0 +1,165 @@
+//! `cargo xtask bench`: figures of this machine, medians of one run. Documentation quotes nothing else.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sepulcher::codex::{Codex, Sources};
+use sepulcher::image::disk::Role;
+use sepulcher::image::verity;
+use sepulcher::image::window::Window;
+use sepulcher::render::render;
+
+use crate::vm::{Machine, Uplink, disk_from};
+use crate::{Result, image, root};
+
+/// What to measure.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also boot the image and report the time to each moment
+    #[arg(long)]
+    boot: bool,
+}
+
+/// Runs all measurements and prints a line each.
+pub fn run(args: &Args) -> Result<()> {
+    rendering()?;
+    let folder = tempfile::Builder::new().prefix("sepulcher-bench-").tempdir()?;
+    let built = building(folder.path())?;
+    if args.boot {
+        booting(folder.path(), &built)?;
+    }
+    Ok(())
+}
+
+fn line(what: &str, value: &str) {
+    println!("{what:<58} {value}");
+}
+
+/// Median time of `runs` calls.
+fn median(runs: usize, mut call: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let mut times = Vec::new();
+    for _ in 0..runs {
+        let start = Instant::now();
+        call()?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times[runs / 2])
+}
+
+fn rendering() -> Result<()> {
+    let example = example_sources();
+    let many = with_peers(example.clone(), 10_000);
+    for (name, sources, runs) in [("example", example, 51), ("example with 10,000 peers", many, 9)] {
+        let codex = parsed(&sources)?;
+        let check = median(runs, || parsed(&sources).map(drop))?;
+        let rendered = median(runs, || Ok(render(&codex).map(drop)?))?;
+        line(&format!("check, {name}"), &format!("{:.2} ms", check.as_secs_f64() * 1e3));
+        line(&format!("render, {name}"), &format!("{:.2} ms", rendered.as_secs_f64() * 1e3));
+    }
+    Ok(())
+}
+
+fn parsed(sources: &Sources) -> Result<Codex> {
+    Codex::parse(sources).map_err(|mistakes| format!("the Codex has {} mistakes", mistakes.len()).into())
+}
+
+fn example_sources() -> Sources {
+    sepulcher::sys::codex::load(&[&root().join("examples/lychd")])
+}
+
+/// Adds `count` peers with made-up keys and addresses.
+fn with_peers(mut sources: Sources, count: u32) -> Sources {
+    for index in 0..count {
+        let mut key = [0x42; 32];
+        key[..4].copy_from_slice(&index.to_le_bytes());
+        let key =
+            sepulcher::codex::key::PublicKey::try_from(key).map(|key| key.to_string()).unwrap_or_default();
+        let address = std::net::Ipv4Addr::from_bits(0x0a58_1100 + index % 3584);
+        let address = if index < 3584 { address } else { std::net::Ipv4Addr::from_bits(0x0a40_0000 + index) };
+        let text = format!("public-key = \"{key}\"\naddress = \"{address}\"\ngrants = [\"oculus\"]\n");
+        sources.insert(format!("peers/p{index}.toml"), text);
+    }
+    sources
+}
+
+/// Cold build (packages there, nothing else), rebuild after a change of the Codex, sizes, memory.
+fn building(folder: &Path) -> Result<std::path::PathBuf> {
+    let program = image::program()?;
+    let codex = folder.join("codex");
+    crate::copy_folder(&root().join("examples/lychd"), &codex)?;
+    let out = folder.join("lychd.raw");
+    image::build(&codex, &out)?;
+    let cache = folder.join("cache");
+    crate::copy_folder(&image::cache()?.join("debs"), &cache.join("debs"))?;
+    let build = || {
+        timed(
+            Command::new(&program)
+                .args(["image", "build"])
+                .arg(&codex)
+                .arg("--out")
+                .arg(&out)
+                .arg("--offline")
+                .env("SEPULCHER_CACHE", &cache),
+        )
+    };
+    let (cold, memory) = build()?;
+    line("cold image build, packages downloaded", &format!("{:.1} s", cold.as_secs_f64()));
+    line("peak memory of the builder, cold", &format!("{} MiB", memory >> 10));
+    let law = fs::read_to_string(codex.join("lychd.toml"))?;
+    let mut rebuilds = Vec::new();
+    for turn in 0..5 {
+        fs::write(codex.join("lychd.toml"), format!("# change {turn}\n{law}"))?;
+        rebuilds.push(build()?.0);
+    }
+    rebuilds.sort();
+    line("rebuild after a change of the Codex", &format!("{:.1} s", rebuilds[2].as_secs_f64()));
+    let metadata = fs::metadata(&out)?;
+    let root = sealed_size(&out)?;
+    line("image file, apparent", &format!("{:.0} MiB", metadata.len() as f64 / f64::from(1 << 20)));
+    line("root file system", &format!("{:.0} MiB", root as f64 / f64::from(1 << 20)));
+    Ok(out)
+}
+
+/// Size of the root file system in bytes, without the rest of its slot.
+fn sealed_size(image: &Path) -> Result<u64> {
+    let hashes = image::partition(image, Role::Verity)?;
+    let file = fs::File::open(image)?;
+    let header = verity::header(&Window::new(&file, hashes.offset, hashes.size))?;
+    Ok(header.data_blocks * verity::BLOCK as u64)
+}
+
+/// Runs a command; its time and its largest resident size in KiB.
+fn timed(command: &mut Command) -> Result<(Duration, u64)> {
+    let start = Instant::now();
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::piped()).spawn()?;
+    let status_file = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        let shown = fs::read_to_string(&status_file).unwrap_or_default();
+        let high = shown.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+        peak = peak.max(high.trim().trim_end_matches(" kB").parse().unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    if status.success() {
+        Ok((start.elapsed(), peak))
+    } else {
+        Err(format!("the build ended with {status}").into())
+    }
+}
+
+fn booting(folder: &Path, built: &Path) -> Result<()> {
+    let toolbox = image::toolbox("tools-boot")?;
+    let disk = disk_from(built, &folder.join("disk.raw"), 4 << 30)?;
+    let uplink = Uplink::User(Vec::new());
+    let mut running = Machine { toolbox: &toolbox, disk: &disk, scratch: folder, uplink }.power_on()?;
+    running.expect(crate::e2e::BOOT, "sepulcher: health ok")?;
+    println!("boot, seconds since power-on:\n{}", crate::e2e::timeline(&running));
+    Ok(())
+}

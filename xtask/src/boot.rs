@@ -1,0 +1,50 @@
+//! `cargo xtask boot`: an image in QEMU, its console on this terminal.
+
+use std::path::PathBuf;
+
+use crate::vm::{Machine, Uplink, disk_from};
+use crate::{Result, image};
+
+/// What to boot and how.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Image file
+    #[arg(long, default_value = "out/lychd.raw")]
+    image: PathBuf,
+    /// Disk that the image grows into; kept from boot to boot when it is given and exists
+    #[arg(long)]
+    disk: Option<PathBuf>,
+    /// Size of a new disk in GiB
+    #[arg(long, default_value_t = 4)]
+    size: u64,
+    /// Port of this machine's loopback that reaches the machine's port 80
+    #[arg(long, default_value_t = 8080)]
+    http: u16,
+    /// UDP port of this machine's loopback that reaches the Tether
+    #[arg(long, default_value_t = 51820)]
+    tether: u16,
+}
+
+/// Boots until the machine powers off or Ctrl-C.
+pub fn run(args: &Args) -> Result<()> {
+    if !args.image.exists() {
+        return Err(
+            format!("{} does not exist: build it with `cargo xtask image`", args.image.display()).into()
+        );
+    }
+    let scratch = tempfile::tempdir()?;
+    let disk = match &args.disk {
+        Some(disk) if disk.exists() => disk.clone(),
+        Some(disk) => disk_from(&args.image, disk, args.size << 30)?,
+        None => disk_from(&args.image, &scratch.path().join("disk.raw"), args.size << 30)?,
+    };
+    let toolbox = image::toolbox("tools-boot")?;
+    let uplink = Uplink::User(vec![("tcp", args.http, 80), ("udp", args.tether, 51820)]);
+    let machine = Machine { toolbox: &toolbox, disk: &disk, scratch: scratch.path(), uplink };
+    eprintln!(
+        "http://127.0.0.1:{} is the Veil, 127.0.0.1:{}/udp the Tether; Ctrl-C powers off",
+        args.http, args.tether
+    );
+    let status = machine.command()?.to_std().status()?;
+    if status.success() { Ok(()) } else { Err(format!("QEMU ended with {status}").into()) }
+}

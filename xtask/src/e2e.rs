@@ -1,0 +1,73 @@
+//! `cargo xtask e2e`: the sealed image boots once, and peers and outsiders in namespaces of their own try it.
+
+mod peer;
+mod site;
+mod tamper;
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::{Result, vm};
+
+/// One claim and whether it held.
+pub struct Claim {
+    name: &'static str,
+    result: std::result::Result<String, String>,
+}
+
+impl Claim {
+    /// Runs one check; its text is what was seen.
+    pub fn check(name: &'static str, check: impl FnOnce() -> Result<String>) -> Self {
+        eprintln!("e2e: {name} …");
+        Self { name, result: check().map_err(|error| error.to_string()) }
+    }
+}
+
+/// How long one boot may take under emulation on a busy machine.
+pub const BOOT: Duration = Duration::from_secs(300);
+
+/// Runs all claims, prints the table and the boot's timeline, and fails when one did not hold.
+pub fn run() -> Result<()> {
+    let site = site::Site::build()?;
+    let (mut claims, timeline) = peer::claims(&site)?;
+    claims.extend(tamper::claims(&site));
+    println!("{}", table(&claims));
+    println!("boot, seconds since power-on:\n{timeline}");
+    let failed = claims.iter().filter(|claim| claim.result.is_err()).count();
+    println!("{} passed, {failed} failed", claims.len() - failed);
+    if failed == 0 { Ok(()) } else { Err(format!("{failed} of {} claims did not hold", claims.len()).into()) }
+}
+
+fn table(claims: &[Claim]) -> String {
+    let width = claims.iter().map(|claim| claim.name.len()).max().unwrap_or(0);
+    claims.iter().fold(String::new(), |mut text, Claim { name, result }| {
+        let (word, seen) = match result {
+            Ok(seen) => ("held", seen),
+            Err(why) => ("FAILED", why),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:width$}  {word:6}  {}", seen.replace('\n', "\n    "));
+        text
+    })
+}
+
+/// Moments of a boot worth a line in the timeline: label, what the console shows then.
+const MOMENTS: [(&str, &str); 7] = [
+    ("kernel", "Linux version"),
+    ("verity root", "veritysetup"),
+    ("systemd in the sealed root", "Switching root"),
+    ("firewall", "sepulcher-firewall"),
+    ("identity", "tether public key"),
+    ("agent ready", "-vpn.service"),
+    ("healthy", "sepulcher: health ok"),
+];
+
+/// The first time each moment showed on the console.
+pub fn timeline(running: &vm::Running) -> String {
+    MOMENTS.iter().fold(String::new(), |mut text, (label, mark)| {
+        let first = running.log.iter().find(|(_, line)| line.contains(mark));
+        let at = first.map_or_else(|| "-".to_owned(), |(at, _)| format!("{:.1}", at.as_secs_f32()));
+        let _ = writeln!(text, "{at:>8}  {label}");
+        text
+    })
+}

@@ -1,0 +1,78 @@
+//! What the end-to-end tests run against: a Codex with peers whose keys we hold, and its image.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sepulcher::image::toolbox::Toolbox;
+
+use crate::{Result, image};
+
+/// The machine's address on the test's uplink.
+pub const HOST: &str = "192.0.2.10";
+
+/// A peer whose private key the test holds.
+pub struct Keys {
+    /// Peer name.
+    pub name: &'static str,
+    /// Tunnel address.
+    pub address: &'static str,
+    /// WireGuard private key, base64.
+    pub private: String,
+}
+
+/// Image, peers and tools of one run.
+pub struct Site {
+    /// Everything the run writes, removed at its end.
+    pub folder: tempfile::TempDir,
+    /// The built image.
+    pub image: PathBuf,
+    /// QEMU, firmware, WireGuard, curl.
+    pub toolbox: Toolbox,
+    /// Bonded peers: the first has grants for oculus and echo, the second for everything.
+    pub peers: [Keys; 2],
+}
+
+impl Site {
+    /// Writes the Codex (the example's law, two bonds of our own) and builds its image.
+    pub fn build() -> Result<Self> {
+        let folder = tempfile::Builder::new().prefix("sepulcher-e2e-").tempdir()?;
+        let toolbox = image::toolbox("tools-boot")?;
+        let codex = folder.path().join("codex");
+        crate::copy_folder(&crate::root().join("examples/lychd"), &codex)?;
+        let law = fs::read_to_string(codex.join("lychd.toml"))?;
+        fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)?)?;
+        fs::remove_dir_all(codex.join("peers"))?;
+        fs::create_dir(codex.join("peers"))?;
+        let peers = [
+            bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo"]"#)?,
+            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*"]"#)?,
+        ];
+        let image = folder.path().join("lychd.raw");
+        image::build(&codex, &image)?;
+        Ok(Self { folder, image, toolbox, peers })
+    }
+}
+
+/// The law with the uplink's table replaced by one with the test's address.
+fn with_fixed_uplink(law: &str) -> Result<String> {
+    let mut law: toml::Table = law.parse()?;
+    let uplink = format!(
+        "interface = \"en*\"\naddressing = \"static\"\naddresses = [\"{HOST}/24\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n"
+    );
+    law.insert("uplink".to_owned(), toml::Value::Table(uplink.parse()?));
+    Ok(law.to_string())
+}
+
+fn bond(
+    toolbox: &Toolbox,
+    codex: &Path,
+    name: &'static str,
+    address: &'static str,
+    grants: &str,
+) -> Result<Keys> {
+    let private = String::from_utf8(toolbox.command("wg")?.arg("genkey").read()?)?;
+    let public = String::from_utf8(toolbox.command("wg")?.arg("pubkey").stdin(private.as_bytes()).read()?)?;
+    let peer = format!("public-key = \"{}\"\naddress = \"{address}\"\ngrants = {grants}\n", public.trim());
+    fs::write(codex.join(format!("peers/{name}.toml")), peer)?;
+    Ok(Keys { name, address, private: private.trim().to_owned() })
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask image`: the release program, and the image it builds with itself inside.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use sepulcher::cli::progress::Shown;
+use sepulcher::cli::store::StoreArgs;
+use sepulcher::image::disk::{self, Placed, Role};
+use sepulcher::image::fetch::Quiet;
+use sepulcher::image::toolbox::Toolbox;
+use xshell::{Shell, cmd};
+
+use crate::{Result, root};
+
+/// Which Codex, and where to.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Codex folder
+    #[arg(default_value = "examples/lychd")]
+    codex: PathBuf,
+    /// Image file to write
+    #[arg(long, default_value = "out/lychd.raw")]
+    out: PathBuf,
+}
+
+/// Builds the program and the image.
+pub fn run(args: &Args) -> Result<()> {
+    build(&args.codex, &args.out)?;
+    eprintln!("boot it with `cargo xtask boot --image {}`", args.out.display());
+    Ok(())
+}
+
+/// Builds the image of `codex` into `out` with the release program.
+pub fn build(codex: &Path, out: &Path) -> Result<()> {
+    let program = program()?;
+    if let Some(folder) = out.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let shell = Shell::new()?;
+    cmd!(shell, "{program} image build {codex} --out {out}").run()?;
+    Ok(())
+}
+
+/// The statically linked release program, without any path of this machine in it.
+pub fn program() -> Result<PathBuf> {
+    let shell = Shell::new()?;
+    shell.change_dir(root());
+    let home = std::env::var("CARGO_HOME")
+        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
+    let here = root().display().to_string();
+    let flags = [
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={home}=/cargo"),
+        format!("--remap-path-prefix={here}=/sepulcher"),
+    ]
+    .join("\x1f");
+    cmd!(shell, "cargo build --locked --release --package sepulcher")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags)
+        .quiet()
+        .run()?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("x86_64-unknown-linux-gnu/release/sepulcher"))
+}
+
+/// A toolbox of locked packages, fetched when it is not in the cache yet.
+pub fn toolbox(name: &str) -> Result<Toolbox> {
+    let shown = Shown::default();
+    let args = StoreArgs::default();
+    let store = args.store(&shown).map_err(|failure| failure.to_string())?;
+    Ok(Toolbox::open(&store, &args.definitions().image(name)?)?)
+}
+
+/// The user's cache of packages.
+pub fn cache() -> Result<PathBuf> {
+    Ok(StoreArgs::default().store(&Quiet).map_err(|failure| failure.to_string())?.cache)
+}
+
+/// Where the partition of `role` is in a disk image.
+pub fn partition(image: &Path, role: Role) -> Result<Placed> {
+    let placed = disk::read(&File::open(image)?)?;
+    placed
+        .into_iter()
+        .find(|placed| placed.role == Some(role))
+        .ok_or_else(|| format!("no {} partition", role.name()).into())
+}
+
+/// In which partition of a disk image the byte `at` lies, for people.
+pub fn place(image: &Path, at: u64) -> String {
+    let placed =
+        File::open(image).map_err(drop).and_then(|file| disk::read(&file).map_err(drop)).unwrap_or_default();
+    let hit = placed.iter().find(|placed| (placed.offset..placed.offset + placed.size).contains(&at));
+    hit.map_or_else(
+        || "outside of all partitions".to_owned(),
+        |hit| format!("byte {} of the partition {}", at - hit.offset, hit.label),
+    )
+}

@@ -1,0 +1,51 @@
+//! Network namespaces of our own: hosts on one machine that vanish with the test.
+
+use sepulcher::image::toolbox::Toolbox;
+use sepulcher::sys::cmd::Command;
+
+use crate::Result;
+
+/// A network namespace; dropping it removes it with everything in it.
+pub struct Netns {
+    ip: Command,
+    /// Name under `ip netns`.
+    pub name: String,
+}
+
+impl Netns {
+    /// Makes an empty namespace; the name carries our process id so that two runs do not meet.
+    pub fn new(toolbox: &Toolbox, role: &str) -> Result<Self> {
+        let ip = toolbox.command("ip")?;
+        let name = format!("sepulcher-{}-{role}", std::process::id());
+        ip.clone().args(["netns", "add", &name]).read()?;
+        let netns = Self { ip, name };
+        netns.ip("link set lo up")?;
+        Ok(netns)
+    }
+
+    /// Runs `ip` inside with the words of `args`.
+    pub fn ip(&self, args: &str) -> Result<()> {
+        self.ip.clone().args(["-n", &self.name]).args(args.split_whitespace()).read()?;
+        Ok(())
+    }
+
+    /// What starts a program inside.
+    pub fn launcher(&self) -> Command {
+        self.ip.clone().args(["netns", "exec", &self.name])
+    }
+
+    /// Joins this namespace to a bridge in `hub` with an address.
+    pub fn plug_into(&self, hub: &Netns, bridge: &str, port: &str, address: &str) -> Result<()> {
+        hub.ip(&format!("link add {port} type veth peer name eth0 netns {}", self.name))?;
+        hub.ip(&format!("link set {port} master {bridge} up"))?;
+        self.ip(&format!("address add {address} dev eth0"))?;
+        self.ip("link set eth0 up")
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        // A namespace that is gone already is what is wanted.
+        let _ = self.ip.clone().args(["netns", "delete", &self.name]).read();
+    }
+}
