@@ -1,10 +1,16 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod awaken;
+mod check;
+pub mod codex;
 mod failure;
 mod lock;
 pub mod progress;
+mod render;
 mod renew;
+mod stand_in;
 pub mod store;
+mod tether;
 mod toolbox;
 
 use std::ffi::OsString;
@@ -23,8 +29,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Check(check::Args),
+    Render(render::Args),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
+    /// Make the identity and the bonds of this machine where they are missing (first boot)
+    Awaken(awaken::Args),
+    /// The agent that keeps the kernel in step with the bonds
+    #[command(subcommand)]
+    Tether(tether::Verb),
+    /// Answer on ports in place of a real service (example and tests)
+    #[command(hide = true)]
+    StandIn(stand_in::Args),
 }
 
 /// Runs the program with its arguments (the first is the program's name).
@@ -38,8 +54,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done: Result<(), Failure> = match cli.verb {
+        Verb::Check(args) => check::run(&args),
+        Verb::Render(args) => render::run(&args),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
+        Verb::Awaken(args) => awaken::run(&args),
+        Verb::Tether(verb) => tether::run(verb),
+        Verb::StandIn(args) => stand_in::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

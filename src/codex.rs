@@ -1,6 +1,6 @@
 //! The validated Codex: what the appliance is, which services it runs, who is bonded.
 //!
-//! A [`Codex`] in hand is right: renderers never check again. [`load`](crate::codex::Codex::parse) reports
+//! A [`Codex`] in hand is right: renderers never check again. [`Codex::parse`] reports
 //! every mistake at once, each with its place and remedy.
 
 mod check;
@@ -9,14 +9,17 @@ pub mod key;
 pub mod name;
 pub mod net;
 mod schema;
+mod suggest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-// pub use diagnostic::{Diagnostic, Severity, Sources};
+pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
 use key::PublicKey;
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
+pub use schema::{LAW, file_name_mistake};
+pub use suggest::distance as edits;
 
 /// The schema version that this program writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -36,6 +39,16 @@ pub struct Codex {
     pub services: BTreeMap<Name, Service>,
     /// `peers/<name>.toml` by name.
     pub peers: BTreeMap<Name, Peer>,
+}
+
+impl Codex {
+    /// Reads the files of a Codex.
+    ///
+    /// # Errors
+    /// Every mistake that the files hold, at least one, sorted by file and position.
+    pub fn parse(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
+        check::parse(sources)
+    }
 }
 
 /// Who the machine is.

@@ -6,11 +6,20 @@
 
 pub mod deb;
 pub mod definition;
+pub mod disk;
+pub mod erofs;
+pub mod esp;
 pub mod fetch;
+pub mod identity;
 pub mod index;
+pub mod initrd;
 pub mod layer;
 pub mod lock;
 pub mod mirror;
 pub mod resolve;
 pub mod store;
+pub mod system;
 pub mod toolbox;
+pub mod uki;
+pub mod verity;
+pub mod window;

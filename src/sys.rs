@@ -1,6 +1,16 @@
 //! The only effects: files, processes, netlink, HTTP. Decisions are made elsewhere.
 #![expect(clippy::disallowed_methods, reason = "effects boundary")]
 
+pub mod clock;
 pub mod cmd;
+pub mod codex;
 pub mod fs;
 pub mod http;
+pub mod link;
+pub mod nft;
+pub mod notify;
+pub mod resolve;
+pub mod stage;
+pub mod tree;
+pub mod wake;
+pub mod wireguard;

@@ -1,1 +1,339 @@
 //! Mistakes in a Codex, each with its place and remedy.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use annotate_snippets::renderer::DecorStyle;
+use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+/// The files of a Codex: relative name (`lychd.toml`, `services/oculus.toml`, `peers/phone.toml`) → text,
+/// or the reason why there is no text.
+#[derive(Debug, Clone, Default)]
+pub struct Sources(BTreeMap<String, Source>);
+
+#[derive(Debug, Clone)]
+enum Source {
+    Text { shown: String, text: String },
+    Unread(Diagnostic),
+}
+
+impl Sources {
+    /// Adds a file whose relative name is also the one that people see.
+    pub fn insert(&mut self, name: impl Into<String>, text: impl Into<String>) {
+        let name = name.into();
+        self.insert_shown(name.clone(), name, text);
+    }
+
+    /// Adds a file that diagnostics show under another path, e.g. `codex/lychd.toml`.
+    pub fn insert_shown(
+        &mut self,
+        name: impl Into<String>,
+        shown: impl Into<String>,
+        text: impl Into<String>,
+    ) {
+        self.0.insert(name.into(), Source::Text { shown: shown.into(), text: text.into() });
+    }
+
+    /// Adds a file that exists but cannot be read: the mistake is reported together with all others.
+    pub fn insert_unread(&mut self, name: impl Into<String>, why: Diagnostic) {
+        self.0.insert(name.into(), Source::Unread(why));
+    }
+
+    /// The text of a file.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.0.get(name)? {
+            Source::Text { text, .. } => Some(text),
+            Source::Unread(_) => None,
+        }
+    }
+
+    /// Names of all files, read or not, in byte order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Relative name and text of every file that was read, in byte order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.names().filter_map(|name| Some((name, self.text(name)?)))
+    }
+
+    /// Mistakes that kept files from being read.
+    pub fn unread(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.0.values().filter_map(|source| match source {
+            Source::Text { .. } => None,
+            Source::Unread(why) => Some(why),
+        })
+    }
+
+    /// The path under which people see a file.
+    pub fn shown<'a>(&'a self, name: &'a str) -> &'a str {
+        match self.0.get(name) {
+            Some(Source::Text { shown, .. }) => shown,
+            _ => name,
+        }
+    }
+
+    /// Line and column (in characters) of a byte offset, both counted from 1.
+    pub fn position(&self, name: &str, offset: usize) -> Option<(usize, usize)> {
+        let text = self.text(name)?;
+        let before = &text[..text.floor_char_boundary(offset)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Some((1 + before.matches('\n').count(), 1 + before[line_start..].chars().count()))
+    }
+}
+
+impl<N: Into<String>, T: Into<String>> FromIterator<(N, T)> for Sources {
+    fn from_iter<I: IntoIterator<Item = (N, T)>>(files: I) -> Self {
+        let mut sources = Self::default();
+        files.into_iter().for_each(|(name, text)| sources.insert(name, text));
+        sources
+    }
+}
+
+/// How bad it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The Codex cannot be used.
+    Error,
+    /// The Codex can be used.
+    Warning,
+}
+
+impl Severity {
+    /// `error` or `warning`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// A file and, where it is known, the bytes in it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Name in [`Sources`], or a path when the file could not be read.
+    pub file: Arc<str>,
+    /// Bytes `start..end`; `None` is the file as a whole.
+    pub span: Option<(usize, usize)>,
+}
+
+impl Place {
+    /// The file as a whole.
+    pub fn file(file: impl Into<Arc<str>>) -> Self {
+        Self { file: file.into(), span: None }
+    }
+}
+
+/// One mistake.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong: lower case, no full stop.
+    pub message: String,
+    /// Name in [`Sources`], or a path when the file could not be read.
+    pub file: String,
+    /// Bytes of the file that are wrong; `None` when it is the file as a whole.
+    pub span: Option<Range<usize>>,
+    /// A few words beside the caret; may be empty.
+    pub label: String,
+    /// Other places that belong to the mistake, each with a few words.
+    pub related: Vec<(Place, String)>,
+    /// Sentences that explain.
+    pub notes: Vec<String>,
+    /// The remedy.
+    pub hint: Option<String>,
+}
+
+impl Diagnostic {
+    /// An error at a place.
+    pub fn error(message: impl Into<String>, place: &Place) -> Self {
+        Self {
+            severity: Severity::Error,
+            message: message.into(),
+            file: place.file.to_string(),
+            span: place.span.map(|(start, end)| start..end),
+            label: String::new(),
+            related: Vec::new(),
+            notes: Vec::new(),
+            hint: None,
+        }
+    }
+
+    /// Adds words beside the caret.
+    #[must_use]
+    pub fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Adds another place that belongs to the mistake.
+    #[must_use]
+    pub fn related(mut self, place: &Place, label: impl Into<String>) -> Self {
+        self.related.push((place.clone(), label.into()));
+        self
+    }
+
+    /// Adds a sentence that explains.
+    #[must_use]
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
+    /// Sets the remedy.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Order of reports: by file, then by position.
+    pub fn order(&self) -> (&str, usize, &str) {
+        (&self.file, self.span.as_ref().map_or(0, |span| span.start), &self.message)
+    }
+
+    /// Lays the mistake out: message, `file:line:col`, an excerpt with a caret, notes, `help:`.
+    ///
+    /// Control characters of the Codex are shown as symbols, so that a hostile text cannot drive a terminal.
+    pub fn render(&self, sources: &Sources, color: bool) -> String {
+        let level = match self.severity {
+            Severity::Error => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+        };
+        let mut report = Group::with_title(level.primary_title(plain(&self.message)));
+        for (file, marks) in self.marks() {
+            let Some(excerpt) = sources.text(file).and_then(|text| Excerpt::around(text, &marks)) else {
+                report = report.element(Origin::path(plain(sources.shown(file))));
+                continue;
+            };
+            let snippet = Snippet::source(excerpt.text)
+                .line_start(excerpt.line)
+                .path(plain(sources.shown(file)))
+                .annotations(marks.iter().filter_map(|mark| {
+                    let kind = if mark.primary { AnnotationKind::Primary } else { AnnotationKind::Context };
+                    let annotation = kind.span(excerpt.within(mark.span?));
+                    Some(if mark.label.is_empty() { annotation } else { annotation.label(plain(mark.label)) })
+                }));
+            report = report.element(snippet);
+        }
+        for note in &self.notes {
+            report = report.element(Level::NOTE.message(plain(note)));
+        }
+        if let Some(hint) = &self.hint {
+            report = report.element(Level::HELP.message(plain(hint)));
+        }
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        renderer.decor_style(DecorStyle::Ascii).render(&[report])
+    }
+
+    /// All places by file: the primary one's file first, then in order of mention.
+    fn marks(&self) -> Vec<(&str, Vec<Mark<'_>>)> {
+        let span = self.span.as_ref().map(|span| (span.start, span.end));
+        let mut files = vec![(self.file.as_str(), vec![Mark { span, label: &self.label, primary: true }])];
+        for (place, label) in &self.related {
+            let mark = Mark { span: place.span, label, primary: false };
+            match files.iter_mut().find(|(file, _)| **file == *place.file) {
+                Some((_, marks)) => marks.push(mark),
+                None => files.push((&place.file, vec![mark])),
+            }
+        }
+        files
+    }
+}
+
+/// Lays out many mistakes, a blank line between them.
+pub fn render_all(diagnostics: &[Diagnostic], sources: &Sources, color: bool) -> String {
+    let rendered: Vec<String> =
+        diagnostics.iter().map(|diagnostic| diagnostic.render(sources, color)).collect();
+    rendered.join("\n\n")
+}
+
+struct Mark<'a> {
+    span: Option<(usize, usize)>,
+    label: &'a str,
+    primary: bool,
+}
+
+/// The lines of a file that hold some marks: a report about one line must not cost a walk over the file.
+struct Excerpt<'a> {
+    text: &'a str,
+    line: usize,
+    offset: usize,
+}
+
+impl<'a> Excerpt<'a> {
+    fn around(text: &'a str, marks: &[Mark<'_>]) -> Option<Self> {
+        let spans = || marks.iter().filter_map(|mark| mark.span);
+        let first = text.floor_char_boundary(spans().map(|(start, _)| start).min()?);
+        let last = text.floor_char_boundary(spans().map(|(start, _)| start).max()?);
+        let offset = text[..first].rfind('\n').map_or(0, |newline| newline + 1);
+        let end = text[last..].find('\n').map_or(text.len(), |newline| last + newline);
+        Some(Self { text: &text[offset..end], line: 1 + text[..offset].matches('\n').count(), offset })
+    }
+
+    /// The mark's bytes in the excerpt, cut at the end of its first line.
+    fn within(&self, (start, end): (usize, usize)) -> Range<usize> {
+        let start = self.text.floor_char_boundary(start.saturating_sub(self.offset));
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |newline| start + newline);
+        let end = self.text.ceil_char_boundary(end.saturating_sub(self.offset)).clamp(start, line_end);
+        start..end
+    }
+}
+
+/// Text with its control characters made visible.
+fn plain(text: &str) -> String {
+    annotate_snippets::normalize_untrusted_str(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(text: &str, span: (usize, usize)) -> (Sources, Diagnostic) {
+        let place = Place { file: "a.toml".into(), span: Some(span) };
+        ([("a.toml", text)].into_iter().collect(), Diagnostic::error("it is wrong", &place))
+    }
+
+    #[test]
+    fn a_mistake_shows_line_column_caret_and_help() {
+        let (sources, diagnostic) = one("x = 1\ny = 22\n", (10, 12));
+        let shown = diagnostic.label("here").note("because").hint("mend it").render(&sources, false);
+        for part in
+            ["error: it is wrong", "a.toml:2:5", "2 | y = 22", "^^ here", "note: because", "help: mend it"]
+        {
+            assert!(shown.contains(part), "{part:?} is missing from\n{shown}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_without_a_span_names_the_file() {
+        let diagnostic = Diagnostic::error("it is missing", &Place::file("codex/lychd.toml"));
+        let shown = diagnostic.render(&Sources::default(), false);
+        assert!(shown.contains("codex/lychd.toml"), "{shown}");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        let (sources, mut diagnostic) = one("x = \"\u{1b}[2J\"\n", (4, 5));
+        diagnostic.message = "bad \u{1b}[2J name\r".into();
+        diagnostic.hint = Some("\u{7}".into());
+        let shown = diagnostic.render(&sources, false);
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+    }
+
+    #[test]
+    fn any_span_over_any_text_renders() {
+        for text in ["", "\n", "é", "a\r\n\u{2028}é\n", "x\n\n\n"] {
+            for start in 0..=text.len() + 2 {
+                for end in start..=text.len() + 2 {
+                    let (sources, diagnostic) = one(text, (start, end));
+                    assert!(diagnostic.render(&sources, true).contains("wrong"));
+                    assert!(sources.position("a.toml", start).is_some());
+                }
+            }
+        }
+    }
+}

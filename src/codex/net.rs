@@ -34,6 +34,12 @@ macro_rules! network {
         }
 
         impl $name {
+            /// The network that `address` lies in; a prefix beyond the address's width counts as all of it.
+            pub fn around(address: $address, prefix: u8) -> Self {
+                let prefix = prefix.min($width);
+                Self { address: <$address>::from_bits(address.to_bits() & Self::mask(prefix)), prefix }
+            }
+
             /// The network address.
             pub fn address(self) -> $address {
                 self.address
@@ -80,10 +86,7 @@ macro_rules! network {
                     return Err(malformed());
                 }
                 let prefix: u8 = prefix.parse().ok().filter(|prefix| *prefix <= $width).ok_or_else(malformed)?;
-                let network = Self {
-                    address: <$address>::from_bits(address.to_bits() & Self::mask(prefix)),
-                    prefix,
-                };
+                let network = Self::around(address, prefix);
                 if network.address == address {
                     Ok(network)
                 } else {

@@ -1,1 +1,131 @@
-//! The Codex as typed: the private serde mirror of the TOML files.
+//! The Codex as typed: one struct a file, every value with its place, nothing compared yet.
+//!
+//! The files are read by hand from a spanned TOML tree, not through serde, because serde stops at the
+//! first mistake of a file and a person wants to see them all.
+
+mod law;
+mod peer;
+pub mod reader;
+mod scalar;
+mod service;
+
+use std::collections::BTreeMap;
+
+use toml::de::DeTable;
+
+pub use law::{Addressing, Law};
+pub use peer::{Kind, Peer};
+pub use reader::{At, Field};
+pub use scalar::{Addressed, Dialled, Grant, User};
+pub use service::{Route, Service, ServicePort, Volume};
+
+use crate::codex::SCHEMA;
+use crate::codex::diagnostic::{Diagnostic, Place, Sources};
+use crate::codex::name::Name;
+use reader::{File, Table};
+
+/// Syntax errors shown of one file: behind the first few they follow from one another.
+const SYNTAX_ERRORS: usize = 5;
+
+/// All files as typed. A file that cannot be read or parsed still has its name: `None`.
+#[derive(Debug, Default)]
+pub struct Draft {
+    /// `lychd.toml`.
+    pub law: Option<Law>,
+    /// `services/*.toml`.
+    pub services: BTreeMap<Name, Option<Service>>,
+    /// `peers/*.toml`.
+    pub peers: BTreeMap<Name, Option<Peer>>,
+}
+
+/// A Codex of another schema than ours: nothing else that could be said about it is reliable.
+pub struct OtherSchema(pub Box<Diagnostic>);
+
+/// Reads every file; mistakes are added to `mistakes`.
+pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, OtherSchema> {
+    let mut draft = Draft::default();
+    mistakes.extend(sources.unread().cloned());
+    if !sources.names().any(|name| name == LAW) {
+        mistakes.push(
+            Diagnostic::error(format!("`{LAW}` is missing"), &Place::file(LAW))
+                .hint("`sepulcher init DIR` writes a Codex to start from"),
+        );
+    }
+    for file in sources.names() {
+        if file == LAW {
+            if let Some(other) = sources.text(file).and_then(other_schema) {
+                return Err(other);
+            }
+            draft.law = parse(file, sources, mistakes, law::read);
+        } else if let Some(name) = named(file, "services", sources, mistakes) {
+            draft.services.insert(name, parse(file, sources, mistakes, service::read));
+        } else if let Some(name) = named(file, "peers", sources, mistakes) {
+            draft.peers.insert(name, parse(file, sources, mistakes, peer::read));
+        }
+    }
+    Ok(draft)
+}
+
+/// Name of the file that every Codex has.
+pub const LAW: &str = "lychd.toml";
+
+/// The name that a file of `folder` gives to what it describes.
+fn named(file: &str, folder: &str, sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Option<Name> {
+    let stem = file.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(".toml")?;
+    // An unread file is reported already.
+    if sources.text(file).is_some() {
+        mistakes.extend(file_name_mistake(file, folder, stem));
+    }
+    stem.parse().ok()
+}
+
+/// The mistake in the name of the file `folder/stem.toml`, if there is one.
+pub fn file_name_mistake(file: &str, folder: &str, stem: &str) -> Option<Diagnostic> {
+    let reason = stem.parse::<Name>().err()?;
+    let mistake = Diagnostic::error(format!("the file name is not a name: {reason}"), &Place::file(file));
+    Some(mistake.hint(format!("rename it to `{folder}/<name>.toml`; a name is like `phone` or `lych-2`")))
+}
+
+fn parse<T>(
+    file: &str,
+    sources: &Sources,
+    mistakes: &mut Vec<Diagnostic>,
+    read: fn(&mut Table<'_>) -> T,
+) -> Option<T> {
+    let text = sources.text(file)?;
+    let reading = File::new(file);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    let value = if errors.is_empty() {
+        let mut table = Table::root(tree.get_ref(), &reading);
+        let value = read(&mut table);
+        table.finish();
+        Some(value)
+    } else {
+        for error in errors.iter().take(SYNTAX_ERRORS) {
+            let place = error.span().map_or_else(|| reading.whole(), |span| reading.place(span));
+            reading.report(Diagnostic::error(format!("TOML syntax: {}", error.message()), &place));
+        }
+        None
+    };
+    mistakes.extend(reading.into_mistakes());
+    value
+}
+
+/// Whether `lychd.toml` says that it is of another schema than ours, newer ones above all.
+fn other_schema(text: &str) -> Option<OtherSchema> {
+    let (tree, _) = DeTable::parse_recoverable(text);
+    let (_, value) = tree.get_ref().iter().find(|(key, _)| key.get_ref() == "schema")?;
+    let found = scalar::integer(value.get_ref())?;
+    if found <= i128::from(SCHEMA) {
+        return None;
+    }
+    let place = File::new(LAW).place(value.span());
+    let message = format!("this Codex is of schema {found}, this program knows {SCHEMA}: upgrade sepulcher");
+    Some(OtherSchema(Box::new(Diagnostic::error(message, &place).label("newer than this program"))))
+}
+
+/// What is said when a draft without mistakes is incomplete, which is a defect of the readers here.
+pub fn unread_part() -> Diagnostic {
+    Diagnostic::error("a part of this Codex was not understood, and no reason is known", &Place::file(LAW))
+        .hint("this is a defect of sepulcher: please report it together with the Codex")
+}

@@ -82,11 +82,28 @@ impl Command {
         self
     }
 
+    /// The same command for a caller that handles the running process itself; bytes for standard input are not part of it.
+    pub fn to_std(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.argv[0]);
+        command.args(&self.argv[1..]).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// The same command started by `launcher`, e.g. inside a network namespace.
+    #[must_use]
+    pub fn within(self, launcher: Command) -> Self {
+        let Self { argv, stdin, environment } = self;
+        let mut outer = launcher;
+        outer.argv.extend(argv);
+        outer.environment.extend(environment);
+        outer.stdin = stdin.or(outer.stdin);
+        outer
+    }
+
     /// Becomes the program, with this process's input and outputs; returns only when it does not start.
     pub fn exec(&self) -> Error {
         use std::os::unix::process::CommandExt as _;
-        let environment = self.environment.iter().map(|(name, value)| (name, value));
-        let source = std::process::Command::new(&self.argv[0]).args(&self.argv[1..]).envs(environment).exec();
+        let source = self.to_std().exec();
         Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source }
     }
 

@@ -95,6 +95,40 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
 /// Writes a file so that a reader, or a power loss, sees the old content or the new, never a part:
 /// temporary file with its final mode, fsync, rename, fsync of the folder.
 pub fn write_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = write_temporary(path, mode, bytes)?;
+    let renamed = rename(&temporary, path);
+    if renamed.is_err() {
+        remove_file(&temporary)?;
+    }
+    renamed
+}
+
+/// Whether something is there, a dangling link included.
+pub fn exists(path: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => context(Err(error), "look at", path),
+    }
+}
+
+/// Sets the permission bits.
+pub fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    context(fs::set_permissions(path, permissions), "set the mode of", path)
+}
+
+/// Like [`write_atomic`], but never replaces a file: one that is there is an error of kind
+/// [`io::ErrorKind::AlreadyExists`].
+pub fn create_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = write_temporary(path, mode, bytes)?;
+    let linked = context(fs::hard_link(&temporary, path), "create", path);
+    remove_file(&temporary)?;
+    linked.and_then(|()| sync_parent(path))
+}
+
+/// Writes the whole content beside `path`, durably, and returns where.
+fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, Error> {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());
     name.push(format!(".{}.tmp", std::process::id()));
@@ -107,11 +141,13 @@ pub fn write_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
         file.write_all(bytes)?;
         file.sync_all()
     };
-    let written = context(write(), "write", path).and_then(|()| rename(&temporary, path));
-    if written.is_err() {
-        remove_file(&temporary)?;
+    match context(write(), "write", path) {
+        Ok(()) => Ok(temporary),
+        Err(error) => {
+            remove_file(&temporary)?;
+            Err(error)
+        }
     }
-    written
 }
 
 /// Writes a new file with its final mode; for folders that are themselves put in place when all is written.
@@ -125,7 +161,8 @@ pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     context(write(), "write", path)
 }
 
-fn sync_parent(path: &Path) -> Result<(), Error> {
+/// Makes a change of names in the folder of `path` durable.
+pub fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -156,6 +193,17 @@ mod tests {
         create_dir_all(&path.join("inside")).unwrap();
         let error = write_atomic(&path, 0o644, b"new").unwrap_err();
         assert!(error.to_string().ends_with("folder"), "{error}");
+        assert_eq!(list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn an_atomic_creation_never_replaces_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        create_atomic(&path, 0o600, b"first").unwrap();
+        let error = create_atomic(&path, 0o600, b"second").unwrap_err();
+        assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(read(&path).unwrap(), b"first");
         assert_eq!(list(folder.path()).unwrap(), [path]);
     }
 

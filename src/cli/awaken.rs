@@ -1,0 +1,195 @@
+//! `sepulcher awaken`: identity and bonds of a machine, made on its first boot and told on every one.
+
+use std::path::{Path, PathBuf};
+
+use super::{Failure, Kind};
+use crate::codex::key::PublicKey;
+use crate::sys::fs;
+use crate::sys::wireguard::SecretKey;
+use crate::tether::source;
+
+const LAW: &str = "usr/share/sepulcher/codex";
+const STATE: &str = "var/lib/sepulcher";
+const RUNTIME: &str = "run/sepulcher";
+
+/// Arguments of `sepulcher awaken`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Root of the machine's files
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+/// Makes what is missing and prints the console's welcome.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let key = host_key(&args.root.join(STATE).join("secrets"))?;
+    let bonds = args.root.join(STATE).join("codex");
+    let law = args.root.join(LAW);
+    seed(&law.join("peers"), &bonds)?;
+    let runtime = args.root.join(RUNTIME);
+    fs::create_dir_all(&runtime)?;
+    fs::write_atomic(&runtime.join("tether.pub"), 0o644, format!("{key}\n").as_bytes())?;
+    print!("{}", welcome(&name(&law)?, key));
+    Ok(())
+}
+
+/// The public half of the host's key, which is made when there is none. One that is there is never
+/// replaced: it is what every client knows this host by.
+fn host_key(secrets: &Path) -> Result<PublicKey, Failure> {
+    fs::create_dir_all(secrets)?;
+    fs::set_mode(secrets, 0o700)?;
+    let path = secrets.join("tether.key");
+    match fs::read_bounded(&path, 4096) {
+        Ok(bytes) => read_key(&path, &zeroize::Zeroizing::new(bytes)),
+        Err(error) if error.is_not_found() => {
+            let secret = SecretKey::generate();
+            match fs::create_atomic(&path, 0o600, secret.to_file().as_bytes()) {
+                Ok(()) => Ok(secret.public()),
+                Err(error) => Err(error.into()),
+            }
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn read_key(path: &Path, bytes: &[u8]) -> Result<PublicKey, Failure> {
+    match SecretKey::parse(bytes) {
+        Ok(secret) => {
+            fs::set_mode(path, 0o600)?;
+            Ok(secret.public())
+        }
+        Err(error) => {
+            Err(Failure::new(Kind::Input, format!("the host's key {} is unusable: {error}", path.display()))
+                .hint("restore it from a snapshot, or move it away: then a new one is made, and every client needs the new public key"))
+        }
+    }
+}
+
+/// Gives a machine that has no bonds yet those of the law, all of them or none.
+fn seed(law: &Path, bonds: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(bonds)?;
+    let shadow = bonds.join(".peers.new");
+    // What a power loss in the middle of an earlier seeding left.
+    fs::remove_dir_all(&shadow)?;
+    let peers = bonds.join("peers");
+    if fs::exists(&peers)? {
+        return Ok(());
+    }
+    fs::create_dir_all(&shadow)?;
+    fs::set_mode(&shadow, 0o755)?;
+    let seeds = match fs::list(law) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        seeds => seeds?,
+    };
+    for seed in seeds.iter().filter(|seed| seed.extension().is_some_and(|extension| extension == "toml")) {
+        if let Some(file) = seed.file_name() {
+            fs::write_atomic(&shadow.join(file), 0o644, &fs::read_bounded(seed, source::LIMIT)?)?;
+        }
+    }
+    Ok(fs::rename(&shadow, &peers)?)
+}
+
+/// The appliance's name, straight from the law: a welcome must not depend on every bond being right.
+fn name(law: &Path) -> Result<String, Failure> {
+    let path = law.join("lychd.toml");
+    let bytes = fs::read_bounded(&path, source::LIMIT)?;
+    let unusable =
+        |reason: &str| Failure::new(Kind::Input, format!("cannot use {}: {reason}", path.display()));
+    let text = str::from_utf8(&bytes).map_err(|_| unusable("it is not UTF-8"))?;
+    let table: toml::Table = text.parse().map_err(|_| unusable("it is not TOML"))?;
+    let name =
+        table.get("appliance").and_then(|appliance| appliance.get("name")).and_then(toml::Value::as_str);
+    name.map(str::to_owned).ok_or_else(|| unusable("`appliance.name` is missing"))
+}
+
+fn welcome(name: &str, key: PublicKey) -> String {
+    format!(
+        "\n{name} is awake.\n\
+         tether public key: {key}\n\
+         To bond a device: put its public key in a file peers/NAME.toml of the Codex, and give the device the\n\
+         key above and the configuration wireguard/peers/NAME.conf that `sepulcher render` writes.\n\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn machine() -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        let law = root.path().join(LAW);
+        fs::create_dir_all(&law.join("peers")).unwrap();
+        fs::write_atomic(&law.join("lychd.toml"), 0o644, b"[appliance]\nname = \"lychd\"\n").unwrap();
+        fs::write_atomic(&law.join("peers/phone.toml"), 0o644, b"# phone").unwrap();
+        fs::write_atomic(&law.join("peers/laptop.toml"), 0o644, b"# laptop").unwrap();
+        root
+    }
+
+    fn awaken(root: &Path) -> Result<(), Failure> {
+        run(&Args { root: root.to_owned() })
+    }
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    #[test]
+    fn a_first_boot_makes_a_private_key_and_tells_the_public_one() {
+        let root = machine();
+        awaken(root.path()).unwrap();
+        let secrets = root.path().join(STATE).join("secrets");
+        assert_eq!(mode(&secrets), 0o700);
+        assert_eq!(mode(&secrets.join("tether.key")), 0o600);
+        let secret = SecretKey::parse(&fs::read(&secrets.join("tether.key")).unwrap()).unwrap();
+        let public = fs::read(&root.path().join(RUNTIME).join("tether.pub")).unwrap();
+        assert_eq!(String::from_utf8(public).unwrap(), format!("{}\n", secret.public()));
+        assert_eq!(fs::list(&secrets).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn later_boots_change_neither_key_nor_bonds() {
+        let root = machine();
+        awaken(root.path()).unwrap();
+        let key = root.path().join(STATE).join("secrets/tether.key");
+        let before = fs::read(&key).unwrap();
+        let peers = root.path().join(STATE).join("codex/peers");
+        fs::remove_file(&peers.join("phone.toml")).unwrap();
+        awaken(root.path()).unwrap();
+        assert_eq!(fs::read(&key).unwrap(), before);
+        assert_eq!(fs::list(&peers).unwrap(), [peers.join("laptop.toml")]);
+    }
+
+    #[test]
+    fn a_malformed_key_is_an_error_and_is_not_replaced() {
+        let root = machine();
+        let secrets = root.path().join(STATE).join("secrets");
+        fs::create_dir_all(&secrets).unwrap();
+        let key = secrets.join("tether.key");
+        fs::write_atomic(&key, 0o600, b"").unwrap();
+        let failure = awaken(root.path()).unwrap_err();
+        assert_eq!(failure.kind, Kind::Input);
+        assert!(failure.to_string().contains("tether.key is unusable"), "{failure}");
+        assert_eq!(fs::read(&key).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_seeding_that_broke_off_is_done_anew() {
+        let root = machine();
+        let bonds = root.path().join(STATE).join("codex");
+        fs::create_dir_all(&bonds.join(".peers.new")).unwrap();
+        fs::write_atomic(&bonds.join(".peers.new/half.toml"), 0o644, b"x").unwrap();
+        awaken(root.path()).unwrap();
+        let peers = bonds.join("peers");
+        assert_eq!(fs::list(&bonds).unwrap(), std::slice::from_ref(&peers));
+        assert_eq!(fs::list(&peers).unwrap(), [peers.join("laptop.toml"), peers.join("phone.toml")]);
+    }
+
+    #[test]
+    fn a_law_without_peers_seeds_an_empty_folder() {
+        let root = machine();
+        fs::remove_dir_all(&root.path().join(LAW).join("peers")).unwrap();
+        awaken(root.path()).unwrap();
+        assert!(fs::list(&root.path().join(STATE).join("codex/peers")).unwrap().is_empty());
+    }
+}

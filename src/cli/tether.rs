@@ -1,0 +1,224 @@
+//! `sepulcher tether`: the agent, and a look at what it keeps.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+
+use super::{Failure, Kind};
+use crate::codex::name::Name;
+use crate::codex::{Backend, Codex};
+use crate::sync::{Observed, ObservedPeer};
+use crate::sys;
+use crate::tether::{self, Error, Options, source, status};
+
+/// Verbs of `sepulcher tether`.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Keep WireGuard and the pod's ruleset in step with the bonds, until SIGTERM
+    Run(Run),
+    /// Show the peers that the interface holds, their last handshakes and their traffic
+    Status(Status),
+}
+
+/// Where the Codex and the interface are.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Folder of the law
+    #[arg(long, value_name = "DIR", default_value = "/usr/share/sepulcher/codex")]
+    law: PathBuf,
+    /// Folder of the bonds
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/sepulcher/codex")]
+    bonds: PathBuf,
+    /// WireGuard implementation instead of the Codex's
+    #[arg(long, value_enum)]
+    backend: Option<Implementation>,
+    /// Name of the WireGuard interface
+    #[arg(long, default_value = "wg0", hide = true)]
+    interface: String,
+}
+
+/// Arguments of `sepulcher tether run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    #[command(flatten)]
+    place: Place,
+    /// File with the host's private key
+    #[arg(long, value_name = "FILE", default_value = "/run/credentials/tether.key")]
+    key: PathBuf,
+    /// Ruleset to load instead of the one that the Codex renders
+    #[arg(long, value_name = "FILE")]
+    ruleset: Option<PathBuf>,
+    /// The nft program
+    #[arg(long, value_name = "PATH", default_value = "nft")]
+    nft: OsString,
+    /// Where to write the status
+    #[arg(long, value_name = "FILE", default_value = status::PATH)]
+    status: PathBuf,
+    /// Seconds between two looks when nothing changes
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..))]
+    recheck: u64,
+}
+
+/// Arguments of `sepulcher tether status`.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    #[command(flatten)]
+    place: Place,
+    /// Print JSON: an object with `interface`, `public_key`, `listen_port` and a list of `peers`
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Implementation {
+    /// The kernel's
+    Kernel,
+    /// A program's, through its UAPI socket
+    Userspace,
+}
+
+impl From<Implementation> for Backend {
+    fn from(implementation: Implementation) -> Self {
+        match implementation {
+            Implementation::Kernel => Self::Kernel,
+            Implementation::Userspace => Self::Userspace,
+        }
+    }
+}
+
+/// Runs a verb of `sepulcher tether`.
+pub fn run(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Run(args) => agent(args),
+        Verb::Status(args) => show(&args),
+    }
+}
+
+fn agent(args: Run) -> Result<(), Failure> {
+    let Run { place, key, ruleset, nft, status, recheck } = args;
+    let Place { law, bonds, backend, interface } = place;
+    let options = Options {
+        law,
+        bonds,
+        key,
+        ruleset,
+        nft,
+        backend: backend.map(Into::into),
+        interface,
+        status,
+        recheck: Duration::from_secs(recheck),
+    };
+    tether::run(options, &mut |line| eprintln!("tether: {line}"))?;
+    Ok(())
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        failure(&error)
+    }
+}
+
+fn failure(error: &Error) -> Failure {
+    let kind = match error {
+        Error::Key { .. } | Error::Codex(_) => Kind::Input,
+        Error::Nft(_) | Error::Link(_) | Error::WireGuard(_) => Kind::Unavailable,
+        Error::Render(_) | Error::NoTable | Error::NotTaken { .. } => Kind::Internal,
+        Error::File(error) if error.is_not_found() => Kind::Input,
+        Error::File(_) | Error::Wait(_) => Kind::Io,
+    };
+    let failure = Failure::from_error(kind, error);
+    match error.remedy() {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
+fn show(args: &Status) -> Result<(), Failure> {
+    let codex = source::in_force(&args.place.law, &args.place.bonds)?;
+    let backend = args.place.backend.map_or(codex.tether.backend, Into::into);
+    let name = &args.place.interface;
+    let observed = tether::observe(name, backend, &std::collections::BTreeMap::new())?;
+    if observed.link.is_none() {
+        return Err(Failure::new(Kind::Unavailable, format!("there is no {name} in this network namespace"))
+            .hint("on the appliance, run it in the agent's container: podman exec <appliance>-vpn sepulcher tether status"));
+    }
+    if args.json {
+        println!("{}", json(name, &codex, &observed));
+    } else {
+        print!("{}", table(name, &codex, &observed, sys::clock::epoch_seconds()));
+    }
+    Ok(())
+}
+
+/// Held peers with their names, ordered by name; a key that the Codex does not know has none.
+fn named<'a>(codex: &'a Codex, observed: &'a Observed) -> Vec<(Option<&'a Name>, String, &'a ObservedPeer)> {
+    let name_of = |key| codex.peers.iter().find(|(_, peer)| peer.public_key == key).map(|(name, _)| name);
+    let mut peers: Vec<_> =
+        observed.peers.iter().map(|(key, peer)| (name_of(*key), key.to_string(), peer)).collect();
+    peers.sort_by(|left, right| (left.0, &left.1).cmp(&(right.0, &right.1)));
+    peers
+}
+
+fn json(interface: &str, codex: &Codex, observed: &Observed) -> serde_json::Value {
+    let peers: Vec<_> = named(codex, observed)
+        .into_iter()
+        .map(|(name, key, peer)| {
+            serde_json::json!({
+                "name": name.map(Name::as_str),
+                "public_key": key,
+                "allowed_ips": peer.allowed_ips.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                "endpoint": peer.endpoint.map(|endpoint| endpoint.to_string()),
+                "last_handshake": peer.traffic.last_handshake,
+                "received_bytes": peer.traffic.received,
+                "sent_bytes": peer.traffic.sent,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "interface": interface,
+        "public_key": observed.public_key.map(|key| key.to_string()),
+        "listen_port": observed.listen_port,
+        "peers": peers,
+    })
+}
+
+fn table(interface: &str, codex: &Codex, observed: &Observed, now: u64) -> String {
+    use std::fmt::Write as _;
+    let key = observed.public_key.map_or("none".to_owned(), |key| key.to_string());
+    let port = observed.listen_port.map_or("none".to_owned(), |port| port.to_string());
+    let mut text = format!("interface {interface}  port {port}  public key {key}\n");
+    for (name, key, peer) in named(codex, observed) {
+        let name = name.map_or("(unknown)", Name::as_str);
+        let handshake =
+            peer.traffic.last_handshake.map_or("never".to_owned(), |at| age(now.saturating_sub(at)));
+        let (received, sent) = (peer.traffic.received, peer.traffic.sent);
+        let _ = writeln!(
+            text,
+            "{name:<32} {key}  handshake {handshake:<12} received {received} B  sent {sent} B"
+        );
+    }
+    text
+}
+
+/// Seconds as people say them.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86400 => format!("{} h ago", seconds / 3600),
+        _ => format!("{} d ago", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_told_in_one_unit() {
+        let told: Vec<_> = [0, 59, 60, 3600, 200_000].into_iter().map(age).collect();
+        assert_eq!(told, ["0 s ago", "59 s ago", "1 min ago", "1 h ago", "2 d ago"]);
+    }
+}

@@ -1,0 +1,141 @@
+//! The draft, once nothing is wrong with it, as a [`Codex`].
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use crate::codex::name::Name;
+use crate::codex::net::Net4;
+use crate::codex::schema::{self, At, Draft, Field, Grant, Kind};
+use crate::codex::{
+    Addressing, Appliance, Codex, Grants, Peer, PeerKind, Pod, Route, Service, ServicePort, Source, Tether,
+    Uplink, Volume,
+};
+
+/// Everything, or `None` when a part is missing: then a reader failed to report that.
+pub fn codex(draft: Draft) -> Option<Codex> {
+    let law = draft.law?;
+    let pod_network = law.pod_network?.value;
+    let network = law.network?.value;
+    Some(Codex {
+        appliance: Appliance { name: law.name?.value, domain: value(law.domain) },
+        uplink: Uplink { interface: law.interface?.value, addressing: addressing(law.addressing?) },
+        pod: Pod {
+            network: pod_network,
+            gateway: pod_network.first_host(),
+            address: value(law.pod_address).unwrap_or_else(|| pod_address(pod_network)),
+        },
+        tether: Tether {
+            port: law.port?.value,
+            network,
+            address: network.first_host(),
+            network6: value(law.network6).map(|network6| (network6, network6.first_host())),
+            mtu: law.mtu?.value,
+            endpoint: value(law.endpoint),
+            keepalive: law.keepalive?.value,
+            backend: law.backend?.value,
+        },
+        services: each(draft.services, service)?,
+        peers: each(draft.peers, peer)?,
+    })
+}
+
+/// The pod's address when none is written: the tenth behind the network's own, else the second.
+pub fn pod_address(network: Net4) -> Ipv4Addr {
+    let (first, last) = (network.address().to_bits(), network.last().to_bits());
+    let offset = if last.saturating_sub(first) > 10 { 10 } else { 2 };
+    Ipv4Addr::from_bits(first.saturating_add(offset))
+}
+
+fn value<T>(field: Field<T>) -> Option<T> {
+    field.given().map(|at| at.value)
+}
+
+fn values<T, C: FromIterator<T>>(list: Vec<At<T>>) -> C {
+    list.into_iter().map(|at| at.value).collect()
+}
+
+fn list<T, C: FromIterator<T> + Default>(field: Field<Vec<At<T>>>) -> C {
+    value(field).map_or_else(C::default, values)
+}
+
+fn each<D, T>(drafts: BTreeMap<Name, Option<D>>, build: fn(D) -> Option<T>) -> Option<BTreeMap<Name, T>> {
+    drafts.into_iter().map(|(name, draft)| Some((name, build(draft?)?))).collect()
+}
+
+fn addressing(addressing: schema::Addressing) -> Addressing {
+    match addressing {
+        schema::Addressing::Dhcp => Addressing::Dhcp,
+        schema::Addressing::Static { addresses, gateways, dns } => Addressing::Static {
+            addresses: addresses.into_iter().map(|at| (at.value.0, at.value.1)).collect(),
+            gateways: values(gateways),
+            dns: values(dns),
+        },
+    }
+}
+
+fn service(draft: schema::Service) -> Option<Service> {
+    let schema::Service {
+        place: _,
+        description,
+        rootfs,
+        image,
+        command,
+        user,
+        environment,
+        secrets,
+        ports,
+        routes,
+        volumes,
+        veil,
+    } = draft;
+    let port = |port: schema::ServicePort| {
+        Some(ServicePort {
+            number: port.number?.value,
+            protocol: port.protocol?.value,
+            tier: port.tier?.value,
+        })
+    };
+    let route = |route: schema::Route| {
+        Some(Route { path: route.path?.value, tier: route.tier?.value, port: route.port?.value })
+    };
+    let volume =
+        |volume: schema::Volume| Some(Volume { name: volume.name?.value, target: volume.target?.value });
+    Some(Service {
+        description: description?.value,
+        source: value(rootfs).map(Source::Rootfs).or_else(|| value(image).map(Source::Image))?,
+        command: list(command),
+        user: value(user).map(|schema::User(user, group)| (user, group)),
+        environment: environment.into_iter().map(|(name, value)| (name.value, value.value)).collect(),
+        secrets: list(secrets),
+        ports: ports.into_iter().map(port).collect::<Option<_>>()?,
+        routes: routes.into_iter().map(route).collect::<Option<_>>()?,
+        volumes: volumes.into_iter().map(volume).collect::<Option<_>>()?,
+        veil: veil?.value,
+    })
+}
+
+fn peer(draft: schema::Peer) -> Option<Peer> {
+    let schema::Peer { public_key, address, address6, kind, grants, state, generation } = draft;
+    let kind = match kind? {
+        Kind::Device => PeerKind::Device,
+        Kind::Lych { endpoint, keepalive, routes } => PeerKind::Lych {
+            endpoint: value(endpoint).map(|schema::Dialled(host, port)| (host, port)),
+            keepalive: keepalive?.value,
+            routes: list(routes),
+        },
+    };
+    let service = |grant| match grant {
+        Grant::All => None,
+        Grant::Service(name) => Some(name),
+    };
+    let grants: Vec<Grant> = values(grants?.value);
+    Some(Peer {
+        public_key: public_key?.value,
+        address: address?.value,
+        address6: value(address6),
+        kind,
+        grants: grants.into_iter().map(service).collect::<Option<_>>().map_or(Grants::All, Grants::Only),
+        state: state?.value,
+        generation: generation?.value,
+    })
+}

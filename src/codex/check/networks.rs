@@ -1,0 +1,220 @@
+//! Address spaces: sizes, and that no two of them overlap.
+
+use std::net::IpAddr;
+
+use super::build::pod_address;
+use crate::codex::PeerState;
+use crate::codex::diagnostic::{Diagnostic, Place};
+use crate::codex::net::{Net4, Net6};
+use crate::codex::schema::{Addressing, At, Draft, Field, Kind, Law};
+
+/// An address space with what it is for.
+struct Space<'a, N> {
+    network: N,
+    what: String,
+    place: &'a Place,
+    /// Spaces of one group may overlap: two addresses of the uplink in one subnet.
+    group: Option<u8>,
+}
+
+const UPLINK: Option<u8> = Some(0);
+
+/// IPv4 networks that cannot be used for anything here.
+const UNUSABLE: [(&str, &str); 4] = [
+    ("0.0.0.0/8", "the unspecified address"),
+    ("127.0.0.0/8", "loopback"),
+    ("169.254.0.0/16", "link-local addresses"),
+    ("224.0.0.0/3", "multicast and reserved addresses"),
+];
+
+/// IPv6 networks that cannot be used for anything here.
+const UNUSABLE6: [(&str, &str); 3] = [
+    ("::/8", "loopback and unspecified addresses"),
+    ("fe80::/10", "link-local addresses"),
+    ("ff00::/8", "multicast addresses"),
+];
+
+/// Checks sizes, overlaps and the addresses of the machine itself.
+pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
+    let mut spaces = Vec::new();
+    let mut spaces6 = Vec::new();
+    if let Some(law) = &draft.law {
+        own_spaces(law, &mut spaces, &mut spaces6, mistakes);
+        pod(law, mistakes);
+        mtu(law, mistakes);
+        uplink(law, mistakes);
+    }
+    for (name, peer) in &draft.peers {
+        let Some(peer) = peer else { continue };
+        // A revoked peer routes nothing any more.
+        if peer.state.as_ref().is_none_or(|state| state.value == PeerState::Revoked) {
+            continue;
+        }
+        if let Some(Kind::Lych { routes: Field::Given(routes), .. }) = &peer.kind {
+            for route in &routes.value {
+                let what = format!("a route of `{name}`");
+                spaces.push(Space { network: route.value, what, place: &route.place, group: None });
+            }
+        }
+    }
+    overlaps(&spaces, Net4::overlaps, mistakes);
+    overlaps(&spaces6, Net6::overlaps, mistakes);
+    unusable(&spaces, &UNUSABLE, Net4::overlaps, mistakes);
+    unusable(&spaces6, &UNUSABLE6, Net6::overlaps, mistakes);
+}
+
+fn own_spaces<'a>(
+    law: &'a Law,
+    spaces: &mut Vec<Space<'a, Net4>>,
+    spaces6: &mut Vec<Space<'a, Net6>>,
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    for (at, what) in [(&law.pod_network, "the pod's network"), (&law.network, "the Tether's network")] {
+        let Some(at) = at else { continue };
+        size(at, what, mistakes);
+        spaces.push(Space { network: at.value, what: what.into(), place: &at.place, group: None });
+    }
+    if let Field::Given(at) = &law.network6 {
+        if at.value.prefix() > 126 {
+            let message = format!("the Tether's network {} has no room for peers", at.value);
+            mistakes.push(
+                Diagnostic::error(message, &at.place).hint("use a prefix length of 126 or less; 64 is usual"),
+            );
+        }
+        let what = "the Tether's IPv6 network".into();
+        spaces6.push(Space { network: at.value, what, place: &at.place, group: None });
+    }
+    let Some(Addressing::Static { addresses, .. }) = &law.addressing else { return };
+    for at in addresses {
+        let (address, prefix) = (at.value.0, at.value.1);
+        let (what, place) = (format!("the uplink's subnet of {address}"), &at.place);
+        match address {
+            IpAddr::V4(address) => {
+                spaces.push(Space { network: Net4::around(address, prefix), what, place, group: UPLINK });
+            }
+            IpAddr::V6(address) => {
+                spaces6.push(Space { network: Net6::around(address, prefix), what, place, group: UPLINK });
+            }
+        }
+    }
+}
+
+fn size(at: &At<Net4>, what: &str, mistakes: &mut Vec<Diagnostic>) {
+    let (prefix, message) = (at.value.prefix(), at.value);
+    if prefix > 30 {
+        let mistake = Diagnostic::error(format!("{what} {message} has no room for two hosts"), &at.place);
+        mistakes.push(mistake.hint("use a prefix length of 30 or less"));
+    } else if prefix < 8 {
+        let mistake =
+            Diagnostic::error(format!("{what} {message} is larger than any private network"), &at.place);
+        mistakes.push(mistake.hint("use a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"));
+    }
+}
+
+fn overlaps<N: Copy + std::fmt::Display>(
+    spaces: &[Space<'_, N>],
+    overlap: fn(N, N) -> bool,
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    for (index, space) in spaces.iter().enumerate() {
+        let clash = spaces[..index].iter().find(|first| {
+            (first.group.is_none() || first.group != space.group) && overlap(first.network, space.network)
+        });
+        let Some(first) = clash else { continue };
+        let message = format!("{} {} overlaps {} {}", space.what, space.network, first.what, first.network);
+        // Point at what is written, not at a default.
+        let (place, other) = if space.place.span.is_some() { (space, first) } else { (first, space) };
+        let mut mistake = Diagnostic::error(message, place.place).label(place.what.clone());
+        mistake = if other.place.span.is_some() {
+            mistake.related(other.place, other.what.clone())
+        } else {
+            mistake.note(format!("{} is the default, {}", other.network, other.what))
+        };
+        mistakes.push(mistake.hint("address spaces must be disjoint: change one of the two"));
+    }
+}
+
+fn unusable<N: Copy + std::fmt::Display + std::str::FromStr>(
+    spaces: &[Space<'_, N>],
+    ranges: &[(&str, &str)],
+    overlap: fn(N, N) -> bool,
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    for space in spaces {
+        let reserved =
+            |(range, _): &&(&str, &str)| range.parse().is_ok_and(|range| overlap(range, space.network));
+        if let Some((range, why)) = ranges.iter().find(reserved) {
+            let message = format!("{} {} reaches into {range}, {why}", space.what, space.network);
+            mistakes.push(Diagnostic::error(message, space.place).hint("choose another network"));
+        }
+    }
+}
+
+fn pod(law: &Law, mistakes: &mut Vec<Diagnostic>) {
+    let (Some(network), Field::Given(address)) = (&law.pod_network, &law.pod_address) else { return };
+    let (net, value) = (network.value, address.value);
+    let reason = if !net.contains(value) {
+        format!("the pod's address {value} is outside its network {net}")
+    } else if value == net.address() || value == net.last() {
+        format!("the pod's address {value} is the network or broadcast address of {net}")
+    } else if value == net.first_host() {
+        format!("the pod's address {value} is the host's own on the bridge")
+    } else {
+        return;
+    };
+    let mistake = Diagnostic::error(reason, &address.place);
+    let mistake =
+        if network.place.span.is_some() { mistake.related(&network.place, "its network") } else { mistake };
+    mistakes.push(mistake.hint(format!("write `address = \"{}\"`, or leave it out", pod_address(net))));
+}
+
+fn mtu(law: &Law, mistakes: &mut Vec<Diagnostic>) {
+    let Some(mtu) = &law.mtu else { return };
+    if !(1280..=1500).contains(&mtu.value) {
+        let mistake = Diagnostic::error(format!("`mtu` is out of range: {}", mtu.value), &mtu.place);
+        mistakes.push(mistake.hint("write a number from 1280 to 1500; the default is 1420"));
+    }
+}
+
+fn uplink(law: &Law, mistakes: &mut Vec<Diagnostic>) {
+    let Some(Addressing::Static { addresses, gateways, dns: _ }) = &law.addressing else { return };
+    for (index, at) in addresses.iter().enumerate() {
+        if let Some(first) = addresses[..index].iter().find(|first| first.value.0 == at.value.0) {
+            let mistake = Diagnostic::error(format!("the address {} is given twice", at.value.0), &at.place);
+            mistakes.push(mistake.related(&first.place, "first given here").hint("remove one of the two"));
+        }
+    }
+    for (index, at) in gateways.iter().enumerate() {
+        let same_family = |first: &&At<IpAddr>| first.value.is_ipv4() == at.value.is_ipv4();
+        if let Some(first) = gateways[..index].iter().find(same_family) {
+            let family = if at.value.is_ipv4() { "IPv4" } else { "IPv6" };
+            let mistake = Diagnostic::error(format!("there are two {family} gateways"), &at.place);
+            mistakes.push(mistake.related(&first.place, "the first").hint("keep one a family"));
+        }
+        gateway(at, addresses, mistakes);
+    }
+}
+
+fn gateway(
+    gateway: &At<IpAddr>,
+    addresses: &[At<crate::codex::schema::Addressed>],
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    let reaches = |at: &At<crate::codex::schema::Addressed>| match (at.value.0, gateway.value) {
+        (IpAddr::V4(address), IpAddr::V4(gateway)) => Net4::around(address, at.value.1).contains(gateway),
+        // Routers of IPv6 are usually named by their link-local address.
+        (IpAddr::V6(address), IpAddr::V6(gateway)) => {
+            gateway.is_unicast_link_local() || Net6::around(address, at.value.1).contains(gateway)
+        }
+        _ => false,
+    };
+    if let Some(own) = addresses.iter().find(|at| at.value.0 == gateway.value) {
+        let mistake =
+            Diagnostic::error(format!("the gateway {} is the machine itself", gateway.value), &gateway.place);
+        mistakes.push(mistake.related(&own.place, "its own address").hint("write the router's address"));
+    } else if !addresses.iter().any(reaches) {
+        let message = format!("the gateway {} is in no subnet of the uplink's addresses", gateway.value);
+        let mistake = Diagnostic::error(message, &gateway.place);
+        mistakes.push(mistake.hint("check the prefix lengths in `addresses`"));
+    }
+}

@@ -1,0 +1,181 @@
+//! Bonds: keys and addresses that are nobody else's, and grants that exist.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::codex::diagnostic::{Diagnostic, Place};
+use crate::codex::key::PublicKey;
+use crate::codex::name::Name;
+use crate::codex::net::Net4;
+use crate::codex::schema::{At, Draft, Field, Grant, Peer, Service};
+use crate::codex::suggest::nearest;
+use crate::codex::{PeerState, Tier};
+
+/// What earlier peers have taken.
+#[derive(Default)]
+struct Taken<'a> {
+    keys: BTreeMap<PublicKey, (&'a Name, &'a Place)>,
+    addresses: BTreeMap<Ipv4Addr, (&'a Name, &'a Place)>,
+    addresses6: BTreeMap<Ipv6Addr, (&'a Name, &'a Place)>,
+}
+
+/// Checks every peer against the Tether, the services and the peers before it.
+///
+/// A revoked peer keeps its key and its addresses: neither may come back under another name.
+pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
+    let mut taken = Taken::default();
+    for (name, peer) in &draft.peers {
+        let Some(peer) = peer else { continue };
+        if let Some(key) = &peer.public_key {
+            unique(&mut taken.keys, "public key", name, key, mistakes);
+        }
+        if let Some(address) = &peer.address {
+            unique(&mut taken.addresses, "address", name, address, mistakes);
+            inside(draft, address, mistakes);
+        }
+        if let Field::Given(address) = &peer.address6 {
+            unique(&mut taken.addresses6, "address", name, address, mistakes);
+            inside6(draft, address, mistakes);
+        }
+        grants(draft, peer, mistakes);
+    }
+}
+
+fn unique<'a, T: Ord + Copy + Display>(
+    taken: &mut BTreeMap<T, (&'a Name, &'a Place)>,
+    what: &str,
+    name: &'a Name,
+    at: &'a At<T>,
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    let Some((owner, first)) = taken.get(&at.value) else {
+        taken.insert(at.value, (name, &at.place));
+        return;
+    };
+    let mistake = Diagnostic::error(format!("the {what} {} is taken twice", at.value), &at.place);
+    let hint = if what == "address" {
+        "give each peer an address of its own; a revoked peer keeps its address"
+    } else {
+        "make a key pair of its own for each peer; a revoked key never comes back"
+    };
+    mistakes.push(
+        mistake.label("taken again").related(first, format!("first taken here, by `{owner}`")).hint(hint),
+    );
+}
+
+fn inside(draft: &Draft, address: &At<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+    let Some(network) = draft.law.as_ref().and_then(|law| law.network.as_ref()) else { return };
+    let (net, value) = (network.value, address.value);
+    let reason = if !net.contains(value) {
+        format!("the address {value} is outside the Tether's network {net}")
+    } else if value == net.address() || value == net.last() {
+        format!("the address {value} is the network or broadcast address of {net}")
+    } else if value == net.first_host() {
+        format!("the address {value} is the appliance's own on the Tether")
+    } else {
+        return;
+    };
+    let mistake = Diagnostic::error(reason, &address.place);
+    let mistake = if network.place.span.is_some() {
+        mistake.related(&network.place, "the Tether's network")
+    } else {
+        mistake
+    };
+    mistakes.push(match free_address(draft, net) {
+        Some(free) => mistake.hint(format!("the first free address is {free}")),
+        None => mistake.hint("the network is full: make it larger"),
+    });
+}
+
+/// The lowest address that no peer has.
+fn free_address(draft: &Draft, network: Net4) -> Option<Ipv4Addr> {
+    let peers = draft.peers.values().flatten();
+    let taken: std::collections::BTreeSet<Ipv4Addr> =
+        peers.filter_map(|peer| Some(peer.address.as_ref()?.value)).collect();
+    let first = network.first_host().to_bits().checked_add(1)?;
+    (first..network.last().to_bits()).map(Ipv4Addr::from_bits).find(|address| !taken.contains(address))
+}
+
+fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>) {
+    let Some(law) = &draft.law else { return };
+    let value = address.value;
+    match &law.network6 {
+        Field::Wrong => {}
+        Field::Absent => {
+            let mistake = Diagnostic::error("the Tether has no IPv6 network for `address6`", &address.place);
+            mistakes.push(
+                mistake.hint("write `network6 = \"fd88:0:0:16::/64\"` in `[tether]`, or remove `address6`"),
+            );
+        }
+        Field::Given(network) => {
+            let net = network.value;
+            let reason = if !net.contains(value) {
+                format!("the address {value} is outside the Tether's network {net}")
+            } else if value == net.address() {
+                format!("the address {value} is the routers' address of {net}")
+            } else if value == net.first_host() {
+                format!("the address {value} is the appliance's own on the Tether")
+            } else {
+                return;
+            };
+            mistakes.push(
+                Diagnostic::error(reason, &address.place).related(&network.place, "the Tether's network"),
+            );
+        }
+    }
+}
+
+fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
+    // What a revoked peer once might reach is history, and the services may be gone.
+    if peer.state.as_ref().is_none_or(|state| state.value == PeerState::Revoked) {
+        return;
+    }
+    let Some(grants) = &peer.grants else { return };
+    let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
+    for grant in &grants.value {
+        let word = match &grant.value {
+            Grant::All => "*",
+            Grant::Service(name) => name.as_str(),
+        };
+        if let Some(first) = seen.insert(word, &grant.place) {
+            let mistake = Diagnostic::error(format!("`{word}` is granted twice"), &grant.place);
+            mistakes.push(mistake.related(first, "first granted here").hint("remove one of the two"));
+        } else if let Grant::Service(name) = &grant.value {
+            service(draft, name, &grant.place, mistakes);
+        } else if grants.value.len() > 1 {
+            let mistake = Diagnostic::error("`*` grants every service and stands alone", &grant.place);
+            mistakes.push(mistake.hint("write `grants = [\"*\"]`, or name the services"));
+        }
+    }
+}
+
+fn service(draft: &Draft, name: &Name, place: &Place, mistakes: &mut Vec<Diagnostic>) {
+    let grantable = draft.services.iter().filter(|(_, service)| service.as_ref().is_none_or(has_tether));
+    let grantable: Vec<&str> = grantable.map(|(name, _)| name.as_str()).collect();
+    let mistake = match draft.services.get(name) {
+        // Not understood, and reported already.
+        Some(None) => return,
+        Some(Some(service)) if has_tether(service) => return,
+        Some(Some(service)) => {
+            Diagnostic::error(format!("`{name}` has nothing of tier `tether` to grant"), place)
+                .related(&service.place, "the service")
+        }
+        None => Diagnostic::error(format!("there is no service `{name}` to grant"), place),
+    };
+    let near = nearest(name.as_str(), grantable.iter().copied().filter(|word| *word != name.as_str()));
+    mistakes.push(match near {
+        Some(near) => mistake.hint(format!("did you mean `{near}`?")),
+        None if grantable.is_empty() => {
+            mistake.hint("give a service a port or a route of tier `tether`, or write `grants = []`")
+        }
+        None => mistake.hint(format!("services to grant are: {}", grantable.join(", "))),
+    });
+}
+
+/// Whether a service has a port or route of tier tether, or one of a tier that was not understood.
+fn has_tether(service: &Service) -> bool {
+    let tether = |tier: &Option<At<Tier>>| tier.as_ref().is_none_or(|tier| tier.value == Tier::Tether);
+    service.ports.iter().any(|port| tether(&port.tier))
+        || service.routes.iter().any(|route| tether(&route.tier))
+}

@@ -1,0 +1,233 @@
+//! What a service says about itself: source, texts, environment, volumes, secrets, its name.
+
+use std::collections::BTreeMap;
+
+use crate::codex::diagnostic::{Diagnostic, Place};
+use crate::codex::name::Name;
+use crate::codex::schema::{At, Draft, Field, Service, Volume};
+
+/// Names whose units sepulcher makes itself: `<appliance>-vpn`, `-pod` and `-network`.
+const TAKEN: [&str; 3] = ["network", "pod", "vpn"];
+
+/// Checks every service by itself, and volumes across services.
+pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
+    let mut volumes = BTreeMap::new();
+    for (name, service) in &draft.services {
+        let Some(service) = service else { continue };
+        own_name(name, service, mistakes);
+        source(service, mistakes);
+        texts(service, mistakes);
+        environment(service, mistakes);
+        secrets(service, mistakes);
+        volume_targets(service, mistakes);
+        for volume in service.volumes.iter().filter_map(|volume| volume.name.as_ref()) {
+            if let Some(first) = volumes.insert(&volume.value, &volume.place) {
+                let message = format!("volume `{}` is claimed twice", volume.value);
+                let mistake = Diagnostic::error(message, &volume.place)
+                    .label("claimed again")
+                    .related(first, "first claimed here");
+                mistakes
+                    .push(mistake.hint("give each volume a name of its own: two services cannot share one"));
+            }
+        }
+    }
+}
+
+fn own_name(name: &Name, service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    if TAKEN.contains(&name.as_str()) || name.as_str().ends_with("-volume") {
+        let message =
+            format!("a service cannot be called `{name}`: sepulcher makes a unit of that name itself");
+        mistakes.push(Diagnostic::error(message, &service.place).hint("rename the file"));
+    }
+}
+
+fn source(service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    match (&service.rootfs, &service.image) {
+        (Field::Given(rootfs), Field::Given(image)) => {
+            let message = "a service runs a `rootfs` or an `image`, not both";
+            let mistake = Diagnostic::error(message, &image.place).related(&rootfs.place, "the other one");
+            mistakes.push(mistake.hint("remove one of the two"));
+        }
+        (Field::Absent, Field::Absent) => {
+            mistakes.push(
+                Diagnostic::error(
+                    "the service runs nothing: it has neither `rootfs` nor `image`",
+                    &service.place,
+                )
+                .hint(
+                    "write `rootfs = \"<name>\"` for a sealed root tree, or \
+                         `image = \"<registry>/<path>@sha256:<digest>\"`",
+                ),
+            );
+        }
+        _ => {}
+    }
+    if let Field::Given(image) = &service.image
+        && let Some(reason) = bad_image(&image.value)
+    {
+        let mistake = Diagnostic::error(format!("`image`: {reason}"), &image.place);
+        mistakes.push(mistake.hint(
+            "write `image = \"<registry>/<path>@sha256:<64 hex digits>\"`; \
+                 `skopeo inspect` prints the digest of a tag",
+        ));
+    }
+}
+
+/// Why a text is no image reference by digest.
+fn bad_image(image: &str) -> Option<&'static str> {
+    let Some((name, digest)) = image.split_once('@') else {
+        return Some("an image is named by digest, because a tag can change under a sealed appliance");
+    };
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    let digits = digest.strip_prefix("sha256:").unwrap_or_default();
+    if digits.len() != 64 || !digits.bytes().all(hex) {
+        return Some("a digest is `sha256:` and 64 lower-case hexadecimal digits");
+    }
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    let component = |part: &str| !part.is_empty() && part.bytes().all(plain);
+    let Some((registry, path)) = name.split_once('/') else {
+        return Some("the registry is missing");
+    };
+    let (host, port) = registry.split_once(':').unwrap_or((registry, "0"));
+    if !(registry.contains(['.', ':']) || registry == "localhost") {
+        Some("the registry is missing")
+    } else if !component(host) || port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        Some("the registry is not a host, or host:port")
+    } else if path.contains(':') {
+        Some("a tag beside the digest is ambiguous")
+    } else if !path.split('/').all(component) {
+        Some("the path has only lower-case letters, digits and `._-` between slashes")
+    } else {
+        None
+    }
+}
+
+fn texts(service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    if let Some(description) = &service.description {
+        no_control(description, "description", mistakes);
+    }
+    if let Field::Given(command) = &service.command {
+        for word in &command.value {
+            no_nul(&word.value, &word.place, "command", mistakes);
+        }
+        if let Some(At { value, place }) = command.value.first()
+            && value.is_empty()
+        {
+            let mistake = Diagnostic::error("`command` starts with an empty text", place);
+            mistakes.push(
+                mistake.hint("the first element is the program; leave `command` out for the image's own"),
+            );
+        }
+    }
+}
+
+fn no_control(text: &At<String>, key: &str, mistakes: &mut Vec<Diagnostic>) {
+    if let Some(character) = text.value.chars().find(|character| character.is_control()) {
+        let message = format!("`{key}` holds the control character U+{:04X}", u32::from(character));
+        mistakes.push(Diagnostic::error(message, &text.place).hint("write it on one line, in plain text"));
+    }
+}
+
+fn no_nul(text: &str, place: &Place, key: &str, mistakes: &mut Vec<Diagnostic>) {
+    if text.contains('\0') {
+        let message = format!("`{key}` holds a NUL character, which no program can be given");
+        mistakes.push(Diagnostic::error(message, place).hint("remove it"));
+    }
+}
+
+fn environment(service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    for (name, value) in &service.environment {
+        let start = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+        let mut bytes = name.value.bytes();
+        let right = bytes.next().is_some_and(start) && bytes.all(|byte| start(byte) || byte.is_ascii_digit());
+        if !right {
+            let message = format!("`{}` is not the name of an environment variable", name.value);
+            let mistake = Diagnostic::error(message, &name.place);
+            mistakes.push(mistake.hint("it has letters, digits and `_`, and does not start with a digit"));
+        }
+        no_nul(&value.value, &value.place, &name.value, mistakes);
+    }
+}
+
+fn secrets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    let Field::Given(secrets) = &service.secrets else { return };
+    let mut seen = BTreeMap::new();
+    for secret in &secrets.value {
+        if let Some(first) = seen.insert(&secret.value, &secret.place) {
+            let mistake =
+                Diagnostic::error(format!("secret `{}` is named twice", secret.value), &secret.place);
+            mistakes.push(mistake.related(first, "first named here").hint("remove one of the two"));
+        }
+    }
+}
+
+fn volume_targets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    let mut seen = BTreeMap::new();
+    for target in service.volumes.iter().filter_map(|Volume { name: _, target }| target.as_ref()) {
+        if let Some(reason) = bad_target(&target.value) {
+            let mistake = Diagnostic::error(format!("`target`: {reason}"), &target.place);
+            mistakes.push(mistake.hint("write a plain absolute path, like `/var/lib/data`"));
+        }
+        if let Some(first) = seen.insert(target.value.trim_end_matches('/'), &target.place) {
+            let message = format!("two volumes have the target `{}`", target.value);
+            mistakes.push(Diagnostic::error(message, &target.place).related(first, "the first of them"));
+        }
+    }
+}
+
+/// Why a text is no place for a volume inside a container.
+fn bad_target(target: &str) -> Option<&'static str> {
+    if !target.starts_with('/') {
+        Some("a volume's target is an absolute path")
+    } else if target.len() > 1024 {
+        Some("a volume's target has at most 1024 bytes")
+    } else if target.chars().any(|character| character.is_control() || character == ':') {
+        Some("a volume's target has no `:` and no control characters")
+    } else if target.split('/').any(|part| part == "." || part == "..") {
+        Some("a volume's target has no `.` or `..` in it")
+    } else if target.bytes().all(|byte| byte == b'/') {
+        Some("a volume cannot cover the whole container")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_a_registry_a_path_and_a_digest() {
+        let digest = format!("@sha256:{}", "0a".repeat(32));
+        for good in ["docker.io/library/caddy", "localhost/x", "registry.example:5000/a/b-c_d.e"] {
+            assert_eq!(bad_image(&format!("{good}{digest}")), None, "{good}");
+        }
+        for bad in [
+            "",
+            "x",
+            "library/x",
+            "docker.io/",
+            "docker.io//x",
+            "docker.io/x:latest",
+            "docker.io/X",
+            "a.b:/x",
+            "a.b:c/x",
+            "a.b/x y",
+            "a.b/x\n",
+        ] {
+            assert!(bad_image(&format!("{bad}{digest}")).is_some(), "{bad:?}");
+        }
+        for bad in ["docker.io/x", "docker.io/x@sha256:0a", "docker.io/x@md5:0a"] {
+            assert!(bad_image(bad).is_some(), "{bad:?}");
+        }
+        assert!(bad_image(&format!("docker.io/x{}", digest.to_uppercase())).is_some());
+    }
+
+    #[test]
+    fn a_target_is_a_plain_absolute_path() {
+        assert_eq!(bad_target("/var/lib/oculus data"), None);
+        for bad in ["", "x", "/", "//", "/a/../b", "/a/.", "/a:ro", "/a\n", "/a\0"] {
+            assert!(bad_target(bad).is_some(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Reads a spanned TOML tree key by key and collects every mistake instead of stopping at the first.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::codex::diagnostic::{Diagnostic, Place};
+use crate::codex::suggest::nearest;
+
+/// A value and where it was written.
+#[derive(Debug, Clone)]
+pub struct At<T> {
+    /// The value.
+    pub value: T,
+    /// Where it was written; without a span it is a default of that file.
+    pub place: Place,
+}
+
+/// A key that need not be there.
+#[derive(Debug, Clone)]
+pub enum Field<T> {
+    /// Not written.
+    Absent,
+    /// Written wrong; already reported.
+    Wrong,
+    /// Written.
+    Given(At<T>),
+}
+
+impl<T> Field<T> {
+    /// The value, unless absent or wrong.
+    pub fn given(self) -> Option<At<T>> {
+        match self {
+            Self::Given(at) => Some(at),
+            Self::Absent | Self::Wrong => None,
+        }
+    }
+
+    /// Whether the key was written, right or wrong.
+    pub fn is_written(&self) -> bool {
+        !matches!(self, Self::Absent)
+    }
+}
+
+/// One file while it is read: its name and the mistakes so far.
+pub struct File {
+    name: Arc<str>,
+    mistakes: RefCell<Vec<Diagnostic>>,
+}
+
+impl File {
+    /// A file without mistakes yet.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.into(), mistakes: RefCell::default() }
+    }
+
+    /// The mistakes.
+    pub fn into_mistakes(self) -> Vec<Diagnostic> {
+        self.mistakes.into_inner()
+    }
+
+    /// A place in the file.
+    pub fn place(&self, span: Range<usize>) -> Place {
+        Place { file: self.name.clone(), span: Some((span.start, span.end)) }
+    }
+
+    /// The file as a whole.
+    pub fn whole(&self) -> Place {
+        Place { file: self.name.clone(), span: None }
+    }
+
+    /// Reports a mistake.
+    pub fn report(&self, diagnostic: Diagnostic) {
+        self.mistakes.borrow_mut().push(diagnostic);
+    }
+}
+
+/// A value of the Codex that TOML can hold.
+pub trait FromToml: Sized {
+    /// What TOML type is wanted, with its article: `a string`.
+    const EXPECTED: &'static str;
+
+    /// Reads the value; `None` when it is wrong, after reporting that. `key` is its name for people.
+    fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self>;
+}
+
+/// Reports a value of another type than `expected`.
+pub fn wrong_type(value: &DeValue<'_>, place: &Place, key: &str, expected: &str, file: &File) {
+    file.report(
+        Diagnostic::error(format!("`{key}` must be {expected}, not {}", type_name(value)), place)
+            .label(format!("expected {expected}")),
+    );
+}
+
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A table while it is read. Every key is asked for once; [`Table::finish`] reports those nobody asked for.
+pub struct Table<'a> {
+    title: String,
+    entries: Entries<'a>,
+    place: Place,
+    file: &'a File,
+    known: Vec<&'static str>,
+}
+
+#[derive(Clone, Copy)]
+enum Entries<'a> {
+    /// Not written: every key is absent.
+    Absent,
+    /// Something else was written; already reported, so that every key counts as wrong.
+    Wrong,
+    /// Written.
+    Given(&'a DeTable<'a>),
+}
+
+impl<'a> Table<'a> {
+    /// The root table of a file.
+    pub fn root(entries: &'a DeTable<'a>, file: &'a File) -> Self {
+        Self::new(String::new(), Entries::Given(entries), file.whole(), file)
+    }
+
+    fn new(title: String, entries: Entries<'a>, place: Place, file: &'a File) -> Self {
+        Self { title, entries, place, file, known: Vec::new() }
+    }
+
+    /// Where the table was written.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// The file that it is in.
+    pub fn file(&self) -> &'a File {
+        self.file
+    }
+
+    fn value(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+        self.known.push(key);
+        match self.entries {
+            Entries::Given(entries) => entries.get(key),
+            Entries::Absent | Entries::Wrong => None,
+        }
+    }
+
+    fn of_title(&self) -> String {
+        if self.title.is_empty() { String::new() } else { format!(" in `{}`", self.title) }
+    }
+
+    /// A key that need not be there.
+    pub fn optional<T: FromToml>(&mut self, key: &'static str) -> Field<T> {
+        let Some(value) = self.value(key) else {
+            return if matches!(self.entries, Entries::Wrong) { Field::Wrong } else { Field::Absent };
+        };
+        let place = self.file.place(value.span());
+        match T::from_toml(value.get_ref(), &place, key, self.file) {
+            Some(value) => Field::Given(At { value, place }),
+            None => Field::Wrong,
+        }
+    }
+
+    /// A key with a default; `None` when it is written wrong.
+    pub fn defaulted<T: FromToml>(&mut self, key: &'static str, default: T) -> Option<At<T>> {
+        match self.optional(key) {
+            Field::Absent => Some(At { value: default, place: self.file.whole() }),
+            Field::Wrong => None,
+            Field::Given(at) => Some(at),
+        }
+    }
+
+    /// A key that must be there; `example` is what the remedy shows behind `key = `.
+    pub fn required<T: FromToml>(&mut self, key: &'static str, example: &str) -> Option<At<T>> {
+        let field = self.optional(key);
+        if !field.is_written() {
+            let mistake = Diagnostic::error(format!("`{key}` is missing{}", self.of_title()), &self.place);
+            self.file.report(mistake.hint(format!("write `{key} = {example}`{}", self.of_title())));
+        }
+        field.given()
+    }
+
+    /// A table of its own; an absent one reads as empty.
+    pub fn section(&mut self, key: &'static str) -> Table<'a> {
+        let title = format!("[{key}]");
+        let Some(value) = self.value(key) else {
+            return Self::new(title, Entries::Absent, self.file.whole(), self.file);
+        };
+        let place = self.file.place(value.span());
+        let entries = if let DeValue::Table(entries) = value.get_ref() {
+            Entries::Given(entries)
+        } else {
+            wrong_type(value.get_ref(), &place, key, &format!("a table, written `{title}`"), self.file);
+            Entries::Wrong
+        };
+        Self::new(title, entries, place, self.file)
+    }
+
+    /// The tables of a list, written `[[key]]`.
+    pub fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let title = format!("[[{key}]]");
+        let wrong = |value: &Spanned<DeValue<'a>>| {
+            let place = self.file.place(value.span());
+            wrong_type(
+                value.get_ref(),
+                &place,
+                key,
+                &format!("a list of tables, each written `{title}`"),
+                self.file,
+            );
+        };
+        let DeValue::Array(items) = value.get_ref() else {
+            wrong(value);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in items {
+            match item.get_ref() {
+                DeValue::Table(entries) => {
+                    let place = self.file.place(item.span());
+                    tables.push(Self::new(title.clone(), Entries::Given(entries), place, self.file));
+                }
+                _ => wrong(item),
+            }
+        }
+        tables
+    }
+
+    /// Keys and values of a table whose keys are free.
+    pub fn map<T: FromToml>(&mut self, key: &'static str) -> Vec<(At<String>, At<T>)> {
+        let Entries::Given(entries) = self.section(key).entries else { return Vec::new() };
+        let mut pairs = Vec::new();
+        for (name, value) in entries {
+            let place = self.file.place(value.span());
+            let at_name = At { value: name.get_ref().to_string(), place: self.file.place(name.span()) };
+            if let Some(value) = T::from_toml(value.get_ref(), &place, name.get_ref(), self.file) {
+                pairs.push((at_name, At { value, place }));
+            }
+        }
+        pairs
+    }
+
+    /// Reports the keys that nobody asked for.
+    pub fn finish(self) {
+        let Entries::Given(entries) = self.entries else { return };
+        for (key, _) in entries {
+            let name: &str = key.get_ref();
+            if self.known.contains(&name) {
+                continue;
+            }
+            let message = format!("unknown key `{name}`{}", self.of_title());
+            let diagnostic = Diagnostic::error(message, &self.file.place(key.span()));
+            self.file.report(match nearest(name, self.known.iter().copied()) {
+                Some(near) => diagnostic.label("unknown").hint(format!("did you mean `{near}`?")),
+                None => diagnostic
+                    .label("unknown")
+                    .hint(format!("remove it; the keys here are {}", listed(&self.known))),
+            });
+        }
+    }
+}
+
+/// `a`, `b` and `c`, each in backquotes.
+pub fn listed(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.as_slice() {
+        [] => String::from("none"),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} and {last}", most.join(", ")),
+    }
+}

@@ -1,0 +1,134 @@
+//! The Caddyfile of the Veil: one listener for the forest, one for the tether.
+//!
+//! The forest listener is bound to the pod's address, the tether listener to `wg0`'s: which routes a request
+//! can reach is decided by where it arrives, not by what it says.
+
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+
+use minijinja::{Value, context};
+
+use super::{RenderError, template};
+use crate::codex::net::Port;
+use crate::codex::{Codex, Protocol, Route, Service, Tier};
+use crate::tree::Tree;
+
+const HTTP: Port = match NonZeroU16::new(80) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+
+/// The service that is the Veil.
+fn veil(codex: &Codex) -> Option<&Service> {
+    codex.services.values().find(|service| service.veil)
+}
+
+/// TCP ports on which the Veil serves all routes through `wg0`: 80 and its ports of tier tether. None when
+/// there is no Veil or nothing to serve.
+pub fn tether_ports(codex: &Codex) -> BTreeSet<Port> {
+    match veil(codex) {
+        Some(veil) if routes(codex).next().is_some() => {
+            ports(veil, Tier::Tether).into_iter().chain([HTTP]).collect()
+        }
+        _ => BTreeSet::new(),
+    }
+}
+
+/// The Caddyfile; `None` without a Veil.
+pub fn caddyfile(codex: &Codex) -> Result<Option<String>, RenderError> {
+    let Some(veil) = veil(codex) else { return Ok(None) };
+    let mut sites = forest_sites(codex, veil);
+    let own = [
+        Some(codex.tether.address.to_string()),
+        codex.tether.network6.map(|(_, address)| address.to_string()),
+    ];
+    let bind = own.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    sites.extend(tether_ports(codex).into_iter().map(|port| {
+        let title = "The tether: every route.";
+        site(title, format!("http://:{port}"), &bind, false, tether_routes(codex))
+    }));
+    let domain = codex.appliance.domain.as_ref().map(ToString::to_string);
+    template::render("Caddyfile", context! { domain, sites }).map(Some)
+}
+
+pub(super) fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
+    if let Some(text) = caddyfile(codex)? {
+        tree.file("usr/share/sepulcher/Caddyfile", text)?;
+    }
+    Ok(())
+}
+
+/// HTTPS on 443 needs a domain; with both, plain HTTP only sends there.
+fn forest_sites(codex: &Codex, veil: &Service) -> Vec<Value> {
+    let bind = codex.pod.address.to_string();
+    let ports = ports(veil, Tier::Forest);
+    let secured = codex.appliance.domain.as_ref().filter(|_| ports.iter().any(|port| port.get() == 443));
+    let listens = |port: &Port| port.get() != 443 || secured.is_some();
+    ports
+        .into_iter()
+        .filter(listens)
+        .map(|port| match secured {
+            Some(domain) if port.get() == 443 => {
+                let address = format!("https://{domain}");
+                site("The forest.", address, &bind, false, forest_routes(codex))
+            }
+            secured => {
+                let title = "The forest: what the Codex calls public, nothing else.";
+                site(title, format!("http://:{port}"), &bind, secured.is_some(), forest_routes(codex))
+            }
+        })
+        .collect()
+}
+
+fn site(title: &str, address: String, bind: &str, redirect: bool, routes: Vec<Value>) -> Value {
+    context! { title, address, bind, redirect, routes }
+}
+
+/// Every route, the longest path first: the first that matches serves.
+fn routes(codex: &Codex) -> impl Iterator<Item = &Route> {
+    let mut routes: Vec<_> = codex.services.values().flat_map(|service| &service.routes).collect();
+    routes.sort_by_key(|route| (std::cmp::Reverse(route.path.as_str().len()), route.path.as_str()));
+    routes.into_iter()
+}
+
+fn tether_routes(codex: &Codex) -> Vec<Value> {
+    routes(codex).enumerate().map(|(index, route)| entry(index, route, false, false)).collect()
+}
+
+/// Forest routes, and pinned ones below them: those answer like a path that nobody serves, and so does every
+/// path that the service around them does not know.
+fn forest_routes(codex: &Codex) -> Vec<Value> {
+    let pinned: Vec<_> = routes(codex).filter(|route| route.tier == Tier::Tether).collect();
+    let forest: Vec<_> = routes(codex).filter(|route| route.tier == Tier::Forest).collect();
+    let entries = routes(codex).enumerate().filter_map(|(index, route)| match route.tier {
+        Tier::Forest => {
+            let hushed = pinned.iter().any(|inner| covers(route, inner));
+            Some(entry(index, route, false, hushed))
+        }
+        Tier::Tether => {
+            forest.iter().any(|outer| covers(outer, route)).then(|| entry(index, route, true, false))
+        }
+        Tier::Pod => None,
+    });
+    entries.collect()
+}
+
+/// Whether `inner` lies at or below `outer`, on the border of a segment.
+fn covers(outer: &Route, inner: &Route) -> bool {
+    let (outer, inner) = (outer.path.as_str(), inner.path.as_str());
+    outer == "/" || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn entry(index: usize, route: &Route, pinned: bool, hushed: bool) -> Value {
+    let Route { path, tier: _, port } = route;
+    let paths = match path.as_str() {
+        "/" => "/*".to_owned(),
+        path => format!("{path} {path}/*"),
+    };
+    context! { id => format!("r{index}"), paths, port => port.to_string(), pinned, hushed }
+}
+
+fn ports(service: &Service, tier: Tier) -> BTreeSet<Port> {
+    let matching = service.ports.iter().filter(|port| port.tier == tier && port.protocol == Protocol::Tcp);
+    matching.map(|port| port.number).collect()
+}

@@ -1,0 +1,91 @@
+//! Units and configuration of the host that follow from the Codex: firewall, first boot, health, uplink, state.
+
+use minijinja::context;
+
+use super::{RenderError, template};
+use crate::codex::{Addressing, Codex, Uplink};
+use crate::tree::Tree;
+
+/// Size of a root slot in MiB: what a body may grow to.
+pub const ROOT_SLOT_MIB: u64 = 224;
+
+/// Size of a verity slot in MiB: the hash tree of a full root slot takes less than half of it.
+pub const VERITY_SLOT_MIB: u64 = 4;
+
+const SYSTEM: &str = "usr/lib/systemd/system";
+
+/// Templates without conditions: path in the image, template.
+const PLAIN: [(&str, &str); 6] = [
+    ("etc/fstab", "units/fstab"),
+    ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
+    ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
+    ("usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf", "units/networkd.conf"),
+    ("usr/lib/systemd/system/sepulcher-awaken.service", "units/sepulcher-awaken.service"),
+    ("usr/lib/systemd/system/sepulcher-health.service", "units/sepulcher-health.service"),
+];
+
+/// Units that start at boot: the target's folder, the unit.
+const ENABLED: [(&str, &str); 4] = [
+    ("sysinit.target.wants", "sepulcher-firewall.service"),
+    ("multi-user.target.wants", "sepulcher-awaken.service"),
+    ("multi-user.target.wants", "sepulcher-health.service"),
+    ("boot-complete.target.requires", "sepulcher-health.service"),
+];
+
+/// Adds the host's units to `tree`.
+pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
+    let Codex { appliance, uplink, pod: _, tether: _, services: _, peers: _ } = codex;
+    let name = appliance.name.as_str();
+    for (path, source) in PLAIN {
+        tree.file(path, template::render(source, context! { name })?)?;
+    }
+    for (folder, unit) in ENABLED {
+        tree.link(format!("{SYSTEM}/{folder}/{unit}"), format!("../{unit}"))?;
+    }
+    tree.file("etc/hostname", format!("{name}\n"))?;
+    let network = template::render("units/uplink.network", uplink_values(uplink))?;
+    tree.file("usr/lib/systemd/network/50-uplink.network", network)?;
+    partitions(name, tree)
+}
+
+fn uplink_values(uplink: &Uplink) -> minijinja::Value {
+    let Uplink { interface, addressing } = uplink;
+    let text = |values: &[std::net::IpAddr]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let (addresses, gateways, servers) = match addressing {
+        Addressing::Dhcp => (Vec::new(), Vec::new(), Vec::new()),
+        Addressing::Static { addresses, gateways, dns } => (
+            addresses.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect::<Vec<_>>(),
+            text(gateways),
+            text(dns),
+        ),
+    };
+    context! {
+        interface => interface.as_str(),
+        dhcp => *addressing == Addressing::Dhcp,
+        addresses,
+        gateways,
+        dns => servers,
+    }
+}
+
+/// What systemd-repart makes of the disk on first boot: the other slot and the state.
+fn partitions(name: &str, tree: &mut Tree) -> Result<(), RenderError> {
+    let slot = |kind: &str, mebibytes: u64| {
+        let size = format!("SizeMinBytes={mebibytes}M\nSizeMaxBytes={mebibytes}M");
+        format!("[Partition]\nType={kind}\nLabel=_empty\n{size}\n")
+    };
+    for (file, content) in [
+        ("10-esp.conf", "[Partition]\nType=esp\n".to_owned()),
+        ("20-root-a.conf", "[Partition]\nType=root\n".to_owned()),
+        ("21-verity-a.conf", "[Partition]\nType=root-verity\n".to_owned()),
+        ("30-root-b.conf", slot("root", ROOT_SLOT_MIB)),
+        ("31-verity-b.conf", slot("root-verity", VERITY_SLOT_MIB)),
+        (
+            "90-state.conf",
+            format!("[Partition]\nType=linux-generic\nLabel={name}_state\nFormat=ext4\nSizeMinBytes=512M\n"),
+        ),
+    ] {
+        tree.file(format!("usr/lib/repart.d/{file}"), content)?;
+    }
+    Ok(())
+}

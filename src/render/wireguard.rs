@@ -1,0 +1,128 @@
+//! WireGuard: the public half of `wg0`, and a configuration for each peer.
+//!
+//! Private keys are not among what is rendered: a client's is given by its caller, who shows it once.
+
+use std::net::IpAddr;
+
+use minijinja::{Value, context};
+
+use super::{RenderError, template};
+use crate::codex::key::PublicKey;
+use crate::codex::name::Name;
+use crate::codex::net::{Net4, Port};
+use crate::codex::{Codex, Endpoint, Peer, PeerKind, PeerState};
+use crate::tree::Tree;
+
+/// Keys of a client configuration; what is unknown becomes a placeholder.
+#[derive(Clone, Copy, Default)]
+pub struct ClientKeys<'a> {
+    /// The appliance's public key, known once it has awoken.
+    pub host: Option<&'a PublicKey>,
+    /// The peer's private key in base64, when it was made here.
+    pub private: Option<&'a str>,
+}
+
+/// Bonded peers that are not revoked, by name.
+pub fn active(codex: &Codex) -> impl Iterator<Item = (&Name, &Peer)> {
+    codex.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active)
+}
+
+/// Networks behind a peer.
+pub(super) fn routes(peer: &Peer) -> &[Net4] {
+    match &peer.kind {
+        PeerKind::Device => &[],
+        PeerKind::Lych { endpoint: _, keepalive: _, routes } => routes,
+    }
+}
+
+/// The public half of `wg0` as wg-quick(8) reads it: `/usr/share/sepulcher/wireguard/wg0.conf`.
+pub fn host(codex: &Codex) -> Result<String, RenderError> {
+    let tether = &codex.tether;
+    let own = [
+        Some(format!("{}/{}", tether.address, tether.network.prefix())),
+        tether.network6.map(|(network, address)| format!("{address}/{}", network.prefix())),
+    ];
+    template::render(
+        "wg0.conf",
+        context! {
+            addresses => template::list(own.into_iter().flatten()),
+            port => tether.port.to_string(),
+            mtu => tether.mtu,
+            peers => active(codex).map(|(name, peer)| host_peer(name, peer)).collect::<Vec<_>>(),
+        },
+    )
+}
+
+fn host_peer(name: &Name, peer: &Peer) -> Value {
+    let Peer { public_key, address: _, address6: _, kind, grants: _, state: _, generation: _ } = peer;
+    let (endpoint, keepalive) = match kind {
+        PeerKind::Device => (None, 0),
+        PeerKind::Lych { endpoint, keepalive, routes: _ } => {
+            (endpoint.as_ref().map(|(host, port)| dial(host, *port)), *keepalive)
+        }
+    };
+    let routes = routes(peer).iter().map(ToString::to_string);
+    context! {
+        name => name.as_str(),
+        key => public_key.to_string(),
+        allowed => addresses(peer).into_iter().chain(routes).collect::<Vec<_>>().join(", "),
+        endpoint => endpoint,
+        keepalive => keepalive,
+    }
+}
+
+/// A peer's own configuration as wg-quick(8) and the WireGuard apps read it; `None` when nobody of that name
+/// is bonded.
+pub fn client(codex: &Codex, name: &Name, keys: ClientKeys<'_>) -> Result<Option<String>, RenderError> {
+    let Some(peer) = codex.peers.get(name).filter(|peer| peer.state == PeerState::Active) else {
+        return Ok(None);
+    };
+    let tether = &codex.tether;
+    // Whole networks, so that a change of grants never needs a new configuration.
+    let allowed = [
+        Some(tether.network.to_string()),
+        Some(codex.pod.network.to_string()),
+        tether.network6.map(|(network, _)| network.to_string()),
+    ];
+    template::render(
+        "peer.conf",
+        context! {
+            peer => name.as_str(),
+            app => codex.appliance.name.as_str(),
+            private => keys.private,
+            host => keys.host.map(PublicKey::to_string),
+            addresses => addresses(peer).join(", "),
+            mtu => tether.mtu,
+            allowed => allowed.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            endpoint => tether.endpoint.as_ref().map(|host| dial(host, tether.port)),
+            port => tether.port.to_string(),
+            keepalive => tether.keepalive,
+        },
+    )
+    .map(Some)
+}
+
+pub(super) fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
+    tree.file("usr/share/sepulcher/wireguard/wg0.conf", host(codex)?)?;
+    for name in codex.peers.keys() {
+        if let Some(text) = client(codex, name, ClientKeys::default())? {
+            tree.file(format!("usr/share/sepulcher/wireguard/peers/{name}.conf"), text)?;
+        }
+    }
+    Ok(())
+}
+
+/// A peer's tunnel addresses with host prefixes.
+fn addresses(peer: &Peer) -> Vec<String> {
+    let six = peer.address6.map(|address| format!("{address}/128"));
+    [Some(format!("{}/32", peer.address)), six].into_iter().flatten().collect()
+}
+
+/// `host:port`, with brackets around an IPv6 address.
+fn dial(host: &Endpoint, port: Port) -> String {
+    match host {
+        Endpoint::Dns(name) => format!("{name}:{port}"),
+        Endpoint::Ip(IpAddr::V4(address)) => format!("{address}:{port}"),
+        Endpoint::Ip(IpAddr::V6(address)) => format!("[{address}]:{port}"),
+    }
+}

@@ -1,0 +1,136 @@
+//! The nftables of the network namespace we are in, through the `nft` program.
+
+use std::ffi::{OsStr, OsString};
+
+use serde_json::Value;
+
+use super::cmd;
+use crate::tree::Sha256Digest;
+
+/// The one table that is ours, in the host's namespace and in the pod's.
+pub const TABLE: &str = "inet sepulcher";
+
+/// A ruleset that cannot be loaded or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `nft` failed; a refused ruleset leaves the old one whole.
+    #[error("cannot {action} the nftables ruleset")]
+    Program {
+        /// Verb.
+        action: &'static str,
+        /// What `nft` said.
+        source: cmd::Error,
+    },
+    /// `nft` printed something else than JSON.
+    #[error("cannot read what nft lists")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The `nft` program.
+#[derive(Debug, Clone)]
+pub struct Nft {
+    program: OsString,
+}
+
+impl Nft {
+    /// Uses the program at `path`, or of that name in `PATH`.
+    pub fn new(program: impl AsRef<OsStr>) -> Self {
+        Self { program: program.as_ref().to_owned() }
+    }
+
+    /// Loads a ruleset in one transaction: all of it, or nothing.
+    pub fn load(&self, ruleset: &str) -> Result<(), Error> {
+        cmd::Command::new(&self.program)
+            .args(["-f", "-"])
+            .stdin(ruleset)
+            .read()
+            .map(drop)
+            .map_err(|source| Error::Program { action: "load", source })
+    }
+
+    /// Our table as `nft` lists it, in JSON without counters; `None` when there is none.
+    pub fn table(&self) -> Result<Option<Value>, Error> {
+        let tables = self.list(&["-j", "list", "tables", "inet"])?;
+        let ours = |entry: &Value| entry["table"]["name"] == "sepulcher";
+        if !entries(&tables).any(ours) {
+            return Ok(None);
+        }
+        self.list(&["-j", "-s", "list", "table", "inet", "sepulcher"]).map(Some)
+    }
+
+    fn list(&self, args: &[&str]) -> Result<Value, Error> {
+        let text = cmd::Command::new(&self.program)
+            .args(args.iter().copied())
+            .read()
+            .map_err(|source| Error::Program { action: "list", source })?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+}
+
+/// Entries of an `nft -j` listing.
+pub fn entries(listing: &Value) -> impl Iterator<Item = &Value> {
+    listing["nftables"].as_array().into_iter().flatten()
+}
+
+/// Digest of a listed table: the same as long as nobody changed it. What changes by itself (handles, the
+/// program's version, elements that packets add to dynamic sets) and the order of elements do not count.
+pub fn fingerprint(listing: &Value) -> Sha256Digest {
+    let mut entries: Vec<Value> =
+        entries(listing).filter(|entry| entry.get("metainfo").is_none()).cloned().collect();
+    entries.iter_mut().for_each(settle);
+    Sha256Digest::of(Value::Array(entries).to_string().as_bytes())
+}
+
+fn settle(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.remove("handle");
+            if grows_by_itself(map) {
+                map.remove("elem");
+            }
+            if let Some(Value::Array(elements)) = map.get_mut("elem") {
+                elements.sort_by_cached_key(ToString::to_string);
+            }
+            map.values_mut().for_each(settle);
+        }
+        Value::Array(values) => values.iter_mut().for_each(settle),
+        _ => {}
+    }
+}
+
+/// A set that packets add to: `dynamic`, which not every version of nft lists, or one that forgets.
+fn grows_by_itself(set: &serde_json::Map<String, Value>) -> bool {
+    let flags = set.get("flags").and_then(Value::as_array);
+    flags.is_some_and(|flags| flags.iter().any(|flag| flag == "dynamic" || flag == "timeout"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn listing(handle: u32, elements: &[&str], seen: &[&str], policy: &str) -> Value {
+        json!({"nftables": [
+            {"metainfo": {"version": format!("1.{handle}")}},
+            {"table": {"family": "inet", "name": "sepulcher", "handle": handle}},
+            {"set": {"name": "grants", "handle": handle, "elem": elements}},
+            {"set": {"name": "denied", "flags": ["dynamic"], "elem": seen}},
+            {"chain": {"name": "input", "policy": policy}},
+        ]})
+    }
+
+    #[test]
+    fn only_a_change_that_somebody_made_changes_the_fingerprint() {
+        let before = fingerprint(&listing(1, &["a", "b"], &[], "drop"));
+        assert_eq!(fingerprint(&listing(2, &["b", "a"], &["x"], "drop")), before);
+        assert_ne!(fingerprint(&listing(1, &["a"], &[], "drop")), before);
+        assert_ne!(fingerprint(&listing(1, &["a", "b"], &[], "accept")), before);
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Nft::new("/nonexistent/nft").load("").unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert_eq!(cause, "cannot start /nonexistent/nft");
+    }
+}

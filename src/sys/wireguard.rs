@@ -1,0 +1,266 @@
+//! WireGuard devices, of the kernel or of a userspace implementation: read, and change by plan.
+
+mod secret;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::time::UNIX_EPOCH;
+
+use wireguard_control::{Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder, PeerInfo};
+
+pub use secret::{NotASecret, SecretKey};
+
+use crate::codex::Backend;
+use crate::codex::key::PublicKey;
+use crate::codex::net::Port;
+use crate::sync::{DesiredPeer, ObservedPeer, PeerChange, Plan, Prefix, Step, Traffic};
+
+/// A WireGuard device that cannot be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not an interface name.
+    #[error("`{0}` is not an interface name")]
+    Name(String),
+    /// Reading failed.
+    #[error("cannot read the WireGuard device {name}")]
+    Read {
+        /// Interface name.
+        name: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Changing failed.
+    #[error("cannot configure the WireGuard device {name}")]
+    Apply {
+        /// Interface name.
+        name: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// What a WireGuard device holds; what is not WireGuard's (link, addresses, routes) is in [`super::link`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Public half of its private key.
+    pub public_key: Option<PublicKey>,
+    /// UDP port.
+    pub listen_port: Option<Port>,
+    /// Peers; [`ObservedPeer::dialled`] is not known here.
+    pub peers: BTreeMap<PublicKey, ObservedPeer>,
+}
+
+/// Reads a device; `None` when there is no WireGuard device of that name.
+pub fn read(name: &str, backend: Backend) -> Result<Option<Held>, Error> {
+    match Device::get(&interface(name)?, control(backend)) {
+        Ok(device) => Ok(Some(held(&device))),
+        Err(error) if absent(&error) => Ok(None),
+        Err(source) => Err(Error::Read { name: name.to_owned(), source }),
+    }
+}
+
+/// Applies the WireGuard steps of a plan in one update; without such a step nothing is sent.
+///
+/// With [`Backend::Userspace`] and no device, `wireguard-go` (or `$WG_USERSPACE_IMPLEMENTATION`) is started.
+pub fn apply(name: &str, backend: Backend, plan: &Plan, secret: &SecretKey) -> Result<(), Error> {
+    match update(plan, secret) {
+        None => Ok(()),
+        Some(update) => send(name, backend, update),
+    }
+}
+
+/// Starts the userspace implementation when it does not serve `name` yet.
+pub fn start_userspace(name: &str) -> Result<(), Error> {
+    send(name, Backend::Userspace, DeviceUpdate::new())
+}
+
+fn send(name: &str, backend: Backend, update: DeviceUpdate) -> Result<(), Error> {
+    update
+        .apply(&interface(name)?, control(backend))
+        .map_err(|source| Error::Apply { name: name.to_owned(), source })
+}
+
+/// The WireGuard part of a plan as one update; `None` when it has none.
+fn update(plan: &Plan, secret: &SecretKey) -> Option<DeviceUpdate> {
+    let mut update = DeviceUpdate::new();
+    let mut any = false;
+    for step in &plan.steps {
+        update = match step {
+            Step::SetKey(_) => update.set_private_key(secret.to_control()),
+            Step::SetListenPort(port) => update.set_listen_port(port.get()),
+            Step::RemovePeer(key) => update.remove_peer_by_key(&Key(*key.as_bytes())),
+            Step::AddPeer(key, peer) => update.add_peer(added(key, peer)),
+            Step::UpdatePeer(key, change) => update.add_peer(changed(key, change)),
+            Step::CreateLink
+            | Step::SetMtu { .. }
+            | Step::AddAddress(_)
+            | Step::RemoveAddress(_)
+            | Step::BringUp
+            | Step::AddRoute(_)
+            | Step::RemoveRoute(_) => continue,
+        };
+        any = true;
+    }
+    any.then_some(update)
+}
+
+fn added(key: &PublicKey, peer: &DesiredPeer) -> PeerConfigBuilder {
+    let DesiredPeer { name: _, allowed_ips, endpoint, keepalive } = peer;
+    let mut builder = allow(PeerConfigBuilder::new(&Key(*key.as_bytes())), allowed_ips);
+    if let Some(endpoint) = endpoint {
+        builder = builder.set_endpoint(*endpoint);
+    }
+    if *keepalive > 0 {
+        builder = builder.set_persistent_keepalive_interval(*keepalive);
+    }
+    builder
+}
+
+fn changed(key: &PublicKey, change: &PeerChange) -> PeerConfigBuilder {
+    let PeerChange { name: _, allowed_ips, endpoint, keepalive, drop_preshared } = change;
+    let mut builder = PeerConfigBuilder::new(&Key(*key.as_bytes()));
+    if let Some(allowed_ips) = allowed_ips {
+        builder = allow(builder, allowed_ips);
+    }
+    if let Some(endpoint) = endpoint {
+        builder = builder.set_endpoint(*endpoint);
+    }
+    if let Some(keepalive) = keepalive {
+        builder = builder.set_persistent_keepalive_interval(*keepalive);
+    }
+    if *drop_preshared {
+        builder = builder.unset_preshared_key();
+    }
+    builder
+}
+
+fn allow(builder: PeerConfigBuilder, allowed_ips: &BTreeSet<Prefix>) -> PeerConfigBuilder {
+    allowed_ips.iter().fold(builder.replace_allowed_ips(), |builder, prefix| {
+        builder.add_allowed_ip(prefix.address, prefix.length)
+    })
+}
+
+fn interface(name: &str) -> Result<InterfaceName, Error> {
+    name.parse().map_err(|_| Error::Name(name.to_owned()))
+}
+
+fn control(backend: Backend) -> wireguard_control::Backend {
+    match backend {
+        Backend::Kernel => wireguard_control::Backend::Kernel,
+        Backend::Userspace => wireguard_control::Backend::Userspace,
+    }
+}
+
+/// No such link, no WireGuard on it, no such generic netlink family, no socket, or nobody behind it.
+fn absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+        || matches!(error.raw_os_error().map(rustix::io::Errno::from_raw_os_error), Some(errno)
+            if errno == rustix::io::Errno::NODEV || errno == rustix::io::Errno::OPNOTSUPP)
+}
+
+fn held(device: &Device) -> Held {
+    Held {
+        public_key: device.public_key.as_ref().and_then(public),
+        listen_port: device.listen_port.and_then(Port::new),
+        peers: device
+            .peers
+            .iter()
+            .filter_map(|peer| Some((public(&peer.config.public_key)?, observed(peer))))
+            .collect(),
+    }
+}
+
+/// A low-order key is nobody's: a device without a private key has one, and such a peer can never
+/// complete a handshake.
+fn public(key: &Key) -> Option<PublicKey> {
+    PublicKey::try_from(key.0).ok()
+}
+
+fn observed(peer: &PeerInfo) -> ObservedPeer {
+    let PeerInfo { config, stats } = peer;
+    ObservedPeer {
+        allowed_ips: config
+            .allowed_ips
+            .iter()
+            .map(|ip| Prefix { address: ip.address, length: ip.cidr })
+            .collect(),
+        endpoint: config.endpoint,
+        dialled: None,
+        keepalive: config.persistent_keepalive_interval.unwrap_or(0),
+        // The absence of a preshared key is reported as zeros.
+        preshared: config.preshared_key.as_ref().is_some_and(|key| key.0 != [0; 32]),
+        traffic: Traffic {
+            last_handshake: stats
+                .last_handshake_time
+                .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+                .map(|time| time.as_secs()),
+            received: stats.rx_bytes,
+            sent: stats.tx_bytes,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: u8) -> PublicKey {
+        PublicKey::try_from([number; 32]).unwrap()
+    }
+
+    #[test]
+    fn a_plan_without_wireguard_steps_sends_nothing() {
+        let plan = Plan { steps: vec![Step::CreateLink, Step::BringUp] };
+        assert_eq!(update(&plan, &SecretKey::generate()), None);
+    }
+
+    #[test]
+    fn a_changed_keepalive_leaves_allowed_ips_and_endpoint_out_of_the_update() {
+        let change = PeerChange {
+            name: "phone".parse().unwrap(),
+            allowed_ips: None,
+            endpoint: None,
+            keepalive: Some(25),
+            drop_preshared: false,
+        };
+        let plan = Plan { steps: vec![Step::UpdatePeer(key(9), change)] };
+        let expected = DeviceUpdate::new()
+            .add_peer(PeerConfigBuilder::new(&Key([9; 32])).set_persistent_keepalive_interval(25));
+        assert_eq!(update(&plan, &SecretKey::generate()), Some(expected));
+    }
+
+    #[test]
+    fn new_allowed_ips_replace_the_old_ones() {
+        let peer = DesiredPeer {
+            name: "phone".parse().unwrap(),
+            allowed_ips: BTreeSet::from([Prefix::host([10, 88, 16, 2])]),
+            endpoint: None,
+            keepalive: 0,
+        };
+        let plan = Plan { steps: vec![Step::RemovePeer(key(8)), Step::AddPeer(key(9), peer)] };
+        let expected = DeviceUpdate::new().remove_peer_by_key(&Key([8; 32])).add_peer(
+            PeerConfigBuilder::new(&Key([9; 32]))
+                .replace_allowed_ips()
+                .add_allowed_ip([10, 88, 16, 2].into(), 32),
+        );
+        assert_eq!(update(&plan, &SecretKey::generate()), Some(expected));
+    }
+
+    #[test]
+    fn the_private_key_is_sent_when_the_plan_sets_it() {
+        let secret = SecretKey::generate();
+        let plan = Plan { steps: vec![Step::SetKey(secret.public())] };
+        let expected = DeviceUpdate::new().set_private_key(secret.to_control());
+        assert_eq!(update(&plan, &secret), Some(expected));
+    }
+
+    #[test]
+    fn a_preshared_key_of_zeros_is_none() {
+        let mut peer = PeerInfo::from_public_key(Key([9; 32]));
+        assert!(!observed(&peer).preshared);
+        peer.config.preshared_key = Some(Key([0; 32]));
+        assert!(!observed(&peer).preshared);
+        peer.config.preshared_key = Some(Key([7; 32]));
+        assert!(observed(&peer).preshared);
+    }
+}

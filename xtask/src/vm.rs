@@ -1,0 +1,187 @@
+//! An image in QEMU: OVMF, no KVM needed, the serial console as a stream of lines with their times.
+
+use std::collections::VecDeque;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use sepulcher::image::toolbox::Toolbox;
+use sepulcher::sys::cmd::Command;
+
+use crate::Result;
+
+/// How a machine is attached to a network.
+pub enum Uplink {
+    /// QEMU's own network, with ports of the host's loopback forwarded: `(protocol, host port, guest port)`.
+    User(Vec<(&'static str, u16, u16)>),
+    /// A tap device of this name, in the network namespace that `launcher` enters.
+    Tap { name: String, launcher: Command },
+}
+
+/// What to boot.
+pub struct Machine<'a> {
+    /// Where QEMU and OVMF come from.
+    pub toolbox: &'a Toolbox,
+    /// The disk; written to.
+    pub disk: &'a Path,
+    /// Folder for this machine's firmware variables.
+    pub scratch: &'a Path,
+    /// How it is attached.
+    pub uplink: Uplink,
+}
+
+impl Machine<'_> {
+    /// QEMU's command line.
+    ///
+    /// TCG unless `/dev/kvm` can be opened *and* `SEPULCHER_KVM=1` asks for it: nested KVM hangs on many machines.
+    pub fn command(self) -> Result<Command> {
+        let Self { toolbox, disk, scratch, uplink } = self;
+        let variables = scratch.join("ovmf-vars.fd");
+        std::fs::copy(toolbox.path("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
+        let kvm = std::env::var_os("SEPULCHER_KVM").is_some_and(|value| value == "1");
+        let accelerator = if kvm { ["kvm", "host"] } else { ["tcg,thread=multi", "max"] };
+        let (network, launcher) = match uplink {
+            Uplink::User(forwards) => {
+                let forwards: String = forwards
+                    .iter()
+                    .map(|(protocol, host, guest)| format!(",hostfwd={protocol}:127.0.0.1:{host}-:{guest}"))
+                    .collect();
+                (format!("user,id=uplink{forwards}"), None)
+            }
+            Uplink::Tap { name, launcher } => {
+                (format!("tap,id=uplink,ifname={name},script=no,downscript=no"), Some(launcher))
+            }
+        };
+        let code = toolbox.path("usr/share/OVMF/OVMF_CODE_4M.fd");
+        let command = toolbox
+            .command("qemu-system-x86_64")?
+            .args(["-L".into(), toolbox.path("usr/share/qemu")])
+            .args(["-L".into(), toolbox.path("usr/share/seabios")])
+            .args(["-machine", "q35", "-accel", accelerator[0], "-cpu", accelerator[1], "-smp", "2", "-m", "2048"])
+            .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())])
+            .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
+            .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
+            .args(["-netdev", &network, "-device", "virtio-net-pci,netdev=uplink,romfile="])
+            .args(["-device", "virtio-rng-pci"]);
+        Ok(match launcher {
+            Some(launcher) => command.within(launcher),
+            None => command,
+        })
+    }
+
+    /// Powers on with the console read by us.
+    pub fn power_on(self) -> Result<Running> {
+        let mut child =
+            self.command()?.to_std().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let (sender, lines) = channel();
+        let start = Instant::now();
+        let stdout = child.stdout.take().ok_or("QEMU has no standard output")?;
+        let stderr = child.stderr.take().ok_or("QEMU has no standard error")?;
+        for stream in [Box::new(stdout) as Box<dyn std::io::Read + Send>, Box::new(stderr)] {
+            let sender = sender.clone();
+            std::thread::spawn(move || {
+                for line in BufReader::new(stream).split(b'\n') {
+                    let Ok(line) = line else { break };
+                    let text = plain(&String::from_utf8_lossy(&line));
+                    if !text.is_empty() && sender.send((start.elapsed(), text)).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        Ok(Running { child, lines, log: Vec::new(), unread: VecDeque::new(), start })
+    }
+}
+
+/// A line without escape sequences and other control characters.
+fn plain(line: &str) -> String {
+    let mut text = String::new();
+    let mut characters = line.chars();
+    while let Some(character) = characters.next() {
+        if character == '\x1b' {
+            // CSI: parameters up to a final byte; other sequences are two characters.
+            if characters.next() == Some('[') {
+                characters.by_ref().find(|next| ('\x40'..='\x7e').contains(next));
+            }
+        } else if !character.is_control() {
+            text.push(character);
+        }
+    }
+    text.trim().to_owned()
+}
+
+/// A machine that is powered on. Dropping it powers it off.
+pub struct Running {
+    child: Child,
+    lines: Receiver<(Duration, String)>,
+    /// Every console line so far with the time since power-on.
+    pub log: Vec<(Duration, String)>,
+    unread: VecDeque<(Duration, String)>,
+    start: Instant,
+}
+
+/// What a wait for the console ended with.
+pub enum Seen {
+    /// The line, and when it came.
+    Line(Duration, String),
+    /// The machine powered itself off or QEMU ended.
+    Off,
+    /// Nothing of the kind in the time given.
+    Timeout,
+}
+
+impl Running {
+    /// Waits for a console line that `wanted` accepts; lines before it are consumed.
+    pub fn wait(&mut self, deadline: Duration, wanted: impl Fn(&str) -> bool) -> Seen {
+        loop {
+            while let Some((at, line)) = self.unread.pop_front() {
+                if wanted(&line) {
+                    return Seen::Line(at, line);
+                }
+            }
+            let Some(left) = deadline.checked_sub(self.start.elapsed()) else { return Seen::Timeout };
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.log.push(line.clone());
+                    self.unread.push_back(line);
+                }
+                Err(RecvTimeoutError::Timeout) => return Seen::Timeout,
+                Err(RecvTimeoutError::Disconnected) => return Seen::Off,
+            }
+        }
+    }
+
+    /// As [`Running::wait`], but everything else than the line is an error that shows the end of the console.
+    pub fn expect(&mut self, deadline: Duration, what: &str) -> Result<(Duration, String)> {
+        let why = match self.wait(deadline, |line| line.contains(what)) {
+            Seen::Line(at, line) => return Ok((at, line)),
+            Seen::Off => "the machine went off",
+            Seen::Timeout => "the time is up",
+        };
+        Err(format!("`{what}` did not appear on the console: {why}; its last lines:\n{}", self.tail(40)).into())
+    }
+
+    /// The last `count` console lines.
+    pub fn tail(&self, count: usize) -> String {
+        let from = self.log.len().saturating_sub(count);
+        self.log[from..].iter().map(|(at, line)| format!("{:7.1} {line}\n", at.as_secs_f32())).collect()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Both fail only when QEMU has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Copies an image to a disk of `size` bytes, keeping holes, so that the machine can make its other partitions.
+pub fn disk_from(image: &Path, disk: &Path, size: u64) -> Result<PathBuf> {
+    std::fs::copy(image, disk)?;
+    std::fs::OpenOptions::new().write(true).open(disk)?.set_len(size)?;
+    Ok(disk.to_owned())
+}
