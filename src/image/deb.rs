@@ -26,6 +26,8 @@ pub const CONTROL_LIMIT: u64 = 16 << 20;
 pub const ENTRY_LIMIT: usize = 500_000;
 /// The decompressor may use this much memory, in bytes.
 const MEMORY_LIMIT: u64 = 256 << 20;
+/// How unfinished files in the cache are named.
+const LITTER: &str = ".unpacking-";
 /// No path is longer, in bytes.
 const PATH_LIMIT: usize = 4096;
 
@@ -136,7 +138,14 @@ fn control_file(control: &[u8]) -> Result<String, Malformed> {
 
 /// Decompresses the packages that are not yet decompressed, in parallel.
 pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
-    let missing: Vec<&Package> = packages.iter().filter(|package| !store.data(package).exists()).collect();
+    let missing =
+        || -> Vec<&Package> { packages.iter().filter(|package| !store.data(package).exists()).collect() };
+    if missing().is_empty() {
+        return Ok(());
+    }
+    let _locked = fs::lock_and_tidy(&store.cache.join("data"), LITTER)?;
+    // Another process may have done it all meanwhile.
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -169,7 +178,8 @@ pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
 fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error> {
     let folder = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut temporary = fs::context(tempfile::NamedTempFile::new_in(folder), "write in", folder)?;
+    let temporary = tempfile::Builder::new().prefix(LITTER).tempfile_in(folder);
+    let mut temporary = fs::context(temporary, "write in", folder)?;
     let mut out = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
     let mut hashed = Hashed { inner: fs::open(deb)?, hasher: Sha256::new() };
     let done = split(BufReader::with_capacity(1 << 16, &mut hashed), DATA_LIMIT, &mut out);
