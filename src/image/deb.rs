@@ -26,6 +26,8 @@ pub const CONTROL_LIMIT: u64 = 16 << 20;
 pub const ENTRY_LIMIT: usize = 500_000;
 /// The decompressor may use this much memory, in bytes.
 const MEMORY_LIMIT: u64 = 256 << 20;
+/// How unfinished files in the cache are named.
+const LITTER: &str = ".unpacking-";
 /// No path is longer, in bytes.
 const PATH_LIMIT: usize = 4096;
 
@@ -101,7 +103,7 @@ pub enum Malformed {
 /// Control fields of a `.deb` (`Package`, `Version`, `Architecture`, …), by name.
 pub fn control(package: &str, deb: impl Read) -> Result<BTreeMap<String, String>, Error> {
     let fields = || {
-        let control = split(deb, &mut io::sink())?;
+        let control = split(deb, DATA_LIMIT, &mut io::sink())?;
         let text = control_file(&control)?;
         let mut fields = BTreeMap::new();
         let mut last: Option<String> = None;
@@ -136,7 +138,14 @@ fn control_file(control: &[u8]) -> Result<String, Malformed> {
 
 /// Decompresses the packages that are not yet decompressed, in parallel.
 pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
-    let missing: Vec<&Package> = packages.iter().filter(|package| !store.data(package).exists()).collect();
+    let missing =
+        || -> Vec<&Package> { packages.iter().filter(|package| !store.data(package).exists()).collect() };
+    if missing().is_empty() {
+        return Ok(());
+    }
+    let _locked = fs::lock_and_tidy(&store.cache.join("data"), LITTER)?;
+    // Another process may have done it all meanwhile.
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -169,10 +178,11 @@ pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
 fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error> {
     let folder = target.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
-    let mut temporary = fs::context(tempfile::NamedTempFile::new_in(folder), "write in", folder)?;
+    let temporary = tempfile::Builder::new().prefix(LITTER).tempfile_in(folder);
+    let mut temporary = fs::context(temporary, "write in", folder)?;
     let mut out = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
     let mut hashed = Hashed { inner: fs::open(deb)?, hasher: Sha256::new() };
-    let done = split(BufReader::with_capacity(1 << 16, &mut hashed), &mut out);
+    let done = split(BufReader::with_capacity(1 << 16, &mut hashed), DATA_LIMIT, &mut out);
     // The disk's fault, not the package's.
     if let Err(Malformed::Read { part: WRITING, source }) = done {
         return Err(Error::File(fs::Error { action: "write", path: target.to_owned(), source }));
@@ -206,8 +216,8 @@ impl Read for Hashed {
 /// Marks a failure to write among those to read.
 const WRITING: &str = "(writing)";
 
-/// Decompresses a `.deb`: returns its control tar and writes its data tar.
-fn split(deb: impl Read, data: &mut impl io::Write) -> Result<Vec<u8>, Malformed> {
+/// Decompresses a `.deb`: returns its control tar and writes its data tar, which has at most `limit` bytes.
+fn split(deb: impl Read, limit: u64, data: &mut impl io::Write) -> Result<Vec<u8>, Malformed> {
     let read = |source| Malformed::Read { part: "outer archive", source };
     let mut archive = ar::Archive::new(deb);
     let mut control = None;
@@ -231,7 +241,7 @@ fn split(deb: impl Read, data: &mut impl io::Write) -> Result<Vec<u8>, Malformed
             if std::mem::replace(&mut has_data, true) {
                 return Err(Malformed::Twice("data archive"));
             }
-            expand(&mut member, size, compression, "data archive", DATA_LIMIT, data)?;
+            expand(&mut member, size, compression, "data archive", limit, data)?;
         }
     }
     if !has_data {
@@ -294,7 +304,19 @@ pub fn layer(data: &Path, package: &Package, wants: &dyn Fn(&str) -> bool) -> Re
     Ok(layer)
 }
 
-fn entries(data: &Arc<PathBuf>, file: File, len: u64) -> Result<Layer, Malformed> {
+/// Reads a `.deb` from memory as [`unpack`] and [`layer`] do together, at most `limit` bytes of it; returns how
+/// many files, folders and links it holds. Touches no file: for tests that feed it anything.
+pub fn check(package: &str, deb: &[u8], limit: u64) -> Result<usize, Error> {
+    let count = || {
+        let mut data = Vec::new();
+        split(deb, limit, &mut data)?;
+        let len = data.len() as u64;
+        Ok(entries(&Arc::new(PathBuf::new()), io::Cursor::new(data), len)?.0.len())
+    };
+    count().map_err(|source| Error::Malformed { package: package.to_owned(), source })
+}
+
+fn entries(data: &Arc<PathBuf>, file: impl Read + io::Seek, len: u64) -> Result<Layer, Malformed> {
     let read = |source| Malformed::Read { part: "data archive", source };
     let mut archive = tar::Archive::new(BufReader::with_capacity(1024, file));
     let mut layer = Layer::default();

@@ -15,6 +15,8 @@ use super::store::{self, Store};
 use crate::sys::cmd::Command;
 use crate::sys::fs;
 
+/// How unfinished toolboxes in the cache are named.
+const LITTER: &str = ".unpacking-";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 /// Where libraries lie, as far as a toolbox has these folders.
 const LIBRARIES: [&str; 8] = [
@@ -82,7 +84,6 @@ impl Toolbox {
     pub fn open(store: &Store<'_>, image: &Image) -> Result<Self, Error> {
         let digest = image.digest().to_string();
         let folder = store.cache.join("toolbox");
-        fs::create_dir_all(&folder)?;
         // Launchers name it in full, so it must not be relative to where the program was started.
         let folder = fs::context(std::path::absolute(&folder), "resolve", &folder)?;
         let root = folder.join(format!("{}-{}", image.name, &digest[..16]));
@@ -93,7 +94,12 @@ impl Toolbox {
         let layer = store
             .layer(image)
             .map_err(|source| Error::Store { name: image.name.clone(), source: Box::new(source) })?;
-        let temporary = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(&folder);
+        let _locked = fs::lock_and_tidy(&folder, LITTER)?;
+        // Another process may have done it all meanwhile.
+        if toolbox.root.exists() {
+            return Ok(toolbox);
+        }
+        let temporary = tempfile::Builder::new().prefix(LITTER).tempdir_in(&folder);
         let temporary = fs::context(temporary, "write in", &folder)?;
         write(&layer, temporary.path())?;
         toolbox.write_shims(temporary.path())?;
@@ -102,15 +108,9 @@ impl Toolbox {
             "write",
             temporary.path(),
         )?;
-        match std::fs::rename(temporary.path(), &toolbox.root) {
-            // Another process was faster: its content is the same.
-            Err(_) if toolbox.root.exists() => {}
-            renamed => {
-                fs::context(renamed, "rename to", &toolbox.root)?;
-                // Nothing is left at the old path to clean up.
-                let _ = temporary.keep();
-            }
-        }
+        fs::rename(temporary.path(), &toolbox.root)?;
+        // Nothing is left at the old path to clean up.
+        let _ = temporary.keep();
         Ok(toolbox)
     }
 

@@ -86,6 +86,25 @@ pub fn remove_dir_all(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// A folder that this process alone works in while the value lives: others that want the same wait.
+#[derive(Debug)]
+pub struct Locked(#[expect(dead_code, reason = "the lock lasts as long as the open file")] fs::File);
+
+/// Locks `folder`, makes it if need be, and removes what processes that were killed left in it: entries whose
+/// names start with `litter`.
+pub fn lock_and_tidy(folder: &Path, litter: &str) -> Result<Locked, Error> {
+    create_dir_all(folder)?;
+    let file = open(folder)?;
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive);
+    context(locked.map_err(io::Error::from), "lock", folder)?;
+    for path in list(folder)? {
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(litter)) {
+            if path.is_dir() { remove_dir_all(&path)? } else { remove_file(&path)? }
+        }
+    }
+    Ok(Locked(file))
+}
+
 /// Renames within one file system and makes the rename durable.
 pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     context(fs::rename(from, to), "rename to", to)?;
@@ -205,6 +224,21 @@ mod tests {
         assert_eq!(error.source.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(read(&path).unwrap(), b"first");
         assert_eq!(list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_locked_folder_is_tidy_and_the_next_one_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        create_dir_all(&folder.path().join(".new-1/inside")).unwrap();
+        write(&folder.path().join(".new-2"), 0o644, b"").unwrap();
+        write(&folder.path().join("kept"), 0o644, b"").unwrap();
+        let locked = lock_and_tidy(folder.path(), ".new-").unwrap();
+        assert_eq!(list(folder.path()).unwrap(), [folder.path().join("kept")]);
+        let other = open(folder.path()).unwrap();
+        let try_lock = || rustix::fs::flock(&other, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        assert!(try_lock().is_err());
+        drop(locked);
+        try_lock().unwrap();
     }
 
     #[test]

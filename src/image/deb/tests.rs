@@ -242,7 +242,7 @@ fn a_folder_that_cannot_be_written_is_not_the_packages_fault() {
             Ok(())
         }
     }
-    let error = split(deb_of(&tar_of(&[(FILE, "./x", "1")])).as_slice(), &mut Full).unwrap_err();
+    let error = split(deb_of(&tar_of(&[(FILE, "./x", "1")])).as_slice(), DATA_LIMIT, &mut Full).unwrap_err();
     assert!(matches!(error, Malformed::Read { part: WRITING, .. }), "{error:?}");
 }
 
@@ -295,7 +295,8 @@ proptest! {
             let at = place.index(deb.len());
             deb[at] = byte;
         }
-        let _ = read(&deb);
+        let counted = check("demo 1", &deb, 1 << 20);
+        prop_assert_eq!(read(&deb).map(|layer| layer.0.len()).ok(), counted.ok());
         let _ = control("demo 1", deb.as_slice());
     }
 }
