@@ -2,6 +2,8 @@
 //!
 //! Sources: the UAPI group's Boot Loader Specification, loader.conf(5), systemd-boot(7) on boot counting (`+3-0`).
 
+mod read;
+
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
@@ -159,22 +161,14 @@ fn first_cluster(entry: &[u8]) -> u64 {
     u64::from(u32::from_le_bytes([entry[26], entry[27], entry[20], entry[21]]))
 }
 
-/// The unified kernel images on a partition: file name and content, in the folder's order.
-pub fn read(volume: impl Read + Write + Seek) -> Result<Vec<(String, Vec<u8>)>, Error> {
+/// The unified kernel images on a partition: file name and content, in the folder's order. A damaged partition is an
+/// error, however it is damaged.
+pub fn read(volume: impl Read + Seek) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let read = || {
-        let system = FileSystem::new(volume, FsOptions::new().time_provider(&EPOCH))?;
-        let folder = system.root_dir().open_dir("EFI/Linux")?;
-        let mut images = Vec::new();
-        for item in folder.iter() {
-            let item = item?;
-            if item.is_file() {
-                let mut bytes = Vec::new();
-                // A damaged length cannot ask for more than a PE file can be.
-                item.to_file().take(1 << 32).read_to_end(&mut bytes)?;
-                images.push((item.file_name(), bytes));
-            }
-        }
-        Ok(images)
+        let mut volume = read::Volume::open(volume)?;
+        let items = volume.folder(&["EFI", "Linux"])?;
+        let files = items.into_iter().filter(|item| !item.is_folder);
+        files.map(|item| Ok((item.name.clone(), volume.read(&item)?))).collect::<io::Result<_>>()
     };
     read().map_err(Error::Read)
 }
@@ -247,5 +241,52 @@ mod tests {
     #[test]
     fn noise_is_not_a_partition() {
         assert!(read(Cursor::new(vec![0x5a; 1 << 20])).is_err());
+        assert!(read(Cursor::new(vec![])).is_err());
+    }
+
+    /// A volume with other bytes in some places, without a copy.
+    struct Patched<'a> {
+        volume: Cursor<&'a [u8]>,
+        patches: Vec<(u64, u8)>,
+    }
+
+    impl Read for Patched<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let start = self.volume.position();
+            let count = self.volume.read(buffer)?;
+            for (at, value) in &self.patches {
+                if let Some(at) = at.checked_sub(start).and_then(|at| usize::try_from(at).ok())
+                    && at < count
+                {
+                    buffer[at] = *value;
+                }
+            }
+            Ok(count)
+        }
+    }
+
+    impl Seek for Patched<'_> {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.volume.seek(to)
+        }
+    }
+
+    #[test]
+    fn a_damaged_partition_is_an_error_or_read_and_never_a_panic_or_a_hang() {
+        let volume = volume(&[7; 5000]);
+        let number = |at: usize| usize::from(u16::from_le_bytes([volume[at], volume[at + 1]]));
+        let fat = number(14) * 512;
+        let data = fat + 2 * number(36) * 512;
+        // Every byte of the boot sector's numbers, of the FAT's beginning and of the first folders.
+        let places = (0..90).chain(fat..fat + 80).chain(data..data + 3 * 512);
+        for place in places {
+            for value in [0, 1, 2, 0x10, 0x7f, 0x80, 0xff, volume[place] ^ 1] {
+                let patches = vec![(place as u64, value)];
+                match read(Patched { volume: Cursor::new(&volume), patches }) {
+                    Ok(images) => assert!(images.iter().all(|(_, bytes)| bytes.len() < volume.len())),
+                    Err(error) => assert!(matches!(error, Error::Read(_))),
+                }
+            }
+        }
     }
 }

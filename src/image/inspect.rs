@@ -137,7 +137,7 @@ pub fn inspect(image: &File) -> Result<Report, Error> {
     let placed = disk::read(image)?;
     let mut kernels = Vec::new();
     for partition in placed.iter().filter(|one| one.role == Some(Role::Esp)) {
-        for (file, bytes) in esp::read(ReadOnly(Window::new(image, partition.offset, partition.size)))? {
+        for (file, bytes) in esp::read(Window::new(image, partition.offset, partition.size))? {
             kernels.push(kernel(file, &bytes)?);
         }
     }
@@ -287,31 +287,6 @@ fn compare(report: &Report, kernel: &Kernel, manifest: &Manifest, mismatches: &m
         check(&format!("the {role} partition's SHA-256"), &found.sha256, &wanted.sha256);
         let place = |one: &manifest::Partition| format!("{} bytes at {}", one.size, one.offset);
         check(&format!("the {role} partition's place"), &place(found), &place(wanted));
-    }
-}
-
-/// The file system crate wants to write; an image that is read must not change.
-struct ReadOnly<'a>(Window<'a>);
-
-impl io::Read for ReadOnly<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl io::Seek for ReadOnly<'_> {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
-    }
-}
-
-impl io::Write for ReadOnly<'_> {
-    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        Ok(buffer.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -19,7 +19,7 @@ use sepulcher::tree::Sha256Digest;
 const TIME: u64 = 1_750_000_000;
 
 /// A program of a toolbox, or a loud line that says why this test is skipped; in CI that is a failure.
-fn program(test: &str, toolbox: &str, name: &str) -> Option<Command> {
+pub fn program(test: &str, toolbox: &str, name: &str) -> Option<Command> {
     let open = || {
         let image = Definitions::Embedded.image(toolbox).map_err(|error| error.to_string())?;
         let store = MirrorArgs::default().store(&Quiet).map_err(|failure| failure.to_string())?;
@@ -41,7 +41,7 @@ fn had<T>(test: &str, result: Result<T, String>) -> Option<T> {
 }
 
 /// systemd's stub and boot loader, from the locked package.
-fn boot_programs(test: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+pub fn boot_programs(test: &str) -> Option<(Vec<u8>, Vec<u8>)> {
     let read = || {
         let store = MirrorArgs::default().store(&Quiet).map_err(|failure| failure.to_string())?;
         let image = Definitions::Embedded.image("system").map_err(|error| error.to_string())?;

@@ -7,6 +7,7 @@ mod cases;
 mod cli;
 mod golden;
 mod hostile;
+mod image;
 mod invariants;
 mod judge;
 mod judge_disk;
