@@ -28,6 +28,8 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     seed(&law.join("peers"), &bonds)?;
     let runtime = args.root.join(RUNTIME);
     fs::create_dir_all(&runtime)?;
+    // The unit's umask is strict; the public key is for everybody.
+    fs::set_mode(&runtime, 0o755)?;
     fs::write_atomic(&runtime.join("tether.pub"), 0o644, format!("{key}\n").as_bytes())?;
     print!("{}", welcome(&name(&law)?, key));
     Ok(())
