@@ -12,13 +12,13 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use super::definition::{self, Definitions, Image};
-use super::disk::{self, Partition, Placed, Role};
+use super::disk::{self, Partition, Role};
 use super::initrd::elf::Needs;
 use super::layer::{Content, Kind, Layer, Node};
 use super::store::{self, Store};
 use super::system::{self, System};
 use super::toolbox::{self, Toolbox};
-use super::{erofs, esp, identity, initrd, uki, verity};
+use super::{erofs, esp, identity, initrd, manifest, uki, verity};
 use crate::codex::{Codex, Source};
 use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
 use crate::sys::{cmd, fs};
@@ -43,6 +43,8 @@ pub struct Request<'a> {
     pub sources: &'a BTreeMap<String, String>,
     /// What was rendered from it.
     pub tree: Tree,
+    /// The images that [`needed`] names, with their locks.
+    pub images: BTreeMap<String, Image>,
     /// This program, statically linked.
     pub program: Vec<u8>,
     /// Version of the image, e.g. `1`.
@@ -56,18 +58,14 @@ pub struct Request<'a> {
 /// What was built.
 #[derive(Debug)]
 pub struct Built {
-    /// Partitions in the order on the disk, with the digest of each.
-    pub partitions: Vec<(Placed, Sha256Digest)>,
+    /// Partitions in the order on the disk.
+    pub partitions: Vec<manifest::Partition>,
     /// Root hash of the sealed root.
     pub root_hash: Sha256Digest,
     /// Kernel command line.
     pub cmdline: String,
-    /// Kernel release.
-    pub kernel: String,
     /// Digest of the whole disk image.
     pub disk: Sha256Digest,
-    /// Images whose packages are in it.
-    pub images: Vec<Image>,
 }
 
 /// Why there is no image.
@@ -76,14 +74,9 @@ pub enum Error {
     /// A definition or a lock.
     #[error(transparent)]
     Definition(#[from] definition::Error),
-    /// A service wants a root that nobody defined.
-    #[error("the service {service} wants the root {root}, of which there is no definition")]
-    UnknownRoot {
-        /// Service name.
-        service: String,
-        /// Name of the root.
-        root: String,
-    },
+    /// An image that is needed was not given.
+    #[error("the image {0} was not given to the builder")]
+    NotGiven(&'static str),
     /// The image definition lacks a file.
     #[error("the image definition system has no {0}")]
     Incomplete(&'static str),
@@ -132,17 +125,16 @@ pub enum Error {
 }
 
 /// Builds the image and writes it whole, or not at all.
-pub fn build(store: &Store<'_>, definitions: &Definitions, request: Request<'_>) -> Result<Built, Error> {
+pub fn build(store: &Store<'_>, definitions: &Definitions, request: &Request<'_>) -> Result<Built, Error> {
     if !is_static(&request.program) {
         return Err(Error::NotStatic);
     }
-    let roots = roots(request.codex, definitions)?;
-    let system = definitions.image("system")?;
-    let base = Base::get(store, definitions, &system, &roots)?;
+    let inputs = Inputs::new(store, definitions, &request.images)?;
+    let base = Base::get(&inputs)?;
     let work = fs::context(tempfile::tempdir_in(&store.cache), "write in", &store.cache)?;
-    let mkfs = Toolbox::open(store, &definitions.image("tools-build")?)?.command("mkfs.erofs")?;
+    let mkfs = inputs.tools.command("mkfs.erofs")?;
     let os_release = os_release(&base.os_release, request.codex, request.version);
-    let (root, seed) = append(&mkfs, &base, work.path(), &request, &os_release)?;
+    let (root, seed) = append(&mkfs, &base, work.path(), request, &os_release)?;
     let sealed = verity::format(&root, seed, THREADS)?;
     let cmdline = format!("roothash={} {}", sealed.root_hash, base.cmdline.join(" "));
     let kernel_image = uki::build(&uki::Parts {
@@ -167,7 +159,7 @@ pub fn build(store: &Store<'_>, definitions: &Definitions, request: Request<'_>)
     let partitions = [
         partition(
             Role::Esp,
-            "esp".to_owned(),
+            format!("{name}_esp"),
             identity::uuid(sealed.root_hash, "esp"),
             ESP_MIB,
             disk::Content::File(&esp),
@@ -182,25 +174,70 @@ pub fn build(store: &Store<'_>, definitions: &Definitions, request: Request<'_>)
         ),
     ];
     let placed = disk::write(request.out, identity::uuid(sealed.root_hash, "disk"), &partitions)?;
-    let (partitions, disk) = digests(request.out, placed)?;
-    let images = std::iter::once(system).chain(roots.into_values()).collect();
-    Ok(Built { partitions, root_hash: sealed.root_hash, cmdline, kernel: base.release, disk, images })
+    let file = fs::open(request.out)?;
+    let partitions = fs::context(manifest::partitions(&file, &placed), "read", request.out)?;
+    let disk = fs::context(disk::digest(&file), "read", request.out)?;
+    Ok(Built { partitions, root_hash: sealed.root_hash, cmdline, disk })
 }
 
-/// Definitions of all container roots that the Codex uses, the agent's first of all.
-fn roots(codex: &Codex, definitions: &Definitions) -> Result<BTreeMap<String, Image>, Error> {
-    let known: BTreeSet<String> = definitions.names()?.into_iter().collect();
-    let mut roots = BTreeMap::from([("tether".to_owned(), definitions.image("tether")?)]);
-    for (service, definition) in &codex.services {
-        if let Source::Rootfs(root) = &definition.source {
-            if !known.contains(root.as_str()) {
-                return Err(Error::UnknownRoot { service: service.to_string(), root: root.to_string() });
-            }
-            roots.insert(root.to_string(), definitions.image(root.as_str())?);
-        }
-    }
-    Ok(roots)
+/// Names of the images that go into an appliance of `codex`: the system, the agent's root, those of the services.
+pub fn sealed(codex: &Codex) -> BTreeSet<String> {
+    let roots = codex.services.values().filter_map(|service| match &service.source {
+        Source::Rootfs(root) => Some(root.to_string()),
+        Source::Image(_) => None,
+    });
+    ["system", "tether"].map(str::to_owned).into_iter().chain(roots).collect()
 }
+
+/// The helper programs of the builder.
+pub const TOOLS: &str = "tools-build";
+
+/// What a base is made from.
+struct Inputs<'a> {
+    store: &'a Store<'a>,
+    definitions: &'a Definitions,
+    /// Images that go into the root, by name.
+    images: &'a BTreeMap<String, Image>,
+    tools: Toolbox,
+}
+
+impl<'a> Inputs<'a> {
+    fn new(
+        store: &'a Store<'a>,
+        definitions: &'a Definitions,
+        images: &'a BTreeMap<String, Image>,
+    ) -> Result<Self, Error> {
+        let tools = Toolbox::open(store, images.get(TOOLS).ok_or(Error::NotGiven(TOOLS))?)?;
+        Ok(Self { store, definitions, images, tools })
+    }
+
+    fn system(&self) -> Result<&Image, Error> {
+        self.images.get("system").ok_or(Error::NotGiven("system"))
+    }
+
+    /// Images of containers.
+    fn roots(&self) -> impl Iterator<Item = (&String, &Image)> {
+        self.images.iter().filter(|(name, _)| !["system", TOOLS].contains(&name.as_str()))
+    }
+
+    fn text(&self, file: &'static str) -> Result<String, Error> {
+        self.definitions.text("system", file)?.ok_or(Error::Incomplete(file))
+    }
+
+    /// All that decides the bytes of the base.
+    fn digest(&self) -> Result<Sha256Digest, Error> {
+        let mut decides = format!("{BASE_FORMAT}\n{}\n{}", self.text(SYSTEM_DATA)?, self.text(INITRD_DATA)?);
+        for (name, image) in self.images {
+            decides +=
+                &format!("\n{name} {} {}", image.digest(), tree_digest(&self.definitions.tree(name)?)?);
+        }
+        Ok(Sha256Digest::of(decides.as_bytes()))
+    }
+}
+
+/// Files of the image definition `system`.
+const SYSTEM_DATA: &str = "image.toml";
+const INITRD_DATA: &str = "initrd.toml";
 
 /// os-release(5) of Debian, with the image's own name and version behind it.
 fn os_release(debian: &str, codex: &Codex, version: &str) -> String {
@@ -225,25 +262,11 @@ const BASE_FILES: [&str; 6] = ["initrd", "kernel", "stub", "boot-loader", "relea
 
 impl Base {
     /// Takes the base from the cache, or makes it.
-    fn get(
-        store: &Store<'_>,
-        definitions: &Definitions,
-        system: &Image,
-        roots: &BTreeMap<String, Image>,
-    ) -> Result<Self, Error> {
-        let data = definitions.text("system", "image.toml")?.ok_or(Error::Incomplete("image.toml"))?;
-        let wanted = definitions.text("system", "initrd.toml")?.ok_or(Error::Incomplete("initrd.toml"))?;
-        let tools = definitions.image("tools-build")?;
-        let mut decides = format!("{BASE_FORMAT}\n{}\n{}\n{data}\n{wanted}", system.digest(), tools.digest());
-        for (name, image) in
-            roots.iter().map(|(name, image)| (name.as_str(), image)).chain([("system", system)])
-        {
-            decides += &format!("\n{name} {} {}", image.digest(), tree_digest(&definitions.tree(name)?)?);
-        }
-        let folder = store.cache.join("bases").join(Sha256Digest::of(decides.as_bytes()).to_string());
-        let system_data = System::parse(&data)?;
+    fn get(inputs: &Inputs<'_>) -> Result<Self, Error> {
+        let folder = inputs.store.cache.join("bases").join(inputs.digest()?.to_string());
+        let data = System::parse(&inputs.text(SYSTEM_DATA)?)?;
         if !folder.join("root.erofs").exists() {
-            Self::make(store, definitions, system, roots, &system_data, &wanted, &folder)?;
+            Self::make(inputs, &data, &folder)?;
         }
         let [initrd, kernel, stub, boot_loader, release, os_release] =
             BASE_FILES.map(|name| fs::read(&folder.join(name)));
@@ -256,32 +279,24 @@ impl Base {
             boot_loader: boot_loader?,
             release: text(release?),
             os_release: text(os_release?),
-            cmdline: system_data.cmdline,
+            cmdline: data.cmdline,
         })
     }
 
-    fn make(
-        store: &Store<'_>,
-        definitions: &Definitions,
-        system: &Image,
-        roots: &BTreeMap<String, Image>,
-        data: &System,
-        initrd: &str,
-        folder: &Path,
-    ) -> Result<(), Error> {
+    fn make(inputs: &Inputs<'_>, data: &System, folder: &Path) -> Result<(), Error> {
+        let Inputs { store, definitions, images: _, tools } = inputs;
         let parent = store.cache.join("bases");
         fs::create_dir_all(&parent)?;
         let work = fs::context(tempfile::tempdir_in(&parent), "write in", &parent)?;
         let system::Base { mut root, kernel, release } =
-            data.base(store.layer(system)?, definitions.tree("system")?)?;
-        let tools = Toolbox::open(store, &definitions.image("tools-build")?)?;
-        root.merge(module_index(&tools, &root, &release, work.path())?);
+            data.base(store.layer(inputs.system()?)?, definitions.tree("system")?)?;
+        root.merge(module_index(tools, &root, &release, work.path())?);
         let read = |path: &'static str| match root.0.get(path).map(|node| &node.kind) {
             Some(Kind::File(content)) => content.read().map_err(|_| Error::Missing(path)),
             _ => Err(Error::Missing(path)),
         };
         let files = [
-            initrd::build(&root, &initrd::Definition::parse(initrd)?, 0)?,
+            initrd::build(&root, &initrd::Definition::parse(&inputs.text(INITRD_DATA)?)?, 0)?,
             kernel.read().map_err(|_| Error::Missing("the kernel"))?,
             read("usr/lib/systemd/boot/efi/linuxx64.efi.stub")?,
             read("usr/lib/systemd/boot/efi/systemd-bootx64.efi")?,
@@ -291,7 +306,7 @@ impl Base {
         for (name, bytes) in BASE_FILES.iter().zip(files) {
             fs::write(&work.path().join(name), 0o644, &bytes)?;
         }
-        for (name, image) in roots {
+        for (name, image) in inputs.roots() {
             let container = system::container(store.layer(image)?, definitions.tree(name)?)?;
             root.merge(container.below(&format!("{ROOTS}/{name}")));
         }
@@ -412,19 +427,6 @@ fn esp_partition(
     let parts = esp::Parts { boot_loader: &base.boot_loader, entry: &entry, kernel_image, seed };
     esp::build(&file, ESP_MIB << 20, &parts)?;
     Ok(file)
-}
-
-/// Digest of each partition, and of the whole disk.
-fn digests(path: &Path, placed: Vec<Placed>) -> Result<(Vec<(Placed, Sha256Digest)>, Sha256Digest), Error> {
-    let file = fs::open(path)?;
-    let mut partitions = Vec::new();
-    for partition in placed {
-        let window = super::window::Window::new(&file, partition.offset, partition.size);
-        let digest = fs::context(disk::digest(&window), "read", path)?;
-        partitions.push((partition, digest));
-    }
-    let whole = fs::context(disk::digest(&file), "read", path)?;
-    Ok((partitions, whole))
 }
 
 /// Whether an ELF program asks for no loader.

@@ -167,7 +167,7 @@ fn add_certificates(root: &mut Layer) -> Result<(), Error> {
     let mut bundle = Vec::new();
     for (path, node) in &root.0 {
         match &node.kind {
-            Kind::File(content) if path.starts_with(AUTHORITIES) && path.ends_with(".crt") => {
+            Kind::File(content) if path.starts_with(AUTHORITIES) => {
                 bundle.extend(read(content)?);
             }
             _ => {}

@@ -55,6 +55,11 @@ pub fn open(path: &Path) -> Result<fs::File, Error> {
     context(fs::File::open(path), "open", path)
 }
 
+/// Length of a file in bytes.
+pub fn size(path: &Path) -> Result<u64, Error> {
+    Ok(context(fs::metadata(path), "read", path)?.len())
+}
+
 /// Creates a folder and those above it.
 pub fn create_dir_all(path: &Path) -> Result<(), Error> {
     context(fs::create_dir_all(path), "create folder", path)

@@ -64,7 +64,7 @@ fn start(test: &str) -> Option<Proxy> {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(b"ready").unwrap();
-    let proxy = Proxy { child, home: home, forest, tether };
+    let proxy = Proxy { child, home, forest, tether };
     let mut waiting = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
     let came = rustix::event::poll(&mut waiting, Some(&limit)).unwrap();

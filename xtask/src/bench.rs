@@ -118,8 +118,8 @@ fn building(folder: &Path) -> Result<std::path::PathBuf> {
     line("rebuild after a change of the Codex", &format!("{:.1} s", rebuilds[2].as_secs_f64()));
     let metadata = fs::metadata(&out)?;
     let root = sealed_size(&out)?;
-    line("image file, apparent", &format!("{:.0} MiB", metadata.len() as f64 / f64::from(1 << 20)));
-    line("root file system", &format!("{:.0} MiB", root as f64 / f64::from(1 << 20)));
+    line("image file, apparent", &format!("{} MiB", metadata.len() >> 20));
+    line("root file system", &format!("{} MiB", root >> 20));
     Ok(out)
 }
 

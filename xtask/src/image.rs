@@ -67,7 +67,8 @@ pub fn toolbox(name: &str) -> Result<Toolbox> {
     let shown = Shown::default();
     let args = StoreArgs::default();
     let store = args.store(&shown).map_err(|failure| failure.to_string())?;
-    Ok(Toolbox::open(&store, &args.definitions().image(name)?)?)
+    let image = args.image(&store, name).map_err(|failure| failure.to_string())?;
+    Ok(Toolbox::open(&store, &image)?)
 }
 
 /// The user's cache of packages.

@@ -1,14 +1,19 @@
 //! `sepulcher image build`.
 #![expect(clippy::disallowed_methods, reason = "the environment is read at this edge")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::cli::store::StoreArgs;
 use crate::cli::{Failure, Kind, codex, progress};
-use crate::codex::Codex;
-use crate::image::build::{Built, Error, Request};
+use crate::codex::{Codex, Service, Source};
+use crate::image::build::{Error, Request, TOOLS, sealed};
+use crate::image::definition::{Definitions, Image};
+use crate::image::manifest::{self, Manifest};
+use crate::image::{lock, sbom};
 use crate::render::render;
 use crate::sys::{self, fs};
+use crate::tree::Sha256Digest;
 
 /// Time of every file unless SOURCE_DATE_EPOCH says otherwise: 2026-01-01 00:00 UTC.
 const EPOCH: u32 = 1_767_225_600;
@@ -41,19 +46,91 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let program = program_bytes(program.as_deref())?;
     let shown = progress::Shown::default();
     let definitions = store.definitions();
-    let store = store.store(&shown)?;
-    fs::create_dir_all(&store.cache)?;
+    check_roots(&codex, &definitions)?;
+    let cache = store.store(&shown)?;
+    fs::create_dir_all(&cache.cache)?;
+    let mut images = BTreeMap::new();
+    for name in sealed(&codex).into_iter().chain([TOOLS.to_owned()]) {
+        images.insert(name.clone(), store.image(&cache, &name)?);
+    }
     let request = Request {
         codex: &codex,
         sources: &sources.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
         tree,
+        images,
         program,
         version,
         epoch: epoch()?,
         out,
     };
-    let built = crate::image::build::build(&store, &definitions, request).map_err(failure)?;
-    report(out, &built);
+    let packages = packages(&request.images);
+    let built = crate::image::build::build(&cache, &definitions, &request).map_err(failure)?;
+    let manifest = Manifest {
+        schema: manifest::SCHEMA,
+        name: codex.appliance.name.to_string(),
+        version: version.clone(),
+        image: file_name(out),
+        size: fs::size(out)?,
+        sha256: built.disk.to_string(),
+        root_hash: built.root_hash.to_string(),
+        cmdline: built.cmdline,
+        partitions: built.partitions,
+        sbom: sbom::build(codex.appliance.name.as_str(), version, &packages),
+    };
+    describe(out, &manifest)
+}
+
+/// Every root that a service wants must be defined.
+fn check_roots(codex: &Codex, definitions: &Definitions) -> Result<(), Failure> {
+    let known = definitions.names()?;
+    match codex.services.iter().find(|(_, service)| {
+        matches!(&service.source, Source::Rootfs(root) if !known.iter().any(|name| name == root.as_str()))
+    }) {
+        Some((service, Service { source: Source::Rootfs(root), .. })) => Err(Failure::new(
+            Kind::Input,
+            format!("the service {service} wants the root `{root}`, of which there is no definition"),
+        )
+        .hint(format!(
+            "write images/{root}/packages.toml, lock it with `sepulcher lock {root}`, and pass --images DIR; \
+             defined are {}",
+            known.join(", ")
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Packages that are in the image; those of the builder's own tools are not.
+fn packages(images: &BTreeMap<String, Image>) -> Vec<sbom::Package> {
+    let sealed = images.iter().filter(|(name, _)| name.as_str() != TOOLS);
+    let package = |package: &lock::Package| sbom::Package {
+        name: package.name.clone(),
+        version: package.version.clone(),
+        architecture: package.architecture.clone(),
+        sha256: package.sha256,
+    };
+    sealed.flat_map(|(_, image)| image.lock.packages().iter().map(package)).collect()
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Writes manifest and checksums beside the image, and says what there is now.
+fn describe(out: &Path, manifest: &Manifest) -> Result<(), Failure> {
+    let json = manifest.to_json().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let beside = manifest::beside(out);
+    fs::write_atomic(&beside, 0o644, json.as_bytes())?;
+    let digest = |text: &str| text.parse().map_err(|error| Failure::from_error(Kind::Internal, &error));
+    let sums = manifest::checksums(&[
+        (&manifest.image, digest(&manifest.sha256)?),
+        (&file_name(&beside), Sha256Digest::of(json.as_bytes())),
+    ]);
+    fs::write_atomic(&out.with_file_name("SHA256SUMS"), 0o644, sums.as_bytes())?;
+    eprintln!("{}: {} MiB, sealed as {}", out.display(), manifest.size >> 20, manifest.root_hash);
+    for partition in &manifest.partitions {
+        eprintln!("  {:<20} {:>4} MiB  sha256 {}", partition.label, partition.size >> 20, partition.sha256);
+    }
+    eprintln!("beside it: {} and SHA256SUMS", file_name(&beside));
     Ok(())
 }
 
@@ -95,20 +172,9 @@ fn failure(error: Error) -> Failure {
         Error::NotStatic => told
             .of(Kind::Input)
             .hint("build with the repository's .cargo/config.toml (crt-static), or name one: --program FILE"),
-        Error::UnknownRoot { .. } => told
-            .of(Kind::Input)
-            .hint("add images/<root>/packages.toml, lock it with `sepulcher lock`, and pass --images DIR"),
         Error::Store(error) => error.into(),
         Error::Definition(error) => error.into(),
         Error::File(_) | Error::Disk(_) | Error::Erofs(_) => told.of(Kind::Io),
         _ => told,
-    }
-}
-
-fn report(out: &Path, built: &Built) {
-    let Built { partitions, root_hash, .. } = built;
-    eprintln!("{}: sealed as {root_hash}", out.display());
-    for (partition, digest) in partitions {
-        eprintln!("  {:<16} {:>5} MiB  sha256 {digest}", partition.label, partition.size >> 20);
     }
 }

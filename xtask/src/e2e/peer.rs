@@ -1,5 +1,6 @@
 //! Claims about a booted machine: what bonded peers reach, and what nobody else does.
 
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use sepulcher::image::toolbox::Toolbox;
@@ -29,6 +30,30 @@ struct Bonded {
     netns: Netns,
     interface: String,
     wg: Command,
+    _daemon: Daemon,
+}
+
+/// A process that ends with its owner.
+struct Daemon(Child);
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both fail only when it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks ten times a second whether something holds.
+fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+    let end = Instant::now() + limit;
+    while !holds()? {
+        if Instant::now() > end {
+            return Err(format!("{what} did not come within {} s", limit.as_secs()).into());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
 }
 
 impl Neighbourhood {
@@ -55,9 +80,15 @@ impl Bonded {
         netns.plug_into(hub, "br0", keys.name, address)?;
         // Userspace implementations share the folder of their sockets across namespaces: the name must be ours alone.
         let interface = format!("wg{}{}", &keys.name[..1], std::process::id() % 1_000_000);
-        site.toolbox.command("wireguard-go")?.arg(&interface).within(netns.launcher()).read()?;
-        netns.ip(&format!("address add {}/32 dev {interface}", keys.address))?;
-        Ok(Self { netns, interface, wg: site.toolbox.command("wg")? })
+        // In the foreground: as a daemon it would execute itself again, and what it is executed by is the toolbox's loader.
+        let command = site.toolbox.command("wireguard-go")?.args(["-f", &interface]).within(netns.launcher());
+        let daemon = Daemon(
+            command.to_std().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?,
+        );
+        until(Duration::from_secs(10), "wireguard-go's interface", || {
+            Ok(netns.ip(&format!("address add {}/32 dev {interface}", keys.address)).is_ok())
+        })?;
+        Ok(Self { netns, interface, wg: site.toolbox.command("wg")?, _daemon: daemon })
     }
 
     /// Configures the tunnel as the client configuration would, and brings it up.
@@ -124,13 +155,9 @@ fn network_claims(site: &Site, around: &Neighbourhood, host_key: &str) -> Vec<Cl
         Claim::check("a bonded peer shakes hands with the kernel's WireGuard in the pod", || {
             phone.dial(phone_keys, host_key)?;
             laptop.dial(laptop_keys, host_key)?;
-            let end = Instant::now() + Duration::from_secs(30);
-            while phone.handshake()? == 0 || laptop.handshake()? == 0 {
-                if Instant::now() > end {
-                    return Err("no handshake within 30 s".into());
-                }
-                std::thread::sleep(Duration::from_millis(200));
-            }
+            until(Duration::from_secs(30), "a handshake", || {
+                Ok(phone.handshake()? > 0 && laptop.handshake()? > 0)
+            })?;
             Ok("both peers".to_owned())
         }),
         web.answers(
