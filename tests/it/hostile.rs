@@ -58,7 +58,8 @@ fn sources(services: &[Drawn]) -> Sources {
 
 /// A TOML string.
 fn quoted(text: &str) -> String {
-    let escaped: String = text.chars().map(|letter| format!("\\U{:08x}", u32::from(letter))).collect();
+    let escaped: Vec<_> = text.chars().map(|letter| format!("\\U{:08x}", u32::from(letter))).collect();
+    let escaped = escaped.concat();
     format!("\"{escaped}\"")
 }
 

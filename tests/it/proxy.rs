@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use crate::cases::{self, text};
@@ -10,11 +11,16 @@ use crate::judge::program;
 /// Routes of the v6 case: `/` is the forest's, `/a2a/smith` below it is pinned; both go to port 7134.
 const CASE: &str = "v6";
 
+/// Where the listeners are moved to, on an address of their own.
+const FOREST: u16 = 8080;
+const TETHER: u16 = 8081;
+static STARTED: AtomicU8 = AtomicU8::new(0);
+
 struct Proxy {
     child: std::process::Child,
     home: tempfile::TempDir,
-    forest: u16,
-    tether: u16,
+    forest: (String, u16),
+    tether: (String, u16),
 }
 
 impl Drop for Proxy {
@@ -30,23 +36,20 @@ impl Drop for Proxy {
 fn start(test: &str) -> Option<Proxy> {
     let caddy = program(test, "caddy")?;
     let ready = TcpListener::bind("127.0.0.1:0").unwrap();
-    let [forest, tether] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
-    let (forest, tether) = {
-        // Both are held until both are known, and free for Caddy from here on.
-        let held = (forest, tether);
-        (port(&held.0), port(&held.1))
-    };
+    // An address of this proxy's own on loopback: ports of other tests cannot clash with it.
+    let number = STARTED.fetch_add(1, Ordering::Relaxed);
+    let own = format!("127.{}.{}.1", 1 + std::process::id() % 250, 1 + number);
     let case = cases::all().into_iter().find(|case| case.name == CASE).unwrap();
     let service = serve();
     let caddyfile = text(&case.tree, "usr/share/sepulcher/Caddyfile")
-        .replace("https://six.example {", &format!("http://:{forest} {{"))
+        .replace("https://six.example {", &format!("http://:{FOREST} {{"))
         .replace(
             "http://:80 {\n\tbind 10.88.16.1 fd88:0:0:16::1\n",
-            &format!("http://:{tether} {{\n\tbind 127.0.0.1\n"),
+            &format!("http://:{TETHER} {{\n\tbind {own}\n"),
         )
-        .replace("http://:80 {\n\tbind 10.88.0.10\n", "http://:0 {\n\tbind 127.0.0.1\n")
-        .replace("bind 10.88.0.10", "bind 127.0.0.1")
+        .replace("http://:80 {\n\tbind 10.88.0.10\n", &format!("http://:0 {{\n\tbind {own}\n"))
+        .replace("bind 10.88.0.10", &format!("bind {own}"))
         .replace("127.0.0.1:7134", &format!("127.0.0.1:{service}"));
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("Caddyfile");
@@ -64,11 +67,15 @@ fn start(test: &str) -> Option<Proxy> {
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(b"ready").unwrap();
-    let proxy = Proxy { child, home, forest, tether };
+    let proxy = Proxy { child, home, forest: (own.clone(), FOREST), tether: (own, TETHER) };
     let mut waiting = [rustix::event::PollFd::new(&ready, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: 60, tv_nsec: 0 };
-    let came = rustix::event::poll(&mut waiting, Some(&limit)).unwrap();
-    assert_eq!(came, 1, "{}", std::fs::read_to_string(proxy.home.path().join("log")).unwrap());
+    let events = rustix::event::poll(&mut waiting, Some(&limit)).unwrap();
+    assert_eq!(events, 1, "{}", std::fs::read_to_string(proxy.home.path().join("log")).unwrap());
+    // Caddy gives up when nobody hears it out.
+    let mut confirmation = [0; 5];
+    ready.accept().unwrap().0.read_exact(&mut confirmation).unwrap();
+    assert_eq!(&confirmation, b"ready");
     Some(proxy)
 }
 
@@ -109,8 +116,8 @@ fn head(stream: &mut TcpStream) -> String {
 }
 
 /// The whole answer to a request, without its date.
-fn get(port: u16, path: &str) -> String {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+fn get((host, port): &(String, u16), path: &str) -> String {
+    let mut stream = TcpStream::connect((host.as_str(), *port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: six.example\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -123,7 +130,7 @@ fn a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest() {
     let Some(proxy) = start("a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest") else {
         return;
     };
-    let unknown = get(proxy.forest, "/nobody/knows");
+    let unknown = get(&proxy.forest, "/nobody/knows");
     assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
     assert!(!unknown.contains("Server") && !unknown.contains("X-Own") && !unknown.contains("does not know"));
     for path in [
@@ -140,10 +147,10 @@ fn a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest() {
         "//a2a/smith",
         "/a2a%2fsmith",
     ] {
-        assert_eq!(get(proxy.forest, path), unknown, "{path}");
+        assert_eq!(get(&proxy.forest, path), unknown, "{path}");
     }
     for path in ["/a2a/smith", "/a2a/smith/x", "/"] {
-        assert!(get(proxy.tether, path).contains(&format!("\r\n\r\n{path} ")), "{path}");
+        assert!(get(&proxy.tether, path).contains(&format!("\r\n\r\n{path} ")), "{path}");
     }
 }
 
@@ -152,8 +159,8 @@ fn routes_end_on_the_border_of_a_segment_and_tell_the_callers_address() {
     let Some(proxy) = start("routes_end_on_the_border_of_a_segment_and_tell_the_callers_address") else {
         return;
     };
-    for port in [proxy.forest, proxy.tether] {
-        let answer = get(port, "/a2a/smithy");
+    for listener in [&proxy.forest, &proxy.tether] {
+        let answer = get(listener, "/a2a/smithy");
         assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("Server:"), "{answer}");
         assert!(answer.to_lowercase().contains("/a2a/smithy x-forwarded-for: 127.0.0.1"), "{answer}");
     }

@@ -158,7 +158,8 @@ fn booting(folder: &Path, built: &Path) -> Result<()> {
     let toolbox = image::toolbox("tools-boot")?;
     let disk = disk_from(built, &folder.join("disk.raw"), 4 << 30)?;
     let uplink = Uplink::User(Vec::new());
-    let mut running = Machine { toolbox: &toolbox, disk: &disk, scratch: folder, uplink }.power_on()?;
+    let mut running =
+        Machine { toolbox: &toolbox, disk: &disk, scratch: folder, uplink, processors: 2 }.power_on()?;
     running.expect(crate::e2e::BOOT, "sepulcher: health ok")?;
     println!("boot, seconds since power-on:\n{}", crate::e2e::timeline(&running));
     Ok(())

@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let toolbox = image::toolbox("tools-boot")?;
     let uplink = Uplink::User(vec![("tcp", args.http, 80), ("udp", args.tether, 51820)]);
-    let machine = Machine { toolbox: &toolbox, disk: &disk, scratch: scratch.path(), uplink };
+    let machine = Machine { toolbox: &toolbox, disk: &disk, scratch: scratch.path(), uplink, processors: 2 };
     eprintln!(
         "http://127.0.0.1:{} is the Veil, 127.0.0.1:{}/udp the Tether; Ctrl-C powers off",
         args.http, args.tether

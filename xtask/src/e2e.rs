@@ -52,14 +52,15 @@ fn table(claims: &[Claim]) -> String {
 }
 
 /// Moments of a boot worth a line in the timeline: label, what the console shows then.
-const MOMENTS: [(&str, &str); 7] = [
-    ("kernel", "Linux version"),
-    ("verity root", "veritysetup"),
-    ("systemd in the sealed root", "Switching root"),
-    ("firewall", "sepulcher-firewall"),
-    ("identity", "tether public key"),
-    ("agent ready", "-vpn.service"),
-    ("healthy", "sepulcher: health ok"),
+const MOMENTS: [(&str, &str); 8] = [
+    ("firmware hands over", "BdsDxe: starting"),
+    ("initrd", "Booting initrd of"),
+    ("root opened through dm-verity", "Finished systemd-veritysetup@root"),
+    ("sealed root runs", "Welcome to"),
+    ("firewall loaded", "Finished sepulcher-firewall"),
+    ("identity and bonds", "tether public key"),
+    ("agent ready", "Started lychd-vpn.service"),
+    ("healthy, boot complete", "sepulcher: health ok"),
 ];
 
 /// The first time each moment showed on the console.

@@ -30,6 +30,8 @@ pub struct Machine<'a> {
     pub scratch: &'a Path,
     /// How it is attached.
     pub uplink: Uplink,
+    /// Number of processors.
+    pub processors: u8,
 }
 
 impl Machine<'_> {
@@ -37,18 +39,18 @@ impl Machine<'_> {
     ///
     /// TCG unless `/dev/kvm` can be opened *and* `SEPULCHER_KVM=1` asks for it: nested KVM hangs on many machines.
     pub fn command(self) -> Result<Command> {
-        let Self { toolbox, disk, scratch, uplink } = self;
+        let Self { toolbox, disk, scratch, uplink, processors } = self;
         let variables = scratch.join("ovmf-vars.fd");
         std::fs::copy(toolbox.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
         let kvm = std::env::var_os("SEPULCHER_KVM").is_some_and(|value| value == "1");
         let accelerator = if kvm { ["kvm", "host"] } else { ["tcg,thread=multi", "max"] };
         let (network, launcher) = match uplink {
             Uplink::User(forwards) => {
-                let forwards: String = forwards
-                    .iter()
-                    .map(|(protocol, host, guest)| format!(",hostfwd={protocol}:127.0.0.1:{host}-:{guest}"))
-                    .collect();
-                (format!("user,id=uplink{forwards}"), None)
+                let mut network = "user,id=uplink".to_owned();
+                for (protocol, host, guest) in forwards {
+                    network += &format!(",hostfwd={protocol}:127.0.0.1:{host}-:{guest}");
+                }
+                (network, None)
             }
             Uplink::Tap { name, launcher } => {
                 (format!("tap,id=uplink,ifname={name},script=no,downscript=no"), Some(launcher))
@@ -67,7 +69,7 @@ impl Machine<'_> {
                 "-cpu",
                 accelerator[1],
                 "-smp",
-                "2",
+                &processors.to_string(),
                 "-m",
                 "2048",
             ])
@@ -184,7 +186,11 @@ impl Running {
     /// The last `count` console lines.
     pub fn tail(&self, count: usize) -> String {
         let from = self.log.len().saturating_sub(count);
-        self.log[from..].iter().map(|(at, line)| format!("{:7.1} {line}\n", at.as_secs_f32())).collect()
+        let mut text = String::new();
+        for (at, line) in &self.log[from..] {
+            text += &format!("{:7.1} {line}\n", at.as_secs_f32());
+        }
+        text
     }
 }
 

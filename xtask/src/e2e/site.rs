@@ -56,9 +56,8 @@ impl Site {
 /// The law with the uplink's table replaced by one with the test's address.
 fn with_fixed_uplink(law: &str) -> Result<String> {
     let mut law: toml::Table = law.parse()?;
-    let uplink = format!(
-        "interface = \"en*\"\naddressing = \"static\"\naddresses = [\"{HOST}/24\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n"
-    );
+    let uplink =
+        format!("interface = \"en*\"\naddresses = [\"{HOST}/24\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n");
     law.insert("uplink".to_owned(), toml::Value::Table(uplink.parse()?));
     Ok(law.to_string())
 }

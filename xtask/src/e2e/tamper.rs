@@ -45,8 +45,10 @@ fn refused(site: &Site, place: Place, reason: &[&str]) -> Result<String> {
     let changed = if byte[0] == b'a' { b'b' } else { byte[0] ^ 1 };
     file.write_all_at(&[changed], at)?;
     let uplink = Uplink::User(Vec::new());
-    let mut running =
-        Machine { toolbox: &site.toolbox, disk: &disk, scratch: site.folder.path(), uplink }.power_on()?;
+    // One processor is enough to refuse, and cannot stall on a busy emulator.
+    let machine =
+        Machine { toolbox: &site.toolbox, disk: &disk, scratch: site.folder.path(), uplink, processors: 1 };
+    let mut running = machine.power_on()?;
     let up = |line: &str| line.contains("tether public key") || line.contains("sepulcher: health ok");
     let seen = running.wait(REFUSAL, |line| up(line) || reason.iter().all(|word| line.contains(word)));
     match seen {
