@@ -1,10 +1,12 @@
 //! `cargo xtask bench`: figures of this machine, medians of one run. Documentation quotes nothing else.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use sepulcher::codex::key::PublicKey;
 use sepulcher::codex::{Codex, Sources};
 use sepulcher::image::disk::Role;
 use sepulcher::image::verity;
@@ -24,6 +26,13 @@ pub struct Args {
 
 /// Runs all measurements and prints a line each.
 pub fn run(args: &Args) -> Result<()> {
+    if cfg!(debug_assertions) {
+        return image::cargo_release(
+            "run",
+            "xtask",
+            &["bench"].into_iter().chain(args.boot.then_some("--boot")).collect::<Vec<_>>(),
+        );
+    }
     rendering()?;
     let folder = tempfile::Builder::new().prefix("sepulcher-bench-").tempdir()?;
     let built = building(folder.path())?;
@@ -51,7 +60,7 @@ fn median(runs: usize, mut call: impl FnMut() -> Result<()>) -> Result<Duration>
 
 fn rendering() -> Result<()> {
     let example = example_sources();
-    let many = with_peers(example.clone(), 10_000);
+    let many = with_peers(&example, 10_000)?;
     for (name, sources, runs) in [("example", example, 51), ("example with 10,000 peers", many, 9)] {
         let codex = parsed(&sources)?;
         let check = median(runs, || parsed(&sources).map(drop))?;
@@ -63,26 +72,35 @@ fn rendering() -> Result<()> {
 }
 
 fn parsed(sources: &Sources) -> Result<Codex> {
-    Codex::parse(sources).map_err(|mistakes| format!("the Codex has {} mistakes", mistakes.len()).into())
+    Codex::parse(sources).map_err(|mistakes| sepulcher::codex::render_all(&mistakes, sources, false).into())
 }
 
 fn example_sources() -> Sources {
     sepulcher::sys::codex::load(&[&root().join("examples/lychd")])
 }
 
-/// Adds `count` peers with made-up keys and addresses.
-fn with_peers(mut sources: Sources, count: u32) -> Sources {
+/// Adds `count` peers with made-up keys, in an address space that holds them.
+fn with_peers(sources: &Sources, count: u32) -> Result<Sources> {
+    let mut many: Sources =
+        sources.iter().filter(|(name, _)| !name.starts_with("peers/")).map(owned).collect();
+    let mut law: toml::Table = sources.text("lychd.toml").unwrap_or_default().parse()?;
+    let tether =
+        law.get_mut("tether").and_then(toml::Value::as_table_mut).ok_or("the example has no [tether]")?;
+    tether.insert("network".to_owned(), "10.89.0.0/16".into());
+    many.insert("lychd.toml", law.to_string());
     for index in 0..count {
         let mut key = [0x42; 32];
         key[..4].copy_from_slice(&index.to_le_bytes());
-        let key =
-            sepulcher::codex::key::PublicKey::try_from(key).map(|key| key.to_string()).unwrap_or_default();
-        let address = std::net::Ipv4Addr::from_bits(0x0a58_1100 + index % 3584);
-        let address = if index < 3584 { address } else { std::net::Ipv4Addr::from_bits(0x0a40_0000 + index) };
+        let key = PublicKey::try_from(key).map(|key| key.to_string()).unwrap_or_default();
+        let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 89, 1, 0).to_bits() + index);
         let text = format!("public-key = \"{key}\"\naddress = \"{address}\"\ngrants = [\"oculus\"]\n");
-        sources.insert(format!("peers/p{index}.toml"), text);
+        many.insert(format!("peers/p{index}.toml"), text);
     }
-    sources
+    Ok(many)
+}
+
+fn owned((name, text): (&str, &str)) -> (String, String) {
+    (name.to_owned(), text.to_owned())
 }
 
 /// Cold build (packages there, nothing else), rebuild after a change of the Codex, sizes, memory.

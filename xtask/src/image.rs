@@ -43,6 +43,13 @@ pub fn build(codex: &Path, out: &Path) -> Result<()> {
 
 /// The statically linked release program, without any path of this machine in it.
 pub fn program() -> Result<PathBuf> {
+    cargo_release("build", "sepulcher", &[])?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("x86_64-unknown-linux-gnu/release/sepulcher"))
+}
+
+/// `cargo VERB --release` of a package, with the paths of this machine written as `/cargo` and `/sepulcher`.
+pub fn cargo_release(verb: &str, package: &str, args: &[&str]) -> Result<()> {
     let shell = Shell::new()?;
     shell.change_dir(root());
     let home = std::env::var("CARGO_HOME")
@@ -54,12 +61,14 @@ pub fn program() -> Result<PathBuf> {
         format!("--remap-path-prefix={here}=/sepulcher"),
     ]
     .join("\x1f");
-    cmd!(shell, "cargo build --locked --release --package sepulcher")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags)
-        .quiet()
-        .run()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("x86_64-unknown-linux-gnu/release/sepulcher"))
+    let command = cmd!(shell, "cargo {verb} --locked --release --package {package} -- {args...}");
+    let command = if args.is_empty() {
+        cmd!(shell, "cargo {verb} --locked --release --package {package}")
+    } else {
+        command
+    };
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags).quiet().run()?;
+    Ok(())
 }
 
 /// A toolbox of locked packages, fetched when it is not in the cache yet.

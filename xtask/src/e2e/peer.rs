@@ -148,7 +148,7 @@ fn boot(site: &Site, around: &Neighbourhood) -> Result<(Running, String)> {
         match running.wait(BOOT, |line| line.contains(KEY) || line.contains(STARVED)) {
             Seen::Line(_, line) if line.contains(KEY) => return Ok((running, line)),
             Seen::Line(_, line) if attempt < 3 => {
-                eprintln!("e2e: the emulator stalled ({line}); powering on again")
+                eprintln!("e2e: the emulator stalled ({line}); powering on again");
             }
             _ => return Err(format!("no key on the console; its last lines:\n{}", running.tail(60)).into()),
         }
