@@ -1,6 +1,7 @@
 //! `sepulcher image`: builds disk images and reads them back.
 
 mod build;
+mod rendered;
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -8,7 +9,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::store::StoreArgs;
 use super::{Failure, Kind};
+use crate::image::disk::{self, Role};
 use crate::image::inspect::{self, Report};
 use crate::image::manifest::{self, Manifest};
 use crate::sys::fs;
@@ -34,11 +37,17 @@ pub struct InspectArgs {
 /// Check that an image is whole
 ///
 /// Recomputes the hash tree and compares it with the root hash on the kernel's command line, and everything with
-/// the manifest beside the image (lychd.raw, lychd.manifest.json). Exit code 1 when something does not match.
+/// the manifest beside the image (lychd.raw, lychd.manifest.json); with --codex also the files in the root with what
+/// that Codex renders. Exit code 1 when something does not match.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
     /// The image, e.g. lychd.raw
     image: PathBuf,
+    /// Folder of the Codex that the image should hold
+    #[arg(long, value_name = "DIR")]
+    codex: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
 }
 
 /// Runs a verb.
@@ -73,7 +82,19 @@ fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         eprintln!("note: there is no {}: the image is checked against itself alone", beside.display());
     }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mismatches = inspect::verify(&image, &report, manifest.as_ref(), threads)?;
+    let mut mismatches: Vec<String> = inspect::verify(&image, &report, manifest.as_ref(), threads)?
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if let (Some(dir), true) = (&args.codex, mismatches.is_empty()) {
+        let placed = disk::read(&image).map_err(|error| Failure::from_error(Kind::Input, &error))?;
+        let root = placed.iter().find(|placed| placed.role == Some(Role::Root));
+        let root = root.ok_or_else(|| Failure::new(Kind::Input, "there is no root partition"))?;
+        let difference = rendered::difference(&args.image, root, dir, &args.store)?;
+        if !difference.is_empty() {
+            mismatches.push(format!("the root is not what {} renders:\n{difference}", dir.display()));
+        }
+    }
     if mismatches.is_empty() {
         let root_hash = report.kernels.iter().find_map(|kernel| kernel.root_hash.as_deref());
         return print(&format!(
@@ -82,8 +103,7 @@ fn verify(args: &VerifyArgs) -> Result<(), Failure> {
             root_hash.unwrap_or_default()
         ));
     }
-    let list: String =
-        mismatches.iter().flat_map(|one| ["  ".to_owned(), one.to_string(), "\n".to_owned()]).collect();
+    let list: String = mismatches.iter().flat_map(|one| ["  ", one.as_str(), "\n"]).collect();
     let sentence = format!("{} is not what it should be:\n{}", args.image.display(), list.trim_end());
     Err(Failure::new(Kind::Input, sentence).hint("build or download it again"))
 }

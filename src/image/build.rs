@@ -39,9 +39,7 @@ const WITH_PROGRAM: [&str; 2] = ["tether", "stand-in"];
 pub struct Request<'a> {
     /// The valid Codex.
     pub codex: &'a Codex,
-    /// Its files, sealed as they were written: relative path → text.
-    pub sources: &'a BTreeMap<String, String>,
-    /// What was rendered from it.
+    /// What follows from it: all that was rendered, and its own files.
     pub tree: Tree,
     /// The images that [`needed`] names, with their locks.
     pub images: BTreeMap<String, Image>,
@@ -389,9 +387,6 @@ fn append(
     let file =
         |bytes: &[u8], mode| Node { mode, uid: 0, gid: 0, kind: Kind::File(Content::Bytes(bytes.into())) };
     let mut layer = Layer::from(request.tree.clone());
-    for (path, text) in request.sources {
-        layer.0.insert(format!("usr/share/sepulcher/codex/{path}"), file(text.as_bytes(), 0o644));
-    }
     layer.0.insert("usr/lib/os-release".to_owned(), file(os_release.as_bytes(), 0o644));
     let program = file(&request.program, 0o755);
     layer.0.insert("usr/bin/sepulcher".to_owned(), program.clone());

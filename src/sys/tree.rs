@@ -20,6 +20,19 @@ pub fn read(root: &Path) -> Result<Tree, Error> {
     Ok(tree)
 }
 
+/// Reads those of `paths` that are there below `root`.
+pub fn read_only<'a>(root: &Path, paths: impl IntoIterator<Item = &'a str>) -> Result<Tree, Error> {
+    let mut tree = Tree::default();
+    for relative in paths {
+        let path = root.join(relative);
+        if !is_absent(&path)? {
+            let added = tree.add(relative, entry(&path)?).map_err(|_| io::ErrorKind::AlreadyExists.into());
+            context(added, "read", &path)?;
+        }
+    }
+    Ok(tree)
+}
+
 /// Whether nothing is at `path`, not even a dangling link.
 pub fn is_absent(path: &Path) -> Result<bool, Error> {
     match fs::symlink_metadata(path) {
@@ -34,25 +47,30 @@ fn read_into(folder: &Path, prefix: &str, tree: &mut Tree) -> Result<(), Error> 
         let name = path.file_name().and_then(|name| name.to_str());
         let name = context(name.ok_or_else(|| io::ErrorKind::InvalidFilename.into()), "read", &path)?;
         let relative = format!("{prefix}{name}");
-        let metadata = context(fs::symlink_metadata(&path), "look at", &path)?;
-        let mode = metadata.permissions().mode() & 0o7777;
-        let entry = if metadata.is_symlink() {
-            let target = context(fs::read_link(&path), "read link", &path)?;
-            Entry::Link { target: target.to_string_lossy().into_owned() }
-        } else if metadata.is_file() {
-            Entry::File { mode, bytes: super::fs::read(&path)? }
-        } else if !metadata.is_dir() {
-            return context(Err(io::ErrorKind::Unsupported.into()), "read special file", &path);
-        } else if super::fs::list(&path)?.is_empty() {
-            Entry::Dir { mode }
-        } else {
+        let entry = entry(&path)?;
+        if matches!(entry, Entry::Dir { .. }) && !super::fs::list(&path)?.is_empty() {
             read_into(&path, &format!("{relative}/"), tree)?;
             continue;
-        };
+        }
         let added = tree.add(relative, entry).map_err(|_| io::ErrorKind::AlreadyExists.into());
         context(added, "read", &path)?;
     }
     Ok(())
+}
+
+fn entry(path: &Path) -> Result<Entry, Error> {
+    let metadata = context(fs::symlink_metadata(path), "look at", path)?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    if metadata.is_symlink() {
+        let target = context(fs::read_link(path), "read link", path)?;
+        Ok(Entry::Link { target: target.to_string_lossy().into_owned() })
+    } else if metadata.is_file() {
+        Ok(Entry::File { mode, bytes: super::fs::read(path)? })
+    } else if metadata.is_dir() {
+        Ok(Entry::Dir { mode })
+    } else {
+        context(Err(io::ErrorKind::Unsupported.into()), "read special file", path)
+    }
 }
 
 /// Makes the folder `target` be exactly `tree`, replacing whatever is there: the caller knows that it may go.

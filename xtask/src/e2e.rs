@@ -29,7 +29,10 @@ pub const BOOT: Duration = Duration::from_secs(300);
 /// Runs all claims, prints the table and the boot's timeline, and fails when one did not hold.
 pub fn run() -> Result<()> {
     let site = site::Site::build()?;
-    let (mut claims, timeline) = peer::claims(&site)?;
+    let mut claims =
+        vec![Claim::check("the image is whole and holds what its Codex renders", || site.verified())];
+    let (told, timeline) = peer::claims(&site)?;
+    claims.extend(told);
     claims.extend(tamper::claims(&site));
     println!("{}", table(&claims));
     println!("boot, seconds since power-on:\n{timeline}");

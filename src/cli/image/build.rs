@@ -13,7 +13,7 @@ use crate::image::manifest::{self, Manifest};
 use crate::image::{lock, sbom};
 use crate::render::render;
 use crate::sys::{self, fs};
-use crate::tree::Sha256Digest;
+use crate::tree::{Sha256Digest, Tree};
 
 /// Time of every file unless SOURCE_DATE_EPOCH says otherwise: 2026-01-01 00:00 UTC.
 const EPOCH: u32 = 1_767_225_600;
@@ -40,9 +40,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let Args { dir, out, version, program, store } = args;
     check_version(version)?;
-    let sources = sys::codex::load(&[dir]);
-    let codex = Codex::parse(&sources).map_err(|mistakes| codex::refused(&mistakes, &sources))?;
-    let tree = render(&codex).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let (codex, tree) = sealed_tree(dir)?;
     let program = program_bytes(program.as_deref())?;
     let shown = progress::Shown::default();
     let definitions = store.definitions();
@@ -53,16 +51,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for name in sealed(&codex).into_iter().chain([TOOLS.to_owned()]) {
         images.insert(name.clone(), store.image(&cache, &name)?);
     }
-    let request = Request {
-        codex: &codex,
-        sources: &sources.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect(),
-        tree,
-        images,
-        program,
-        version,
-        epoch: epoch()?,
-        out,
-    };
+    let request = Request { codex: &codex, tree, images, program, version, epoch: epoch()?, out };
     let packages = packages(&request.images);
     let built = crate::image::build::build(&cache, &definitions, &request).map_err(failure)?;
     let manifest = Manifest {
@@ -132,6 +121,18 @@ fn describe(out: &Path, manifest: &Manifest) -> Result<(), Failure> {
     }
     eprintln!("beside it: {} and SHA256SUMS", file_name(&beside));
     Ok(())
+}
+
+/// The Codex in `dir` and what of it is sealed: all that is rendered, and its own files as they were written.
+pub fn sealed_tree(dir: &Path) -> Result<(Codex, Tree), Failure> {
+    let sources = sys::codex::load(&[dir]);
+    let codex = Codex::parse(&sources).map_err(|mistakes| codex::refused(&mistakes, &sources))?;
+    let internal = |error: &dyn std::error::Error| Failure::from_error(Kind::Internal, error);
+    let mut tree = render(&codex).map_err(|error| internal(&error))?;
+    for (path, text) in sources.iter() {
+        tree.file(format!("usr/share/sepulcher/codex/{path}"), text).map_err(|error| internal(&error))?;
+    }
+    Ok((codex, tree))
 }
 
 /// A version is part of labels and file names, where `_` and `+` separate.

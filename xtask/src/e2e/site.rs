@@ -51,6 +51,13 @@ impl Site {
         image::build(&codex, &image)?;
         Ok(Self { folder, image, toolbox, peers })
     }
+
+    /// What `sepulcher image verify` says of the image and its Codex.
+    pub fn verified(&self) -> Result<String> {
+        let (program, image, codex) = (image::program()?, &self.image, self.folder.path().join("codex"));
+        let shell = xshell::Shell::new()?;
+        Ok(xshell::cmd!(shell, "{program} image verify {image} --codex {codex}").quiet().read()?)
+    }
 }
 
 /// The law with the uplink's table replaced by one with the test's address.
