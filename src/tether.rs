@@ -13,14 +13,14 @@ mod ruleset;
 pub mod source;
 pub mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::codex::key::PublicKey;
-use crate::codex::{Backend, Codex, PeerState};
+use crate::codex::{Backend, Codex, PeerState, Protocol};
 use crate::sync::{Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::{Wake, Waker};
@@ -142,6 +142,12 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
                 retry = retry.saturating_mul(2);
                 pause
             }
+            // Services that are still starting are looked after sooner, but not for ever.
+            Ok(()) if !agent.silent.is_empty() && retry < recheck => {
+                let pause = retry;
+                retry = retry.saturating_mul(2);
+                pause
+            }
             Ok(()) => {
                 retry = FIRST_RETRY;
                 recheck
@@ -176,6 +182,8 @@ struct Agent {
     /// Endpoints that were asked for.
     dialled: BTreeMap<PublicKey, SocketAddr>,
     drift: u64,
+    /// Declared ports without a listener.
+    silent: Vec<String>,
     /// What the last successful look found.
     last: Option<Last>,
 }
@@ -200,6 +208,7 @@ impl Agent {
             broken: Vec::new(),
             dialled: BTreeMap::new(),
             drift: 0,
+            silent: Vec::new(),
             last: None,
         })
     }
@@ -233,6 +242,7 @@ impl Agent {
             say("something was changed behind the agent's back and has been put right");
         }
         self.remember(&codex, desired, &observed);
+        self.silent = silent(&codex, &sys::sockets::listening()?);
         ruled
     }
 
@@ -286,6 +296,7 @@ impl Agent {
             ruleset: self.ruleset.digest().map(|digest| digest.to_string()).unwrap_or_default(),
             peers: last.map(|last| last.peers.clone()).unwrap_or_default(),
             broken: self.broken.clone(),
+            silent: self.silent.clone(),
             drift: self.drift,
         };
         if let Some(error) = &status.error {
@@ -301,6 +312,23 @@ impl Agent {
         }
         write_status(&self.options.status, &status)
     }
+}
+
+/// Ports of services that nobody listens on.
+fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
+    let mut silent = Vec::new();
+    for (name, service) in &codex.services {
+        for port in
+            service.ports.iter().filter(|port| !listening.contains(&(port.protocol, port.number.get())))
+        {
+            silent.push(format!(
+                "{name} {} {}",
+                crate::render::nftables::protocol(port.protocol),
+                port.number
+            ));
+        }
+    }
+    silent
 }
 
 fn write_status(path: &std::path::Path, status: &Status) -> Result<(), Error> {

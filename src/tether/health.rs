@@ -60,7 +60,8 @@ pub fn judge(codex: &Codex, ruleset: Sha256Digest, facts: &Facts) -> Vec<Check> 
         check("agent", status.clone().and_then(|status| agent(status, *now))),
         check("host key", status.clone().and_then(|status| identity(status, public_key))),
         check("bonds", status.clone().and_then(|status| bonds(codex, status))),
-        check("pod ruleset", status.and_then(|status| pod_ruleset(ruleset, status))),
+        check("pod ruleset", status.clone().and_then(|status| pod_ruleset(ruleset, status))),
+        check("services", status.and_then(|status| answering(codex, status))),
         check("host ruleset", host_ruleset(host_table, host_expected)),
         check("units", states.as_ref().map_err(Clone::clone).and_then(active)),
         check("failed units", failed.as_ref().map_err(Clone::clone).and_then(|failed| none_failed(failed))),
@@ -111,6 +112,15 @@ fn pod_ruleset(expected: Sha256Digest, status: &Status) -> Result<String, String
         Ok("as the Codex renders it".into())
     } else {
         Err("the agent loaded another ruleset than the Codex renders".into())
+    }
+}
+
+fn answering(codex: &Codex, status: &Status) -> Result<String, String> {
+    if status.silent.is_empty() {
+        let ports: usize = codex.services.values().map(|service| service.ports.len()).sum();
+        Ok(format!("{ports} declared ports have a listener"))
+    } else {
+        Err(format!("nobody listens on {}", status.silent.join(", ")))
     }
 }
 
@@ -187,6 +197,7 @@ mod tests {
             ruleset: digest("pod").to_string(),
             peers: Peers { declared: 2, active: 1, held: 1, digest: desired.peers_digest().to_string() },
             broken: Vec::new(),
+            silent: Vec::new(),
             drift: 0,
         };
         Facts {
@@ -230,7 +241,8 @@ mod tests {
         assert_eq!(complaints(|facts| facts.host_table = Ok(Some(digest("x")))), ["host ruleset"]);
         assert_eq!(complaints(|facts| facts.failed = Ok(vec!["x.service".into()])), ["failed units"]);
         let silent = complaints(|facts| facts.status = Err("no agent".into()));
-        assert_eq!(silent, ["agent", "host key", "bonds", "pod ruleset"]);
+        assert_eq!(silent, ["agent", "host key", "bonds", "pod ruleset", "services"]);
+        assert_eq!(status(|status| status.silent = vec!["oculus tcp 6006".into()]), ["services"]);
     }
 
     #[test]

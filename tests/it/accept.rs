@@ -180,7 +180,7 @@ fn the_example_is_the_box_that_it_describes() {
         let ports = codex.services.values().flat_map(|service| &service.ports);
         ports.filter(|port| port.tier == tier).map(|port| port.number.get()).collect()
     };
-    assert_eq!(ports(Tier::Forest), [80, 443]);
+    assert_eq!(ports(Tier::Forest), [80]);
     assert_eq!(ports(Tier::Tether), [7878, 7879, 6006, 9464]);
     assert_eq!(ports(Tier::Pod), [7140, 4318, 5432, 7134]);
     let routes = |tier| -> Vec<&str> {

@@ -28,7 +28,7 @@ fn refuses(parts: &[&str], spoil: impl FnOnce(&Path)) {
 #[test]
 fn the_example_is_valid_and_summed_up_in_one_line() {
     let run = sepulcher().arg("check").arg(repository("examples/lychd")).assert().success();
-    run.stdout("lychd: 7 services, 2 peers (0 revoked), ports: 2 forest, 4 tether, 4 pod\n").stderr("");
+    run.stdout("lychd: 7 services, 2 peers (0 revoked), ports: 1 forest, 4 tether, 4 pod\n").stderr("");
 }
 
 #[test]

@@ -268,10 +268,14 @@ fn health_is_told_and_so_is_each_thing_that_is_wrong() {
         );
         host.sh(&line)
     };
-    assert!(health(0).contains("FAILED: agent, host key, bonds, pod ruleset\n"), "{}", health(0));
+    assert!(health(0).contains("FAILED: agent, host key, bonds, pod ruleset, services\n"), "{}", health(0));
 
     gateway.machine.wireguard();
     let _agent = gateway.agent();
+    until("the agent is ready", || gateway.status().filter(|status| status.ready));
+    let told = health(0);
+    assert!(told.contains("FAIL  services: nobody listens on oculus tcp 6006"), "{told}");
+    let _oculus = gateway.stand_in();
     let told = health(40);
     assert!(told.ends_with("sepulcher: health ok\n") && !told.contains("FAIL"), "{told}");
     assert!(told.contains("ok    bonds: 1 of 1 bonds are active, and held\n"), "{told}");

@@ -1,11 +1,15 @@
 //! `cargo xtask reproduce`: the same image from different circumstances, compared byte for byte.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use sepulcher::image::disk::Role;
+use sepulcher::tree::Sha256Digest;
 
 use crate::{Result, image, root};
 
@@ -128,7 +132,7 @@ fn same(one: &Path, other: &Path) -> Result<()> {
         let differs = left_block[..read].iter().zip(&right_block[..also]).position(|(a, b)| a != b);
         if let Some(at) = differs.or((read != also).then_some(read.min(also))) {
             let at = offset + at as u64;
-            let place = image::place(one, at);
+            let place = image::place(one, at) + &changed_files(one, other)?;
             return Err(
                 format!("{} and {} differ at byte {at}: {place}", one.display(), other.display()).into()
             );
@@ -140,6 +144,50 @@ fn same(one: &Path, other: &Path) -> Result<()> {
     }
 }
 
+/// Paths of files that differ between the roots of two disk images, for people; empty when the roots are the same.
+fn changed_files(one: &Path, other: &Path) -> Result<String> {
+    if one.extension().is_none_or(|extension| extension != "raw") {
+        return Ok(String::new());
+    }
+    let folder = tempfile::tempdir()?;
+    let mut digests = Vec::new();
+    for (name, image) in [("one", one), ("other", other)] {
+        let root = folder.path().join(name);
+        let offset = image::partition(image, Role::Root)?.offset;
+        image::toolbox("tools-build")?
+            .command("fsck.erofs")?
+            .args([format!("--extract={}", root.display()), format!("--offset={offset}")])
+            .arg(image)
+            .read()?;
+        let mut files = BTreeMap::new();
+        describe(&root, &root, &mut files)?;
+        digests.push(files);
+    }
+    let (other, one) = (digests.pop().unwrap_or_default(), digests.pop().unwrap_or_default());
+    let names: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+    let changed = names.into_iter().filter(|name| one.get(*name) != other.get(*name));
+    Ok(changed.fold(String::new(), |text, name| text + "\n  /" + &name.to_string_lossy()))
+}
+
+/// Relative path → mode and digest (or target) of everything below `folder`.
+fn describe(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, String>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let metadata = fs::symlink_metadata(&path)?;
+        let content = if metadata.is_dir() {
+            describe(root, &path, files)?;
+            String::new()
+        } else if metadata.is_symlink() {
+            fs::read_link(&path)?.display().to_string()
+        } else {
+            Sha256Digest::of(&fs::read(&path)?).to_string()
+        };
+        let mode = metadata.permissions().mode();
+        files.insert(path.strip_prefix(root)?.to_owned(), format!("{mode:o} {content}"));
+    }
+    Ok(())
+}
+
 fn fill(file: &mut File, block: &mut [u8]) -> Result<usize> {
     let mut filled = 0;
     while filled < block.len() {
@@ -149,4 +197,24 @@ fn fill(file: &mut File, block: &mut [u8]) -> Result<usize> {
         }
     }
     Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_difference_is_named_by_its_offset() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one.json", "other.json"].map(|name| folder.path().join(name));
+        fs::write(&one, [0; 3000]).unwrap();
+        fs::write(&other, [0; 3000]).unwrap();
+        same(&one, &other).unwrap();
+        let mut bytes = [0; 3000];
+        bytes[2999] = 1;
+        fs::write(&other, bytes).unwrap();
+        assert!(same(&one, &other).unwrap_err().to_string().contains("differ at byte 2999"));
+        fs::write(&other, [0; 2000]).unwrap();
+        assert!(same(&one, &other).unwrap_err().to_string().contains("differ at byte 2000"));
+    }
 }

@@ -1,9 +1,11 @@
 //! An image in QEMU: OVMF, no KVM needed, the serial console as a stream of lines with their times.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -35,15 +37,20 @@ pub struct Machine<'a> {
 }
 
 impl Machine<'_> {
-    /// QEMU's command line.
-    ///
-    /// TCG unless `/dev/kvm` can be opened *and* `SEPULCHER_KVM=1` asks for it: nested KVM hangs on many machines.
+    /// QEMU's command line. KVM is used where it was tried and serves, else emulation.
     pub fn command(self) -> Result<Command> {
+        let accelerator = accelerator(&self)?;
+        self.accelerated(accelerator)
+    }
+
+    fn accelerated(self, accelerator: Accelerator) -> Result<Command> {
         let Self { toolbox, disk, scratch, uplink, processors } = self;
         let variables = scratch.join("ovmf-vars.fd");
         std::fs::copy(toolbox.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
-        let kvm = std::env::var_os("SEPULCHER_KVM").is_some_and(|value| value == "1");
-        let accelerator = if kvm { ["kvm", "host"] } else { ["tcg,thread=multi", "max"] };
+        let accelerator = match accelerator {
+            Accelerator::Kvm => ["kvm", "host"],
+            Accelerator::Tcg => ["tcg,thread=multi", "max"],
+        };
         let (network, launcher) = match uplink {
             Uplink::User(forwards) => {
                 let mut network = "user,id=uplink".to_owned();
@@ -87,13 +94,66 @@ impl Machine<'_> {
 
     /// Powers on with the console read by us.
     pub fn power_on(self) -> Result<Running> {
-        let mut child = self
-            .command()?
-            .to_std()
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        Running::start(&self.command()?)
+    }
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Accelerator {
+    Kvm,
+    Tcg,
+}
+
+/// How long a machine on working KVM may take from power-on to its initrd.
+const KVM_TRIAL: Duration = Duration::from_secs(20);
+
+/// Tries KVM once a run where it can be opened: on a virtual machine it may be there and hang every guest.
+/// `SEPULCHER_ACCEL=kvm` or `tcg` spares the trial.
+fn accelerator(machine: &Machine<'_>) -> Result<Accelerator> {
+    static TRIED: OnceLock<Accelerator> = OnceLock::new();
+    if let Some(known) = TRIED.get() {
+        return Ok(*known);
+    }
+    let asked = std::env::var("SEPULCHER_ACCEL").unwrap_or_default();
+    let can_open = File::options().read(true).write(true).open("/dev/kvm").is_ok();
+    let accelerator = match asked.as_str() {
+        "kvm" => Accelerator::Kvm,
+        "tcg" => Accelerator::Tcg,
+        "" if !can_open => Accelerator::Tcg,
+        "" => {
+            eprintln!("trying KVM for {} s at most (SEPULCHER_ACCEL=tcg spares this)", KVM_TRIAL.as_secs());
+            kvm_serves(machine)?
+        }
+        other => return Err(format!("SEPULCHER_ACCEL={other} is neither kvm nor tcg").into()),
+    };
+    eprintln!("the machine runs on {accelerator:?}");
+    Ok(*TRIED.get_or_init(|| accelerator))
+}
+
+/// Boots a copy of the machine's disk as far as its initrd.
+fn kvm_serves(machine: &Machine<'_>) -> Result<Accelerator> {
+    let scratch = tempfile::tempdir_in(machine.scratch)?;
+    let disk = scratch.path().join("trial.raw");
+    std::fs::copy(machine.disk, &disk)?;
+    let trial = Machine {
+        toolbox: machine.toolbox,
+        disk: &disk,
+        scratch: scratch.path(),
+        uplink: Uplink::User(Vec::new()),
+        processors: machine.processors,
+    };
+    let mut running = Running::start(&trial.accelerated(Accelerator::Kvm)?)?;
+    match running.wait(KVM_TRIAL, |line| line.contains("Booting initrd of")) {
+        Seen::Line(..) => Ok(Accelerator::Kvm),
+        Seen::Off | Seen::Timeout => Ok(Accelerator::Tcg),
+    }
+}
+
+impl Running {
+    fn start(command: &Command) -> Result<Self> {
+        let mut child =
+            command.to_std().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let (sender, lines) = channel();
         let start = Instant::now();
         let stdout = child.stdout.take().ok_or("QEMU has no standard output")?;
@@ -110,7 +170,7 @@ impl Machine<'_> {
                 }
             });
         }
-        Ok(Running { child, lines, log: Vec::new(), unread: VecDeque::new(), start })
+        Ok(Self { child, lines, log: Vec::new(), unread: VecDeque::new(), start })
     }
 }
 
