@@ -46,7 +46,8 @@ impl Codex {
     /// Reads the files of a Codex.
     ///
     /// # Errors
-    /// Every mistake that the files hold, at least one, sorted by file and position.
+    /// Every mistake that the files hold, at least one, sorted by file and position; of a file with more than a
+    /// hundred the first ones.
     pub fn parse(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
         check::parse(sources)
     }

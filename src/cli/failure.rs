@@ -5,6 +5,10 @@ use std::fmt;
 use std::process::ExitCode;
 
 /// Whose turn it is; decides the exit code.
+///
+/// There is none for Ctrl-C and SIGTERM: they end the process as signals do, so that a shell says 130 or 143 and a
+/// script that called us stops too. No handler is needed to clean up: what is unfinished has no name or a hidden one,
+/// and the next run removes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The Codex or another input is wrong, or a comparison found a difference: exit code 1.
@@ -15,8 +19,6 @@ pub enum Kind {
     Internal,
     /// The system refused to read or write: exit code 74.
     Io,
-    /// Ctrl-C or SIGTERM: exit code 130.
-    Interrupted,
 }
 
 impl Kind {
@@ -27,10 +29,11 @@ impl Kind {
             Kind::Unavailable => 69,
             Kind::Internal => 70,
             Kind::Io => 74,
-            Kind::Interrupted => 130,
         })
     }
 }
+
+const FULL: &str = "free some space; the cache can be moved with SEPULCHER_CACHE=DIR, the image with --out";
 
 /// A sentence, what caused it, and what to do about it.
 #[derive(Debug)]
@@ -58,7 +61,10 @@ impl Failure {
             message.push_str(&error.to_string());
             cause = error.source();
         }
-        Self::new(kind, message)
+        // Programs that we run tell it in words.
+        let full = message.contains("No space left on device") || message.contains("Disk quota exceeded");
+        let failure = Self::new(kind, message);
+        if full { failure.of(Kind::Io).hint(FULL) } else { failure }
     }
 
     /// The same failure of another kind.

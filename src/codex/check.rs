@@ -11,8 +11,12 @@ mod routes;
 mod services;
 
 use super::Codex;
-use super::diagnostic::{Diagnostic, Sources};
+use super::diagnostic::{Diagnostic, Place, Sources};
 use super::schema::{self, OtherSchema};
+
+/// Mistakes told of one file. Whoever made more of them has one reason for most, and a file of a mebibyte can hold
+/// half a million.
+const TOLD_PER_FILE: usize = 100;
 
 /// See [`Codex::parse`].
 pub fn parse(sources: &Sources) -> Result<Codex, Vec<Diagnostic>> {
@@ -31,5 +35,24 @@ pub fn parse(sources: &Sources) -> Result<Codex, Vec<Diagnostic>> {
     }
     mistakes.sort_by(|a, b| a.order().cmp(&b.order()));
     mistakes.dedup();
-    Err(mistakes)
+    Err(told(mistakes))
+}
+
+/// The first mistakes of each file; where there are more, the last one says so.
+fn told(sorted: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut told: Vec<Diagnostic> = Vec::new();
+    let mut in_file = 0;
+    for mistake in sorted {
+        let same = told.last().is_some_and(|last| last.file == mistake.file);
+        in_file = if same { in_file + 1 } else { 0 };
+        if in_file < TOLD_PER_FILE {
+            told.push(mistake);
+        } else if in_file == TOLD_PER_FILE {
+            let span = mistake.span.map(|span| (span.start, span.end));
+            let place = Place { file: mistake.file.into(), span };
+            let more = Diagnostic::error("this file holds more mistakes, from here on", &place);
+            told.push(more.hint("mend those before first: often many have one reason"));
+        }
+    }
+    told
 }

@@ -5,7 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{Annotation, AnnotationKind, Group, Level, Origin, Renderer, Snippet};
+
+/// Lines that are longer, in bytes, are shown around the mistake alone.
+const LONG_LINE: usize = 512;
+/// How much of a long line is shown before and behind a mistake, in bytes.
+const WINDOW: usize = 48;
+/// Messages and remedies that are longer, in bytes, are shown without their middle.
+const LONG_TEXT: usize = 1024;
 
 /// The files of a Codex: relative name (`lychd.toml`, `services/oculus.toml`, `peers/phone.toml`) → text,
 /// or the reason why there is no text.
@@ -205,27 +212,32 @@ impl Diagnostic {
             Severity::Error => Level::ERROR,
             Severity::Warning => Level::WARNING,
         };
-        let mut report = Group::with_title(level.primary_title(plain(&self.message)));
+        let mut report = Group::with_title(level.primary_title(brief(&self.message)));
         for (file, marks) in self.marks() {
+            let path = plain(sources.shown(file));
             let Some(excerpt) = sources.text(file).and_then(|text| Excerpt::around(text, &marks)) else {
-                report = report.element(Origin::path(plain(sources.shown(file))));
+                report = report.element(Origin::path(path));
                 continue;
             };
-            let snippet = Snippet::source(excerpt.text)
-                .line_start(excerpt.line)
-                .path(plain(sources.shown(file)))
-                .annotations(marks.iter().filter_map(|mark| {
-                    let kind = if mark.primary { AnnotationKind::Primary } else { AnnotationKind::Context };
-                    let annotation = kind.span(excerpt.within(mark.span?));
-                    Some(if mark.label.is_empty() { annotation } else { annotation.label(plain(mark.label)) })
-                }));
-            report = report.element(snippet);
+            if excerpt.text.split('\n').all(|line| line.len() <= LONG_LINE) {
+                let shown = |mark: &Mark<'_>| Some(mark.annotation(excerpt.within(mark.span?)));
+                let snippet = Snippet::source(excerpt.text).line_start(excerpt.line).path(path);
+                report = report.element(snippet.annotations(marks.iter().filter_map(shown)));
+                continue;
+            }
+            for (mark, span) in marks.iter().filter_map(|mark| Some((mark, mark.span?))) {
+                let (line, column) = sources.position(file, span.0).unwrap_or((1, 1));
+                let (text, span) = excerpt.window(span);
+                let snippet = Snippet::source(text).line_start(line).annotation(mark.annotation(span));
+                report = report.element(Origin::path(path.clone()).line(line).char_column(column));
+                report = report.element(snippet);
+            }
         }
         for note in &self.notes {
-            report = report.element(Level::NOTE.message(plain(note)));
+            report = report.element(Level::NOTE.message(brief(note)));
         }
         if let Some(hint) = &self.hint {
-            report = report.element(Level::HELP.message(plain(hint)));
+            report = report.element(Level::HELP.message(brief(hint)));
         }
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         renderer.decor_style(DecorStyle::Ascii).render(&[report])
@@ -259,6 +271,14 @@ struct Mark<'a> {
     primary: bool,
 }
 
+impl Mark<'_> {
+    fn annotation<'t>(&self, span: Range<usize>) -> Annotation<'t> {
+        let kind = if self.primary { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let annotation = kind.span(span);
+        if self.label.is_empty() { annotation } else { annotation.label(brief(self.label)) }
+    }
+}
+
 /// The lines of a file that hold some marks: a report about one line must not cost a walk over the file.
 struct Excerpt<'a> {
     text: &'a str,
@@ -283,6 +303,31 @@ impl<'a> Excerpt<'a> {
         let end = self.text.ceil_char_boundary(end.saturating_sub(self.offset)).clamp(start, line_end);
         start..end
     }
+
+    /// What is left and right of a mark in its line, and the mark in that: laying out a whole line of a mebibyte
+    /// takes long, and nobody reads it.
+    fn window(&self, span: (usize, usize)) -> (String, Range<usize>) {
+        let Range { start, end } = self.within(span);
+        let line = self.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let line_end = self.text[end..].find('\n').map_or(self.text.len(), |newline| end + newline);
+        let left = self.text.floor_char_boundary(start.saturating_sub(WINDOW)).max(line);
+        let end = self.text.floor_char_boundary(end.min(start + WINDOW)).max(start);
+        let right = self.text.floor_char_boundary((end + WINDOW).min(line_end));
+        let [before, after] = [left > line, right < line_end].map(|cut| if cut { "…" } else { "" });
+        let shift = before.len();
+        let text = format!("{before}{}{after}", &self.text[left..right]);
+        (text, start - left + shift..end - left + shift)
+    }
+}
+
+/// What a person reads of a text that may be as long as a file: its beginning and its end.
+fn brief(text: &str) -> String {
+    if text.len() <= LONG_TEXT {
+        return plain(text);
+    }
+    let start = &text[..text.floor_char_boundary(LONG_TEXT / 2)];
+    let end = &text[text.ceil_char_boundary(text.len() - LONG_TEXT / 4)..];
+    plain(&format!("{start} … {end}"))
 }
 
 /// Text with its control characters made visible.
@@ -327,10 +372,39 @@ mod tests {
     }
 
     #[test]
+    fn of_a_long_line_only_the_neighbourhood_is_shown() {
+        let text = format!("a = 1\nx = [{}, \"wrong\", {}]\n", "1, ".repeat(9000), "\"é\", ".repeat(9000));
+        let at = text.find("\"wrong").unwrap();
+        let (sources, diagnostic) = one(&text, (at, at + 7));
+        let place = Place { file: "a.toml".into(), span: Some((6, 7)) };
+        let shown = diagnostic.label("here").related(&place, "and here").render(&sources, false);
+        assert!(shown.len() < 1000, "{shown}");
+        for part in
+            ["a.toml:2:27008\n", "a.toml:2:1\n", "^^^^^^^ here", "- and here", "1, , \"wrong\", \"é\""]
+        {
+            assert!(shown.contains(part), "{part:?} is missing from\n{shown}");
+        }
+    }
+
+    #[test]
+    fn of_a_long_message_the_beginning_and_the_end_are_shown() {
+        let (sources, mut diagnostic) = one("x = 1\n", (0, 1));
+        diagnostic.message = format!("`{}` is wrong", "é".repeat(1 << 20));
+        let shown = diagnostic.render(&sources, false);
+        assert!(
+            shown.len() < 2000 && shown.contains("error: `éé") && shown.contains("` is wrong"),
+            "{shown}"
+        );
+    }
+
+    #[test]
     fn any_span_over_any_text_renders() {
-        for text in ["", "\n", "é", "a\r\n\u{2028}é\n", "x\n\n\n"] {
-            for start in 0..=text.len() + 2 {
-                for end in start..=text.len() + 2 {
+        let long = format!("é\n{}\r\nz", "é\u{301}x".repeat(LONG_LINE));
+        for (text, step) in
+            [("", 1), ("\n", 1), ("é", 1), ("a\r\n\u{2028}é\n", 1), ("x\n\n\n", 1), (&long, 37)]
+        {
+            for start in (0..=text.len() + 2).step_by(step) {
+                for end in (start..=text.len() + 2).step_by(step) {
                     let (sources, diagnostic) = one(text, (start, end));
                     assert!(diagnostic.render(&sources, true).contains("wrong"));
                     assert!(sources.position("a.toml", start).is_some());

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::definition::{self, Definitions, Image};
 use super::disk::{self, Partition, Role};
-use super::initrd::elf::Needs;
+use super::initrd::elf::{self, Needs};
 use super::layer::{Content, Kind, Layer, Node};
 use super::store::{self, Store};
 use super::system::{self, System};
@@ -21,15 +21,18 @@ use super::toolbox::{self, Toolbox};
 use super::{erofs, esp, identity, initrd, manifest, uki, verity};
 use crate::codex::{Codex, Source};
 use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
+use crate::sys::stage::Staged;
 use crate::sys::{cmd, fs};
 use crate::tree::{Sha256Digest, Tree};
 
 /// Counts changes of the builder that change a base of the same packages.
-const BASE_FORMAT: &str = "base 1";
+const BASE_FORMAT: &str = "base 2";
 /// Size of the EFI system partition: three kernel images, for two slots and one being staged.
 const ESP_MIB: u64 = 72;
 /// Threads that hash.
 const THREADS: usize = 2;
+/// How unfinished work in the cache is named.
+const LITTER: &str = ".building-";
 /// Where the trees of containers lie in the root.
 const ROOTS: &str = "usr/lib/sepulcher/roots";
 /// Roots that hold our program.
@@ -64,6 +67,8 @@ pub struct Built {
     pub cmdline: String,
     /// Digest of the whole disk image.
     pub disk: Sha256Digest,
+    /// The disk image, to be put in place.
+    pub staged: Staged,
 }
 
 /// Why there is no image.
@@ -122,14 +127,14 @@ pub enum Error {
     File(#[from] fs::Error),
 }
 
-/// Builds the image and writes it whole, or not at all.
+/// Builds the image; the caller puts it in place.
 pub fn build(store: &Store<'_>, definitions: &Definitions, request: &Request<'_>) -> Result<Built, Error> {
     if !is_static(&request.program) {
         return Err(Error::NotStatic);
     }
     let inputs = Inputs::new(store, definitions, &request.images)?;
     let base = Base::get(&inputs)?;
-    let work = fs::context(tempfile::tempdir_in(&store.cache), "write in", &store.cache)?;
+    let work = fs::Scratch::new(&store.cache, LITTER)?;
     let mkfs = inputs.tools.command("mkfs.erofs")?;
     let os_release = os_release(&base.os_release, request.codex, request.version);
     let (root, seed) = append(&mkfs, &base, work.path(), request, &os_release)?;
@@ -171,11 +176,11 @@ pub fn build(store: &Store<'_>, definitions: &Definitions, request: &Request<'_>
             disk::Content::Bytes(&sealed.bytes),
         ),
     ];
-    let placed = disk::write(request.out, identity::uuid(sealed.root_hash, "disk"), &partitions)?;
-    let file = fs::open(request.out)?;
-    let partitions = fs::context(manifest::partitions(&file, &placed), "read", request.out)?;
-    let disk = fs::context(disk::digest(&file), "read", request.out)?;
-    Ok(Built { partitions, root_hash: sealed.root_hash, cmdline, disk })
+    let (staged, placed) = disk::stage(request.out, identity::uuid(sealed.root_hash, "disk"), &partitions)?;
+    let file = staged.file();
+    let partitions = fs::context(manifest::partitions(file, &placed), "read", request.out)?;
+    let disk = fs::context(disk::digest(file), "read", request.out)?;
+    Ok(Built { partitions, root_hash: sealed.root_hash, cmdline, disk, staged })
 }
 
 /// Names of the images that go into an appliance of `codex`: the system, the agent's root, those of the services.
@@ -259,12 +264,19 @@ struct Base {
 const BASE_FILES: [&str; 6] = ["initrd", "kernel", "stub", "boot-loader", "release", "os-release"];
 
 impl Base {
-    /// Takes the base from the cache, or makes it.
+    /// Takes the base from the cache, or makes it: also when it is no longer what it was made as.
     fn get(inputs: &Inputs<'_>) -> Result<Self, Error> {
-        let folder = inputs.store.cache.join("bases").join(inputs.digest()?.to_string());
+        let bases = inputs.store.cache.join("bases");
+        fs::create_dir_all(&bases)?;
+        let folder = bases.join(inputs.digest()?.to_string());
         let data = System::parse(&inputs.text(SYSTEM_DATA)?)?;
-        if !folder.join("root.erofs").exists() {
-            Self::make(inputs, &data, &folder)?;
+        if !is_whole(&folder)? {
+            let _locked = fs::lock_and_tidy(&bases, LITTER)?;
+            // Another process may have made it meanwhile.
+            if !is_whole(&folder)? {
+                fs::remove_dir_all(&folder)?;
+                Self::make(inputs, &data, &folder)?;
+            }
         }
         let [initrd, kernel, stub, boot_loader, release, os_release] =
             BASE_FILES.map(|name| fs::read(&folder.join(name)));
@@ -283,9 +295,9 @@ impl Base {
 
     fn make(inputs: &Inputs<'_>, data: &System, folder: &Path) -> Result<(), Error> {
         let Inputs { store, definitions, images: _, tools } = inputs;
-        let parent = store.cache.join("bases");
-        fs::create_dir_all(&parent)?;
-        let work = fs::context(tempfile::tempdir_in(&parent), "write in", &parent)?;
+        let parent = fs::folder_of(folder);
+        let work = tempfile::Builder::new().prefix(LITTER).tempdir_in(parent);
+        let work = fs::context(work, "write in", parent)?;
         let system::Base { mut root, kernel, release } =
             data.base(store.layer(inputs.system()?)?, definitions.tree("system")?)?;
         root.merge(module_index(tools, &root, &release, work.path())?);
@@ -313,15 +325,37 @@ impl Base {
         let stamp = erofs::Stamp { uuid: identity::uuid(seed, "base"), time: 0 };
         erofs::build(&tools.command("mkfs.erofs")?, &tar, &work.path().join("root.erofs"), stamp)?;
         fs::remove_file(&tar)?;
-        match std::fs::rename(work.path(), folder) {
-            // Another process was faster: its content is the same.
-            Err(_) if folder.exists() => {}
-            renamed => {
-                fs::context(renamed, "rename to", folder)?;
-                let _ = work.keep();
-            }
-        }
+        let sums = sums(work.path())?;
+        fs::write(&work.path().join(SUMS), 0o644, sums.as_bytes())?;
+        fs::rename(work.path(), folder)?;
+        // Nothing is left at the old path to clean up.
+        let _ = work.keep();
         Ok(())
+    }
+}
+
+/// Digests of a base's files, in the format of sha256sum(1).
+const SUMS: &str = "SHA256SUMS";
+
+fn sums(folder: &Path) -> Result<String, Error> {
+    let mut text = String::new();
+    for name in BASE_FILES.iter().chain(["root.erofs"].iter()) {
+        let path = folder.join(name);
+        let digest = fs::context(disk::digest(&fs::open(&path)?), "read", &path)?;
+        text += &manifest::checksums(&[(name, digest)]);
+    }
+    Ok(text)
+}
+
+/// Whether a base is there as it was made: what rots in the cache must not be sealed.
+fn is_whole(folder: &Path) -> Result<bool, Error> {
+    let made = match fs::read(&folder.join(SUMS)) {
+        Err(error) if error.is_not_found() => return Ok(false),
+        read => read?,
+    };
+    match sums(folder) {
+        Err(Error::File(error)) if error.is_not_found() => Ok(false),
+        sums => Ok(sums?.as_bytes() == made),
     }
 }
 
@@ -424,8 +458,7 @@ fn esp_partition(
     Ok(file)
 }
 
-/// Whether an ELF program asks for no loader.
+/// Whether this is an ELF program for the image's machine that asks for no loader.
 fn is_static(program: &[u8]) -> bool {
-    program.starts_with(b"\x7fELF")
-        && initrd::elf::needs(program).is_ok_and(|needs| needs == Needs::default())
+    elf::is_program(program) && elf::needs(program).is_ok_and(|needs| needs == Needs::default())
 }

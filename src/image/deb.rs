@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -103,8 +104,7 @@ pub enum Malformed {
 /// Control fields of a `.deb` (`Package`, `Version`, `Architecture`, …), by name.
 pub fn control(package: &str, deb: impl Read) -> Result<BTreeMap<String, String>, Error> {
     let fields = || {
-        let control = split(deb, DATA_LIMIT, &mut io::sink())?;
-        let text = control_file(&control)?;
+        let text = control_file(&control_archive(deb)?)?;
         let mut fields = BTreeMap::new();
         let mut last: Option<String> = None;
         for line in text.lines() {
@@ -216,34 +216,78 @@ impl Read for Hashed {
 /// Marks a failure to write among those to read.
 const WRITING: &str = "(writing)";
 
-/// Decompresses a `.deb`: returns its control tar and writes its data tar, which has at most `limit` bytes.
-fn split(deb: impl Read, limit: u64, data: &mut impl io::Write) -> Result<Vec<u8>, Malformed> {
+/// A member of a `.deb` that is of interest, with its compression as in its name (`.xz`) and its size in bytes.
+enum Member<'a, 'r, R: Read> {
+    Control(&'a mut ar::Entry<'r, R>, &'a str, u64),
+    Data(&'a mut ar::Entry<'r, R>, &'a str, u64),
+}
+
+/// Hands the archives of a `.deb` to `take`, in their order, until that says that it has enough.
+fn members<R: Read>(
+    deb: R,
+    mut take: impl FnMut(Member<'_, '_, R>) -> Result<ControlFlow<()>, Malformed>,
+) -> Result<(), Malformed> {
     let read = |source| Malformed::Read { part: "outer archive", source };
     let mut archive = ar::Archive::new(deb);
-    let mut control = None;
-    let mut has_data = false;
     let mut has_version = false;
     while let Some(member) = archive.next_entry() {
         let mut member = member.map_err(read)?;
         let name = String::from_utf8_lossy(member.header().identifier()).trim_end_matches('/').to_owned();
         let size = member.header().size();
-        if name == "debian-binary" {
+        let next = if name == "debian-binary" {
             has_version = true;
+            ControlFlow::Continue(())
         } else if !has_version {
             return Err(Malformed::Missing("first member debian-binary"));
         } else if let Some(compression) = name.strip_prefix("control.tar") {
-            let mut bytes = Vec::new();
-            expand(&mut member, size, compression, "control archive", CONTROL_LIMIT, &mut bytes)?;
-            if control.replace(bytes).is_some() {
-                return Err(Malformed::Twice("control archive"));
-            }
+            take(Member::Control(&mut member, compression, size))?
         } else if let Some(compression) = name.strip_prefix("data.tar") {
-            if std::mem::replace(&mut has_data, true) {
-                return Err(Malformed::Twice("data archive"));
-            }
-            expand(&mut member, size, compression, "data archive", limit, data)?;
+            take(Member::Data(&mut member, compression, size))?
+        } else {
+            ControlFlow::Continue(())
+        };
+        if next.is_break() {
+            break;
         }
     }
+    Ok(())
+}
+
+/// The control tar of a `.deb`; what follows it is not read.
+fn control_archive(deb: impl Read) -> Result<Vec<u8>, Malformed> {
+    let mut control = None;
+    members(deb, |member| {
+        let Member::Control(member, compression, size) = member else { return Ok(ControlFlow::Continue(())) };
+        control = Some(control_of(member, compression, size)?);
+        Ok(ControlFlow::Break(()))
+    })?;
+    control.ok_or(Malformed::Missing("control archive"))
+}
+
+fn control_of(member: &mut impl Read, compression: &str, size: u64) -> Result<Vec<u8>, Malformed> {
+    let mut bytes = Vec::new();
+    expand(member, size, compression, "control archive", CONTROL_LIMIT, &mut bytes)?;
+    Ok(bytes)
+}
+
+/// Decompresses a `.deb`: returns its control tar and writes its data tar, which has at most `limit` bytes.
+fn split(deb: impl Read, limit: u64, data: &mut impl io::Write) -> Result<Vec<u8>, Malformed> {
+    let mut control = None;
+    let mut has_data = false;
+    members(deb, |member| {
+        match member {
+            Member::Control(..) if control.is_some() => return Err(Malformed::Twice("control archive")),
+            Member::Control(member, compression, size) => {
+                control = Some(control_of(member, compression, size)?);
+            }
+            Member::Data(..) if has_data => return Err(Malformed::Twice("data archive")),
+            Member::Data(member, compression, size) => {
+                has_data = true;
+                expand(member, size, compression, "data archive", limit, data)?;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
     if !has_data {
         return Err(Malformed::Missing("data archive"));
     }

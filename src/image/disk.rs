@@ -18,7 +18,8 @@ use sha2::{Digest as _, Sha256};
 use uuid::{Uuid, uuid};
 
 use super::window::{ReadAt, Window};
-use crate::sys::{fs, stage};
+use crate::sys::fs;
+use crate::sys::stage::Staged;
 use crate::tree::Sha256Digest;
 
 /// Bytes in a sector.
@@ -143,11 +144,18 @@ pub enum Error {
 
 /// Writes the disk image at `path`, whole or not at all, and says where the partitions are, in the order given.
 pub fn write(path: &Path, disk: Uuid, partitions: &[Partition<'_>]) -> Result<Vec<Placed>, Error> {
+    let (staged, placed) = stage(path, disk, partitions)?;
+    staged.commit(0o644)?;
+    Ok(placed)
+}
+
+/// Like [`write`], for a caller that puts the image in place itself.
+pub fn stage(path: &Path, disk: Uuid, partitions: &[Partition<'_>]) -> Result<(Staged, Vec<Placed>), Error> {
     let placed = place(partitions).map_err(|source| Error::Write { path: path.to_owned(), source })?;
     if let Some(long) = placed.iter().find(|one| one.label.encode_utf16().count() > LABEL) {
         return Err(Error::Label(long.label.clone()));
     }
-    let staged = stage::Staged::create(path)?;
+    let staged = Staged::create(path)?;
     let fill = || {
         let end = placed.last().map_or(ALIGNMENT, |last| last.offset + last.size);
         staged.file().set_len(end + ALIGNMENT)?;
@@ -159,8 +167,7 @@ pub fn write(path: &Path, disk: Uuid, partitions: &[Partition<'_>]) -> Result<Ve
     let size = fill().map_err(|source| Error::Write { path: path.to_owned(), source })?;
     let window = Window::new(staged.file(), 0, size);
     table(window, size, disk, &placed).map_err(|source| Error::Table { action: "write", source })?;
-    staged.commit(0o644)?;
-    Ok(placed)
+    Ok((staged, placed))
 }
 
 /// One after the other from the first mebibyte on.

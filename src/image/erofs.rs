@@ -59,7 +59,7 @@ pub fn append(mkfs: &Command, base: &Path, tar: &Path, image: &Path, stamp: Stam
 }
 
 fn whole(image: &Path, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
-    let temporary = stage::beside(image);
+    let temporary = fs::temporary(image);
     let done = make(&temporary).and_then(|()| Ok(fs::rename(&temporary, image)?));
     if done.is_err() {
         fs::remove_file(&temporary)?;

@@ -99,15 +99,106 @@ pub struct Locked(#[expect(dead_code, reason = "the lock lasts as long as the op
 /// names start with `litter`.
 pub fn lock_and_tidy(folder: &Path, litter: &str) -> Result<Locked, Error> {
     create_dir_all(folder)?;
-    let file = open(folder)?;
-    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive);
-    context(locked.map_err(io::Error::from), "lock", folder)?;
+    let file = lock(folder)?;
     for path in list(folder)? {
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(litter)) {
             if path.is_dir() { remove_dir_all(&path)? } else { remove_file(&path)? }
         }
     }
     Ok(Locked(file))
+}
+
+/// A folder for the work of one process; it goes with the value.
+#[derive(Debug)]
+pub struct Scratch {
+    folder: tempfile::TempDir,
+    /// Says that the folder is in use, even when this process is killed: then the system lets go of it.
+    _locked: fs::File,
+}
+
+impl Scratch {
+    /// Makes a folder in `parent`, whose name starts with `prefix`, and removes those of that prefix whose process
+    /// was killed.
+    pub fn new(parent: &Path, prefix: &str) -> Result<Self, Error> {
+        // Whoever has the parent locked makes and removes; a folder that it finds unlocked is nobody's.
+        let parent_locked = lock(parent)?;
+        for path in list(parent)? {
+            let ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+            if ours && path.is_dir() && is_abandoned(&path)? {
+                remove_dir_all(&path)?;
+            }
+        }
+        let folder = context(tempfile::Builder::new().prefix(prefix).tempdir_in(parent), "write in", parent)?;
+        let own = lock(folder.path())?;
+        drop(parent_locked);
+        Ok(Self { folder, _locked: own })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives the folder its final name, under which it stays.
+    pub fn keep(self, path: &Path) -> Result<(), Error> {
+        rename(self.folder.path(), path)?;
+        // Nothing is left at the old path to remove.
+        let _ = self.folder.keep();
+        Ok(())
+    }
+}
+
+/// Opens what is at `path` and waits until nobody else has it locked.
+fn lock(path: &Path) -> Result<fs::File, Error> {
+    let file = open(path)?;
+    let locked = rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive);
+    context(locked.map_err(io::Error::from), "lock", path)?;
+    Ok(file)
+}
+
+/// Whether nobody has it locked.
+fn is_abandoned(path: &Path) -> Result<bool, Error> {
+    let file = match open(path) {
+        Err(error) if error.is_not_found() => return Ok(false),
+        opened => opened?,
+    };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(error) => context(Err(error.into()), "lock", path),
+    }
+}
+
+/// Removes temporary files of `path` (see [`temporary`]) whose process was killed.
+pub fn tidy_beside(path: &Path) -> Result<(), Error> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_ours = |other: &str| {
+        let middle = other.strip_prefix(&format!(".{name}.")).and_then(|rest| rest.strip_suffix(".tmp"));
+        middle.is_some_and(|id| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    for other in list(folder_of(path))? {
+        let ours = other.file_name().is_some_and(|name| is_ours(&name.to_string_lossy()));
+        if ours && other.is_file() && is_abandoned(&other)? {
+            remove_file(&other)?;
+        }
+    }
+    Ok(())
+}
+
+/// A hidden name in the folder of `path` that this process alone uses.
+pub fn temporary(path: &Path) -> PathBuf {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(format!(".{}.tmp", std::process::id()));
+    path.with_file_name(name)
+}
+
+/// The folder that `path` is in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
 }
 
 /// Renames within one file system and makes the rename durable.
@@ -153,10 +244,7 @@ pub fn create_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> 
 
 /// Writes the whole content beside `path`, durably, and returns where.
 fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, Error> {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(name);
+    let temporary = temporary(path);
     let write = || {
         let mut file =
             fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
@@ -187,10 +275,7 @@ pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
 
 /// Makes a change of names in the folder of `path` durable.
 pub fn sync_parent(path: &Path) -> Result<(), Error> {
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let parent = folder_of(path);
     context(fs::File::open(parent).and_then(|folder| folder.sync_all()), "sync", parent)
 }
 
@@ -244,6 +329,33 @@ mod tests {
         assert!(try_lock().is_err());
         drop(locked);
         try_lock().unwrap();
+    }
+
+    #[test]
+    fn scratch_folders_of_the_living_stay_and_those_of_the_killed_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let living = Scratch::new(folder.path(), ".work-").unwrap();
+        create_dir_all(&folder.path().join(".work-dead/inside")).unwrap();
+        create_dir_all(&folder.path().join("kept")).unwrap();
+        let other = Scratch::new(folder.path(), ".work-").unwrap();
+        assert!(living.path().is_dir() && !folder.path().join(".work-dead").exists());
+        other.keep(&folder.path().join("made")).unwrap();
+        drop(living);
+        assert_eq!(list(folder.path()).unwrap(), [folder.path().join("kept"), folder.path().join("made")]);
+    }
+
+    #[test]
+    fn only_abandoned_temporary_files_of_that_name_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in [".image.7.tmp", ".image.8.tmp", ".image.x.tmp", ".other.7.tmp", "image", ".image.tmp"] {
+            write(&path(name), 0o644, b"").unwrap();
+        }
+        let used = lock(&path(".image.8.tmp")).unwrap();
+        tidy_beside(&path("image")).unwrap();
+        assert!(!path(".image.7.tmp").exists());
+        assert_eq!(list(folder.path()).unwrap().len(), 5);
+        drop(used);
     }
 
     #[test]

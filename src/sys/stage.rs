@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags};
 
-use super::fs::{Error, context, remove_file, rename};
+use super::fs::{Error, context, folder_of, remove_file, rename, temporary, tidy_beside};
 
 /// A file that appears at its path only when [`Staged::commit`] says so.
 ///
@@ -22,21 +22,24 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Starts a file that will be at `path`; the folder must exist.
+    /// Starts a file that will be at `path`; the folder must exist. Removes what a killed process left beside it.
     pub fn create(path: &Path) -> Result<Self, Error> {
-        let nameless = rustix::fs::open(
-            parent(path),
-            OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC,
-            Mode::from(0o600),
-        );
-        if let Ok(fd) = nameless {
-            return Ok(Self { file: fd.into(), path: path.to_owned(), temporary: None });
-        }
-        let temporary = beside(path);
-        let opened =
-            fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary);
-        let file = context(opened, "create", path)?;
-        Ok(Self { file, path: path.to_owned(), temporary: Some(temporary) })
+        tidy_beside(path)?;
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let nameless = rustix::fs::open(folder_of(path), flags, Mode::from(0o600));
+        let (file, temporary) = if let Ok(fd) = nameless {
+            (fd.into(), None)
+        } else {
+            let temporary = temporary(path);
+            let mut options = fs::OpenOptions::new();
+            let opened = options.read(true).write(true).create(true).truncate(true).open(&temporary);
+            (context(opened, "create", path)?, Some(temporary))
+        };
+        let staged = Self { file, path: path.to_owned(), temporary };
+        // Says that it is not abandoned.
+        let locked = rustix::fs::flock(&staged.file, FlockOperation::LockExclusive);
+        context(locked.map_err(io::Error::from), "lock", path)?;
+        Ok(staged)
     }
 
     /// The file, to write to and read back.
@@ -44,24 +47,30 @@ impl Staged {
         &self.file
     }
 
-    /// Makes content and name durable, with permission bits `mode`, replacing what was at the path.
-    pub fn commit(mut self, mode: u32) -> Result<(), Error> {
+    /// Makes the content durable, with permission bits `mode`, under a temporary name: what can fail is done.
+    pub fn prepare(&mut self, mode: u32) -> Result<(), Error> {
         let flushed =
             self.file.set_permissions(fs::Permissions::from_mode(mode)).and_then(|()| self.file.sync_all());
         context(flushed, "write", &self.path)?;
-        let temporary = match self.temporary.clone() {
-            Some(temporary) => temporary,
-            None => self.name()?,
-        };
-        self.temporary = Some(temporary.clone());
-        rename(&temporary, &self.path)?;
+        if self.temporary.is_none() {
+            self.temporary = Some(self.name()?);
+        }
+        Ok(())
+    }
+
+    /// Makes content and name durable, with permission bits `mode`, replacing what was at the path.
+    pub fn commit(mut self, mode: u32) -> Result<(), Error> {
+        self.prepare(mode)?;
+        if let Some(temporary) = &self.temporary {
+            rename(temporary, &self.path)?;
+        }
         self.temporary = None;
         Ok(())
     }
 
     /// Links the nameless file to a temporary name: a link cannot replace, a rename can.
     fn name(&self) -> Result<PathBuf, Error> {
-        let temporary = beside(&self.path);
+        let temporary = temporary(&self.path);
         remove_file(&temporary)?;
         let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
         let linked = rustix::fs::linkat(CWD, own.as_str(), CWD, &temporary, AtFlags::SYMLINK_FOLLOW);
@@ -82,21 +91,6 @@ impl Drop for Staged {
 /// Copies a file's content, sharing blocks where the file system can.
 pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     context(fs::copy(from, to), "copy", from).map(|_| ())
-}
-
-/// A hidden name in the folder of `path` that this process alone uses.
-pub fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}.tmp", std::process::id()));
-    path.with_file_name(name)
-}
-
-fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]
@@ -129,6 +123,6 @@ mod tests {
     #[test]
     fn a_missing_folder_is_told_with_the_path() {
         let error = Staged::create(Path::new("/nonexistent/image")).unwrap_err();
-        assert_eq!(error.to_string(), "cannot create /nonexistent/image");
+        assert_eq!(error.to_string(), "cannot list /nonexistent");
     }
 }

@@ -5,6 +5,7 @@
 mod accept;
 mod cases;
 mod cli;
+mod corpus;
 mod golden;
 mod hostile;
 mod image;

@@ -5,6 +5,7 @@ mod bless;
 mod boot;
 mod ci;
 mod e2e;
+mod fuzz;
 mod image;
 mod netns;
 mod render;
@@ -40,6 +41,8 @@ enum Verb {
     Reproduce,
     /// Measure rendering, image building and booting
     Bench(bench::Args),
+    /// Feed the Codex parser and the .deb reader whatever makes them do something new
+    Fuzz(fuzz::Args),
     /// Run every check and test that this machine allows, saying what was skipped
     Ci,
 }
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Verb::E2e => e2e::run(),
         Verb::Reproduce => reproduce::run(),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Ci => ci::run(),
     };
     match done {

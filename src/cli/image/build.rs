@@ -2,6 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "the environment is read at this edge")]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use crate::cli::store::StoreArgs;
@@ -12,9 +13,12 @@ use crate::image::definition::{Definitions, Image};
 use crate::image::manifest::{self, Manifest};
 use crate::image::{lock, sbom};
 use crate::render::render;
+use crate::sys::stage::Staged;
 use crate::sys::{self, fs};
 use crate::tree::{Sha256Digest, Tree};
 
+/// Name of the checksums beside an image.
+const SUMS: &str = "SHA256SUMS";
 /// Time of every file unless SOURCE_DATE_EPOCH says otherwise: 2026-01-01 00:00 UTC.
 const EPOCH: u32 = 1_767_225_600;
 
@@ -40,6 +44,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let Args { dir, out, version, program, store } = args;
     check_version(version)?;
+    check_out(out)?;
+    let epoch = epoch()?;
     let (codex, tree) = sealed_tree(dir)?;
     let program = program_bytes(program.as_deref())?;
     let shown = progress::Shown::default();
@@ -51,7 +57,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     for name in sealed(&codex).into_iter().chain([TOOLS.to_owned()]) {
         images.insert(name.clone(), store.image(&cache, &name)?);
     }
-    let request = Request { codex: &codex, tree, images, program, version, epoch: epoch()?, out };
+    let request = Request { codex: &codex, tree, images, program, version, epoch, out };
     let packages = packages(&request.images);
     let built = crate::image::build::build(&cache, &definitions, &request).map_err(failure)?;
     let manifest = Manifest {
@@ -59,14 +65,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         name: codex.appliance.name.to_string(),
         version: version.clone(),
         image: file_name(out),
-        size: fs::size(out)?,
+        size: fs::context(built.staged.file().metadata(), "read", out)?.len(),
         sha256: built.disk.to_string(),
         root_hash: built.root_hash.to_string(),
         cmdline: built.cmdline,
         partitions: built.partitions,
         sbom: sbom::build(codex.appliance.name.as_str(), version, &packages),
     };
-    describe(out, &manifest)
+    put_in_place(out, built.staged, &manifest)
 }
 
 /// Every root that a service wants must be defined.
@@ -104,17 +110,22 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Writes manifest and checksums beside the image, and says what there is now.
-fn describe(out: &Path, manifest: &Manifest) -> Result<(), Failure> {
+/// Puts image, manifest and checksums in place and says what there is now. All three are on the disk before the
+/// first takes the place of an old one.
+fn put_in_place(out: &Path, mut image: Staged, manifest: &Manifest) -> Result<(), Failure> {
     let json = manifest.to_json().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
     let beside = manifest::beside(out);
-    fs::write_atomic(&beside, 0o644, json.as_bytes())?;
     let digest = |text: &str| text.parse().map_err(|error| Failure::from_error(Kind::Internal, &error));
     let sums = manifest::checksums(&[
         (&manifest.image, digest(&manifest.sha256)?),
         (&file_name(&beside), Sha256Digest::of(json.as_bytes())),
     ]);
-    fs::write_atomic(&out.with_file_name("SHA256SUMS"), 0o644, sums.as_bytes())?;
+    image.prepare(0o644)?;
+    let others = [(beside.clone(), json), (out.with_file_name(SUMS), sums)];
+    let others = others.iter().map(|(path, text)| staged(path, text)).collect::<Result<Vec<_>, _>>()?;
+    for staged in [image].into_iter().chain(others) {
+        staged.commit(0o644)?;
+    }
     eprintln!("{}: {} MiB, sealed as {}", out.display(), manifest.size >> 20, manifest.root_hash);
     for partition in &manifest.partitions {
         eprintln!("  {:<20} {:>4} MiB  sha256 {}", partition.label, partition.size >> 20, partition.sha256);
@@ -133,6 +144,39 @@ pub fn sealed_tree(dir: &Path) -> Result<(Codex, Tree), Failure> {
         tree.file(format!("usr/share/sepulcher/codex/{path}"), text).map_err(|error| internal(&error))?;
     }
     Ok((codex, tree))
+}
+
+fn staged(path: &Path, text: &str) -> Result<Staged, Failure> {
+    let mut staged = Staged::create(path)?;
+    fs::context(staged.file().write_all(text.as_bytes()), "write", path)?;
+    staged.prepare(0o644)?;
+    Ok(staged)
+}
+
+/// Whether an image can be written there: better known before minutes of work than after.
+fn check_out(out: &Path) -> Result<(), Failure> {
+    let wrong = |reason: &str| Failure::new(Kind::Input, format!("cannot write {}: {reason}", out.display()));
+    if out.is_dir() {
+        return Err(
+            wrong("it is a folder").hint(format!("name a file in it: {}", out.join("lychd.raw").display()))
+        );
+    }
+    match out.file_name() {
+        None => return Err(wrong("it is not the name of a file").hint("name a file, e.g. --out lychd.raw")),
+        Some(name) if name == SUMS => {
+            return Err(wrong("the checksums go there").hint("choose another name, e.g. --out lychd.raw"));
+        }
+        Some(_) => {}
+    }
+    let folder = fs::folder_of(out);
+    if !folder.is_dir() {
+        let failure = wrong("its folder does not exist");
+        return Err(failure.hint(format!("make it with `mkdir -p {}`", folder.display())));
+    }
+    Staged::create(out).map(drop).map_err(|error| {
+        Failure::from_error(Kind::Io, &error)
+            .hint("name a file in a folder that your user may write to: --out FILE")
+    })
 }
 
 /// A version is part of labels and file names, where `_` and `+` separate.
@@ -160,8 +204,9 @@ fn epoch() -> Result<u32, Failure> {
         Ok(text) => text.parse().map_err(|_| {
             Failure::new(
                 Kind::Input,
-                format!("SOURCE_DATE_EPOCH={text} is not a number of seconds since 1970"),
+                format!("SOURCE_DATE_EPOCH={text} is not a number of seconds from 1970 to 2106"),
             )
+            .hint("unset it, or set it to what `date +%s` prints")
         }),
         Err(_) => Ok(EPOCH),
     }
@@ -174,8 +219,19 @@ fn failure(error: Error) -> Failure {
             .of(Kind::Input)
             .hint("build with the repository's .cargo/config.toml (crt-static), or name one: --program FILE"),
         Error::Store(error) => error.into(),
+        Error::Toolbox(error) => error.into(),
         Error::Definition(error) => error.into(),
-        Error::File(_) | Error::Disk(_) | Error::Erofs(_) => told.of(Kind::Io),
-        _ => told,
+        Error::System(_) | Error::Initrd(_) | Error::Incomplete(_) => told
+            .of(Kind::Input)
+            .hint("mend the image definitions, or leave out --images to use this program's own"),
+        Error::TooBig(_) => told.of(Kind::Input).hint("leave packages or roots out"),
+        Error::File(_)
+        | Error::Disk(_)
+        | Error::Erofs(_)
+        | Error::Esp(_)
+        | Error::Verity(_)
+        | Error::Depmod(_)
+        | Error::Missing(_) => told.of(Kind::Io),
+        Error::NotGiven(_) | Error::Uki(_) => told,
     }
 }

@@ -10,6 +10,9 @@ use toml::de::{DeTable, DeValue};
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::suggest::nearest;
 
+/// Mistakes that are kept of one file.
+const LIMIT: usize = 1000;
+
 /// A value and where it was written.
 #[derive(Debug, Clone)]
 pub struct At<T> {
@@ -72,9 +75,12 @@ impl File {
         Place { file: self.name.clone(), span: None }
     }
 
-    /// Reports a mistake.
+    /// Reports a mistake; those after the first thousand are left out, as nobody will be told of them.
     pub fn report(&self, diagnostic: Diagnostic) {
-        self.mistakes.borrow_mut().push(diagnostic);
+        let mut mistakes = self.mistakes.borrow_mut();
+        if mistakes.len() < LIMIT {
+            mistakes.push(diagnostic);
+        }
     }
 }
 

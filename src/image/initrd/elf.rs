@@ -38,9 +38,46 @@ pub fn needs(bytes: &[u8]) -> Result<Needs, object::Error> {
     Ok(needs)
 }
 
+/// Whether `bytes` are a linked 64-bit program for x86: no kernel module or other object, nothing for another machine.
+pub fn is_program(bytes: &[u8]) -> bool {
+    let Ok(file) = ElfFile64::<Endianness>::parse(bytes) else { return false };
+    let (header, endian) = (file.elf_header(), file.endian());
+    let loads = |segment: &elf::ProgramHeader64<Endianness>| segment.p_type(endian) == elf::PT_LOAD;
+    header.e_machine(endian) == elf::EM_X86_64
+        && matches!(header.e_type(endian), elf::ET_EXEC | elf::ET_DYN)
+        && file.elf_program_headers().iter().any(loads)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The header of a program with one segment, and no code.
+    fn program(class: u8, kind: u8, machine: u8) -> Vec<u8> {
+        let mut bytes = vec![0; 120];
+        bytes[..7].copy_from_slice(&[0x7f, b'E', b'L', b'F', class, 1, 1]);
+        // Type, machine, version, offset of the segments, sizes of headers, number of segments; PT_LOAD.
+        for (at, value) in
+            [(16, kind), (18, machine), (20, 1), (32, 64), (52, 64), (54, 56), (56, 1), (64, 1)]
+        {
+            bytes[at] = value;
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_program_is_64_bits_wide_for_x86_and_linked() {
+        assert!(is_program(&program(2, 2, 62)) && is_program(&program(2, 3, 62)));
+        for (class, kind, machine) in [(1, 2, 62), (2, 1, 62), (2, 4, 62), (2, 2, 183), (2, 2, 3)] {
+            assert!(
+                !is_program(&program(class, kind, machine)),
+                "class {class}, type {kind}, machine {machine}"
+            );
+        }
+        let mut without_segments = program(2, 2, 62);
+        without_segments[56] = 0;
+        assert!(!is_program(&without_segments) && !is_program(b"") && !is_program(b"#!/bin/sh\n"));
+    }
 
     #[test]
     fn what_is_not_elf_needs_nothing() {
