@@ -33,6 +33,12 @@ pub fn run(args: &Args) -> Result<()> {
         );
     }
     let scratch = tempfile::tempdir()?;
+    let smallest = std::fs::metadata(&args.image)?.len() >> 30;
+    if args.size <= smallest {
+        return Err(
+            format!("--size {} is too small: the image needs more than {smallest} GiB", args.size).into()
+        );
+    }
     let disk = match &args.disk {
         Some(disk) if disk.exists() => disk.clone(),
         Some(disk) => disk_from(&args.image, disk, args.size << 30)?,

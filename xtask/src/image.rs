@@ -44,21 +44,26 @@ pub fn build(codex: &Path, out: &Path) -> Result<()> {
 /// The statically linked release program, without any path of this machine in it.
 pub fn program() -> Result<PathBuf> {
     cargo_release("build", "sepulcher", &[])?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(target.join("x86_64-unknown-linux-gnu/release/sepulcher"))
+    Ok(target().join("x86_64-unknown-linux-gnu/release/sepulcher"))
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// `cargo VERB --release` of a package, with the paths of this machine written as `/cargo` and `/sepulcher`.
 pub fn cargo_release(verb: &str, package: &str, args: &[&str]) -> Result<()> {
     let shell = Shell::new()?;
     shell.change_dir(root());
-    let home = std::env::var("CARGO_HOME")
-        .or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")))?;
+    let home =
+        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
+    let home = home.map_err(|_| "neither CARGO_HOME nor HOME is set: where is cargo's folder?")?;
     let here = root().display().to_string();
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
         format!("--remap-path-prefix={home}=/cargo"),
         format!("--remap-path-prefix={here}=/sepulcher"),
+        format!("--remap-path-prefix={}=/target", target().display()),
     ]
     .join("\x1f");
     let command = cmd!(shell, "cargo {verb} --locked --release --package {package} -- {args...}");

@@ -7,6 +7,7 @@ mod ci;
 mod e2e;
 mod fuzz;
 mod image;
+mod licences;
 mod netns;
 mod render;
 mod reproduce;
@@ -43,6 +44,8 @@ enum Verb {
     Bench(bench::Args),
     /// Feed the Codex parser and the .deb reader whatever makes them do something new
     Fuzz(fuzz::Args),
+    /// Check licences and sources of all dependencies against deny.toml
+    Licences,
     /// Run every check and test that this machine allows, saying what was skipped
     Ci,
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Reproduce => reproduce::run(),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Licences => licences::run(),
         Verb::Ci => ci::run(),
     };
     match done {

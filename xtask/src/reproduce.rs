@@ -48,9 +48,14 @@ const BUILDS: [Circumstances; 3] = [
 /// Builds three times and compares.
 pub fn run() -> Result<()> {
     let program = image::program()?;
+    if !is_root() {
+        println!("skipped: a build as another user: only root can start one");
+    }
     let folder = tempfile::Builder::new().prefix("sepulcher-reproduce-").tempdir()?;
     fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
     let cache = image::cache()?;
+    // Fetches what is not there yet and renews locks that the mirror has outlived.
+    image::build(&root().join("examples/lychd"), &folder.path().join("fetched.raw"))?;
     let mut images = Vec::new();
     for circumstances in &BUILDS {
         eprintln!("reproduce: {} build", circumstances.name);
@@ -101,8 +106,12 @@ fn build(program: &Path, cache: &Path, parent: &Path, circumstances: &Circumstan
 }
 
 /// A cache with the downloaded packages of `cache` and nothing that was made of them.
-fn downloads_only(cache: &Path, own: &Path) -> Result<PathBuf> {
-    crate::copy_folder(&cache.join("debs"), &own.join("debs"))?;
+pub fn downloads_only(cache: &Path, own: &Path) -> Result<PathBuf> {
+    for kept in ["debs", "locks"] {
+        if cache.join(kept).exists() {
+            crate::copy_folder(&cache.join(kept), &own.join(kept))?;
+        }
+    }
     Ok(own.to_owned())
 }
 

@@ -122,6 +122,7 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
         Ok(format!("healthy {:.1} s after power-on", at.as_secs_f32()))
     })];
     claims.extend(network_claims(site, &neighbourhood, &host_key));
+    claims.push(blessed(&mut running));
     claims.push(no_failed_unit(&running));
     if claims.iter().any(|claim| claim.result.is_err()) {
         eprintln!("{}", running.tail(200));
@@ -154,6 +155,18 @@ fn boot(site: &Site, around: &Neighbourhood) -> Result<(Running, String)> {
         }
     }
     Err("no attempt was made".into())
+}
+
+/// The boot counter is stopped once the health check has passed.
+fn blessed(running: &mut Running) -> Claim {
+    Claim::check("the boot is complete and its entry blessed", || {
+        let done = |line: &str| line.contains("systemd-bless-boot") && !line.contains("Starting");
+        match running.wait(BOOT + Duration::from_secs(60), done) {
+            Seen::Line(_, line) if line.contains("Finished") => Ok(line),
+            Seen::Line(_, line) => Err(line.into()),
+            Seen::Off | Seen::Timeout => Err("no word of systemd-bless-boot".into()),
+        }
+    })
 }
 
 fn no_failed_unit(running: &Running) -> Claim {
@@ -260,7 +273,7 @@ impl Web<'_> {
             "--max-time",
             &limit,
             "--write-out",
-            "\n%{http_code}",
+            "\n%{http_code} %{time_connect}",
             url,
         ]);
         Ok(curl.within(from.launcher()).output()?)
@@ -272,7 +285,8 @@ impl Web<'_> {
             return Err(format!("{url}: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
         }
         let text = String::from_utf8(output.stdout)?;
-        let (body, status) = text.rsplit_once('\n').ok_or("curl printed no status")?;
+        let (body, told) = text.rsplit_once('\n').ok_or("curl printed no status")?;
+        let status = told.split(' ').next().unwrap_or_default();
         Ok(Answer { status: status.to_owned(), body: body.to_owned() })
     }
 
@@ -287,17 +301,15 @@ impl Web<'_> {
         })
     }
 
-    /// Holds when nothing comes back: a time-out (curl's exit code 28), not a refusal.
+    /// Holds when nothing comes back: a time-out (curl's exit code 28) without a connection, not a refusal.
     fn silent(&self, name: &'static str, from: &Netns, url: &str) -> Claim {
         Claim::check(name, || {
             let output = self.curl(from, url, 4)?;
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            let connected = !told.trim_end().ends_with(" 0.000000");
             match output.status.code() {
-                Some(28) => Ok("nothing came back in 4 s".to_owned()),
-                code => Err(format!(
-                    "{url}: curl ended with {code:?}: {}",
-                    String::from_utf8_lossy(&output.stdout)
-                )
-                .into()),
+                Some(28) if !connected => Ok("nothing came back in 4 s".to_owned()),
+                code => Err(format!("{url}: curl ended with {code:?}: {told}").into()),
             }
         })
     }

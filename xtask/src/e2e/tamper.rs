@@ -25,7 +25,11 @@ const DAMAGES: [(&str, Place, &[&str]); 5] = [
     ("a changed byte in a file of the root is refused", file_data, &["data block", "is corrupted"]),
     ("a changed byte in the root's superblock is refused", root_superblock, &["data block", "is corrupted"]),
     ("a changed byte in the hash tree is refused", hash_tree, &["metadata block", "is corrupted"]),
-    ("a changed byte in the verity superblock is refused", verity_superblock, &["veritysetup"]),
+    (
+        "a changed byte in the verity superblock is refused",
+        verity_superblock,
+        &["Failed to load verity superblock"],
+    ),
     ("a wrong root hash is refused", root_hash, &["Timed out waiting for device"]),
 ];
 
@@ -41,8 +45,8 @@ fn refused(site: &Site, place: Place, reason: &[&str]) -> Result<String> {
     let file = File::options().read(true).write(true).open(&disk)?;
     let mut byte = [0];
     file.read_exact_at(&mut byte, at)?;
-    // A hexadecimal digit must stay one: the lowest bit turns 0 into 1, 9 into 8, a into `.
-    let changed = if byte[0] == b'a' { b'b' } else { byte[0] ^ 1 };
+    // A hexadecimal digit of the root hash must stay one.
+    let changed = if byte[0] == b'0' { b'1' } else { b'0' };
     file.write_all_at(&[changed], at)?;
     let uplink = Uplink::User(Vec::new());
     // One processor is enough to refuse, and cannot stall on a busy emulator.
@@ -53,9 +57,11 @@ fn refused(site: &Site, place: Place, reason: &[&str]) -> Result<String> {
     let seen = running.wait(REFUSAL, |line| up(line) || reason.iter().all(|word| line.contains(word)));
     match seen {
         Seen::Line(_, line) if up(&line) => Err("the machine came up all the same".into()),
-        Seen::Line(at, line) => match running.wait(at + Duration::from_secs(60), up) {
+        // The machine gives the attempt up by itself; QEMU ends instead of restarting it.
+        Seen::Line(at, line) => match running.wait(at + REFUSAL, up) {
             Seen::Line(..) => Err(format!("the machine came up after all, behind `{line}`").into()),
-            Seen::Off | Seen::Timeout => Ok(format!("{line} ({:.1} s)", at.as_secs_f32())),
+            Seen::Timeout => Err(format!("the machine hangs after `{line}`:\n{}", running.tail(30)).into()),
+            Seen::Off => Ok(format!("{line} ({:.1} s), and gave up", at.as_secs_f32())),
         },
         Seen::Off | Seen::Timeout => Err(format!("no reason on the console:\n{}", running.tail(30)).into()),
     }
