@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::vm::{Machine, Uplink, disk_from};
-use crate::{Result, image};
+use crate::{Result, image, root};
 
 /// What to boot and how.
 #[derive(clap::Args)]
@@ -14,8 +14,8 @@ pub struct Args {
     /// Disk that the image grows into; kept from boot to boot when it is given and exists
     #[arg(long)]
     disk: Option<PathBuf>,
-    /// Size of a new disk in GiB
-    #[arg(long, default_value_t = 4)]
+    /// Size of a new disk in GiB: two slots and the state must fit
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(2..))]
     size: u64,
     /// Port of this machine's loopback that reaches the machine's port 80
     #[arg(long, default_value_t = 8080)]
@@ -32,21 +32,17 @@ pub fn run(args: &Args) -> Result<()> {
             format!("{} does not exist: build it with `cargo xtask image`", args.image.display()).into()
         );
     }
-    let scratch = tempfile::tempdir()?;
-    let smallest = std::fs::metadata(&args.image)?.len() >> 30;
-    if args.size <= smallest {
-        return Err(
-            format!("--size {} is too small: the image needs more than {smallest} GiB", args.size).into()
-        );
-    }
+    // Always the same folder: Ctrl-C is the way out, and leaves no more than one disk behind.
+    let scratch = root().join("target/boot");
+    std::fs::create_dir_all(&scratch)?;
     let disk = match &args.disk {
         Some(disk) if disk.exists() => disk.clone(),
         Some(disk) => disk_from(&args.image, disk, args.size << 30)?,
-        None => disk_from(&args.image, &scratch.path().join("disk.raw"), args.size << 30)?,
+        None => disk_from(&args.image, &scratch.join("disk.raw"), args.size << 30)?,
     };
     let toolbox = image::toolbox("tools-boot")?;
     let uplink = Uplink::User(vec![("tcp", args.http, 80), ("udp", args.tether, 51820)]);
-    let machine = Machine { toolbox: &toolbox, disk: &disk, scratch: scratch.path(), uplink, processors: 2 };
+    let machine = Machine { toolbox: &toolbox, disk: &disk, scratch: &scratch, uplink, processors: 2 };
     eprintln!(
         "http://127.0.0.1:{} is the Veil, 127.0.0.1:{}/udp the Tether; Ctrl-C powers off",
         args.http, args.tether

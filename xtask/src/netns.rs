@@ -16,6 +16,7 @@ impl Netns {
     /// Makes an empty namespace; the name carries our process id so that two runs do not meet.
     pub fn new(toolbox: &Toolbox, role: &str) -> Result<Self> {
         let ip = toolbox.command("ip")?;
+        remove_orphans(&ip)?;
         let name = format!("sepulcher-{}-{role}", std::process::id());
         ip.clone().args(["netns", "add", &name]).read()?;
         let netns = Self { ip, name };
@@ -41,6 +42,20 @@ impl Netns {
         self.ip(&format!("address add {address} dev eth0"))?;
         self.ip("link set eth0 up")
     }
+}
+
+/// Removes namespaces of runs that were killed: those that carry the id of a process that is no more.
+fn remove_orphans(ip: &Command) -> Result<()> {
+    let listed = String::from_utf8(ip.clone().args(["netns", "list"]).read()?)?;
+    for name in listed.lines().filter_map(|line| line.split_whitespace().next()) {
+        let Some((owner, _)) = name.strip_prefix("sepulcher-").and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        if owner.parse::<u32>().is_ok() && !std::path::Path::new("/proc").join(owner).exists() {
+            ip.clone().args(["netns", "delete", name]).read()?;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Netns {
