@@ -385,7 +385,11 @@ fn module_index(tools: &Toolbox, root: &Layer, release: &str, work: &Path) -> Re
     }
     let lib = copy.join("lib");
     fs::context(std::os::unix::fs::symlink("usr/lib", &lib), "link", &lib)?;
-    tools.command("depmod")?.arg("-b").arg(&copy).arg(release).read().map_err(Error::Depmod)?;
+    // An empty configuration: depmod would read the host's /etc/depmod.d otherwise.
+    let configuration = copy.join("depmod.d");
+    fs::create_dir_all(&configuration)?;
+    let depmod = tools.command("depmod")?.arg("-b").arg(&copy).arg("-C").arg(&configuration);
+    depmod.arg(release).read().map_err(Error::Depmod)?;
     let mut index = Layer::default();
     for file in fs::list(&copy.join(&prefix))? {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
