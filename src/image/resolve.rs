@@ -52,8 +52,8 @@ impl Tools {
     /// The machine's own: for the first lock, and when the toolbox's packages have left the mirror.
     pub fn of_host() -> Self {
         Self {
-            gpgv: Command::new("gpgv"),
-            apt_get: Command::new("apt-get"),
+            gpgv: Command::new("gpgv").isolated(),
+            apt_get: Command::new("apt-get").isolated(),
             keyring: Path::new("/").join(KEYRING),
         }
     }
