@@ -359,14 +359,19 @@ fn is_whole(folder: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Digest of the paths and contents of an image's own files.
+/// Digest of the paths and contents of an image's own files and links.
 fn tree_digest(tree: &Layer) -> Result<Sha256Digest, Error> {
     let mut text = String::new();
     for (path, node) in &tree.0 {
-        if let Kind::File(content) = &node.kind {
-            let bytes = content.read().map_err(|_| Error::Missing("a file of the image definition"))?;
-            text += &format!("{path} {:o} {}\n", node.mode, Sha256Digest::of(&bytes));
-        }
+        let content = match &node.kind {
+            Kind::Dir => "folder".to_owned(),
+            Kind::Link(to) => format!("-> {to}"),
+            Kind::File(content) => {
+                let bytes = content.read().map_err(|_| Error::Missing("a file of the image definition"))?;
+                Sha256Digest::of(&bytes).to_string()
+            }
+        };
+        text += &format!("{path} {:o} {content}\n", node.mode);
     }
     Ok(Sha256Digest::of(text.as_bytes()))
 }

@@ -119,6 +119,8 @@ fn a_locked_program_is_fetched_unpacked_and_run_and_then_needs_no_network() {
     let case = Case::new(&deb, Some(&deb));
     case.toolbox(&["demo", "greet", "--you"]).success().stdout("hello --you\n");
     case.toolbox(&["--offline", "demo", "greet", "again"]).success().stdout("hello again\n");
+    let absent = case.toolbox(&["--offline", "demo", "nope"]).code(1).stdout("");
+    assert!(said(&absent).contains("the toolbox demo has no program nope"), "{}", said(&absent));
     let root = case.toolbox(&["--offline", "demo"]).success();
     let root = String::from_utf8(root.get_output().stdout.clone()).unwrap();
     assert!(Path::new(root.trim()).join("usr/bin/greet").is_file(), "{root}");
@@ -201,6 +203,11 @@ fn a_broken_definition_lock_or_name_is_told_with_its_place() {
             "{}",
             said(&assert)
         );
+    }
+    std::fs::write(&lock, "schema = 1\nrelease = \"trixie\"\n").unwrap();
+    let assert = case.toolbox(&["demo"]).code(1).stdout("");
+    for word in ["demo is asked for and not locked", "hint: renew it with `sepulcher lock demo`"] {
+        assert!(said(&assert).contains(word), "{}", said(&assert));
     }
     std::fs::remove_file(&lock).unwrap();
     assert!(said(&case.toolbox(&["demo"]).code(1)).contains("sepulcher lock demo"));
