@@ -25,8 +25,8 @@ use crate::sys::stage::Staged;
 use crate::sys::{cmd, fs};
 use crate::tree::{Sha256Digest, Tree};
 
-/// Counts changes of the builder that change a base of the same packages.
-const BASE_FORMAT: &str = "base 3";
+/// Digest of the builder's own sources that decide a base; see the crate's `build.rs`.
+const BASE_FORMAT: &str = env!("SEPULCHER_BASE_FORMAT");
 /// Size of the EFI system partition: three kernel images, for two slots and one being staged.
 const ESP_MIB: u64 = 72;
 /// Threads that hash.
