@@ -1,7 +1,7 @@
 //! Tree and locked packages → verity-sealed disk image.
 //!
 //! Packages, in reading order: [`definition`] (`packages.toml`) → [`index`], [`resolve`] → [`lock`]
-//! (`packages.lock`) → [`mirror`], [`fetch`] → [`deb`] → [`layer`]; [`store`] ties them to a cache and
+//! (`packages.lock`, with [`version`]) → [`mirror`], [`fetch`] → [`deb`] → [`layer`]; [`store`] ties them to a cache and
 //! [`toolbox`] runs programs out of them.
 //!
 //! The disk, in the order of making: [`initrd`] and [`erofs`] → [`verity`] → [`uki`] → [`esp`] → [`disk`], with
@@ -29,4 +29,5 @@ pub mod system;
 pub mod toolbox;
 pub mod uki;
 pub mod verity;
+pub mod version;
 pub mod window;

@@ -96,16 +96,22 @@ fn verify(args: &VerifyArgs) -> Result<(), Failure> {
         }
     }
     if mismatches.is_empty() {
-        let root_hash = report.kernels.iter().find_map(|kernel| kernel.root_hash.as_deref());
-        return print(&format!(
-            "{}: whole, root hash {}\n",
-            args.image.display(),
-            root_hash.unwrap_or_default()
-        ));
+        return print(&format!("{}: {}\n", args.image.display(), proven(&report, manifest.is_some())));
     }
     let list: String = mismatches.iter().flat_map(|one| ["  ", one.as_str(), "\n"]).collect();
     let sentence = format!("{} is not what it should be:\n{}", args.image.display(), list.trim_end());
     Err(Failure::new(Kind::Input, sentence).hint("build or download it again"))
+}
+
+/// What a verification without a mismatch has shown. The root hash speaks for the root alone: boot loader and
+/// kernel, which name it, are vouched for by the manifest.
+fn proven(report: &Report, with_manifest: bool) -> String {
+    let root_hash = report.kernels.iter().find_map(|kernel| kernel.root_hash.as_deref()).unwrap_or_default();
+    if with_manifest {
+        format!("whole, root hash {root_hash}")
+    } else {
+        format!("root sealed as {root_hash}; boot files not checked without the manifest")
+    }
 }
 
 fn load(image: &Path) -> Result<Option<Manifest>, Failure> {

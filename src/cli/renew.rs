@@ -40,6 +40,7 @@ impl StoreArgs {
                 let release = &image.definition.release;
                 let mut universe = Universe::fetch(store, &tools, release, Some(SystemTime::now()))?;
                 let newer = universe.resolve(&tools, &image.definition)?;
+                not_lowered(name, &image.lock, &newer)?;
                 for line in image.lock.changes(&newer) {
                     eprintln!("  {line}");
                 }
@@ -55,6 +56,18 @@ impl StoreArgs {
         }
         Ok(image)
     }
+}
+
+/// A mirror that is older than the lock, or that someone has turned back, must not bring old defects back unasked.
+fn not_lowered(name: &str, old: &Lock, newer: &Lock) -> Result<(), Failure> {
+    let lowered = old.lowered(newer);
+    if lowered.is_empty() {
+        return Ok(());
+    }
+    let list = lowered.join("\n  ");
+    let sentence = format!("{name} is not renewed: the mirror has lower versions than the lock:\n  {list}");
+    let hint = format!("use another mirror; if the lower versions are wanted, run `sepulcher lock {name}`");
+    Err(Failure::new(Kind::Unavailable, sentence).hint(hint))
 }
 
 /// Where the renewed lock of an image is kept.
@@ -85,7 +98,7 @@ fn renewed_before(definitions: &Definitions, kept: &Path) -> Result<Option<Lock>
 /// The programs to resolve with: the locked ones; this machine's when their packages have left the mirror, or
 /// when there is no lock of them yet.
 pub fn tools(store: &Store<'_>, definitions: &Definitions) -> Result<Tools, Failure> {
-    let failure: Failure = match definitions.image(TOOLBOX) {
+    let failure: Failure = match definitions.image_to_renew(TOOLBOX) {
         Err(error) => error.into(),
         Ok(image) if image.lock.packages().is_empty() => {
             Failure::new(Kind::Unavailable, format!("{TOOLBOX}/packages.lock is empty"))
@@ -100,4 +113,26 @@ pub fn tools(store: &Store<'_>, definitions: &Definitions) -> Result<Tools, Fail
     };
     eprint!("the locked toolbox cannot be used; using this machine's apt-get and gpgv\n{failure}");
     Ok(Tools::of_host())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mirror_with_lower_versions_renews_nothing_and_the_remedy_is_told() {
+        let lock = |version: &str| {
+            let text = format!(
+                "schema = 1\nrelease = 'trixie'\n[[package]]\nname = 'demo'\nversion = '{version}'\n\
+                 architecture = 'all'\narchive = 'debian'\npath = 'pool/x.deb'\nsize = 1\nsha256 = '{}'\n",
+                "0".repeat(64)
+            );
+            Lock::parse(&text).unwrap()
+        };
+        not_lowered("demo", &lock("1.9"), &lock("1.10")).unwrap();
+        let failure = not_lowered("demo", &lock("1.10"), &lock("1.9")).unwrap_err();
+        for word in ["demo 1.10 -> 1.9", "`sepulcher lock demo`"] {
+            assert!(failure.to_string().contains(word), "{failure}");
+        }
+    }
 }

@@ -120,6 +120,9 @@ impl From<definition::Error> for Failure {
         let failure = Self::from_error(Kind::Input, &error);
         match error {
             definition::Error::NoLock(name) => failure.hint(format!("make it with `sepulcher lock {name}`")),
+            definition::Error::Outdated { name, .. } => {
+                failure.hint(format!("renew it with `sepulcher lock {name}`"))
+            }
             _ => failure,
         }
     }
@@ -136,7 +139,9 @@ impl From<toolbox::Error> for Failure {
     fn from(error: toolbox::Error) -> Self {
         let (kind, hint) = match &error {
             toolbox::Error::Store { source, .. } => advice(source),
-            toolbox::Error::Program { .. } => (Kind::Internal, None),
+            toolbox::Error::Program { .. } => {
+                (Kind::Input, Some("its programs lie in the folder that `sepulcher toolbox NAME` prints"))
+            }
             toolbox::Error::File(_) => (Kind::Io, None),
         };
         with_hint(Self::from_error(kind, &error), hint)

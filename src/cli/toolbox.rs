@@ -34,6 +34,6 @@ pub fn run(args: &ToolboxArgs) -> Result<(), Failure> {
         println!("{}", toolbox.root().display());
         return Ok(());
     };
-    let command = toolbox.command(&program.to_string_lossy())?.args(rest);
+    let command = toolbox.command(&program.to_string_lossy())?.args(rest).with_callers_environment();
     Err(Failure::from_error(Kind::Unavailable, &command.exec()))
 }

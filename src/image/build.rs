@@ -25,8 +25,8 @@ use crate::sys::stage::Staged;
 use crate::sys::{cmd, fs};
 use crate::tree::{Sha256Digest, Tree};
 
-/// Counts changes of the builder that change a base of the same packages.
-const BASE_FORMAT: &str = "base 2";
+/// Digest of the builder's own sources that decide a base; see the crate's `build.rs`.
+const BASE_FORMAT: &str = env!("SEPULCHER_BASE_FORMAT");
 /// Size of the EFI system partition: three kernel images, for two slots and one being staged.
 const ESP_MIB: u64 = 72;
 /// Threads that hash.
@@ -132,7 +132,7 @@ pub fn build(store: &Store<'_>, definitions: &Definitions, request: &Request<'_>
     if !is_static(&request.program) {
         return Err(Error::NotStatic);
     }
-    let inputs = Inputs::new(store, definitions, &request.images)?;
+    let inputs = Inputs::new(store, definitions, request)?;
     let base = Base::get(&inputs)?;
     let work = fs::Scratch::new(&store.cache, LITTER)?;
     let mkfs = inputs.tools.command("mkfs.erofs")?;
@@ -202,16 +202,19 @@ struct Inputs<'a> {
     /// Images that go into the root, by name.
     images: &'a BTreeMap<String, Image>,
     tools: Toolbox,
+    /// Time of every file: the base's own stay as they are when the rest is laid over it.
+    epoch: u32,
 }
 
 impl<'a> Inputs<'a> {
     fn new(
         store: &'a Store<'a>,
         definitions: &'a Definitions,
-        images: &'a BTreeMap<String, Image>,
+        request: &'a Request<'_>,
     ) -> Result<Self, Error> {
+        let Request { images, epoch, .. } = request;
         let tools = Toolbox::open(store, images.get(TOOLS).ok_or(Error::NotGiven(TOOLS))?)?;
-        Ok(Self { store, definitions, images, tools })
+        Ok(Self { store, definitions, images, tools, epoch: *epoch })
     }
 
     fn system(&self) -> Result<&Image, Error> {
@@ -229,7 +232,8 @@ impl<'a> Inputs<'a> {
 
     /// All that decides the bytes of the base.
     fn digest(&self) -> Result<Sha256Digest, Error> {
-        let mut decides = format!("{BASE_FORMAT}\n{}\n{}", self.text(SYSTEM_DATA)?, self.text(INITRD_DATA)?);
+        let data = (self.text(SYSTEM_DATA)?, self.text(INITRD_DATA)?);
+        let mut decides = format!("{BASE_FORMAT}\n{}\n{}\n{}", self.epoch, data.0, data.1);
         for (name, image) in self.images {
             decides +=
                 &format!("\n{name} {} {}", image.digest(), tree_digest(&self.definitions.tree(name)?)?);
@@ -294,7 +298,7 @@ impl Base {
     }
 
     fn make(inputs: &Inputs<'_>, data: &System, folder: &Path) -> Result<(), Error> {
-        let Inputs { store, definitions, images: _, tools } = inputs;
+        let Inputs { store, definitions, images: _, tools, epoch } = inputs;
         let parent = fs::folder_of(folder);
         let work = tempfile::Builder::new().prefix(LITTER).tempdir_in(parent);
         let work = fs::context(work, "write in", parent)?;
@@ -306,7 +310,7 @@ impl Base {
             _ => Err(Error::Missing(path)),
         };
         let files = [
-            initrd::build(&root, &initrd::Definition::parse(&inputs.text(INITRD_DATA)?)?, 0)?,
+            initrd::build(&root, &initrd::Definition::parse(&inputs.text(INITRD_DATA)?)?, *epoch)?,
             kernel.read().map_err(|_| Error::Missing("the kernel"))?,
             read("usr/lib/systemd/boot/efi/linuxx64.efi.stub")?,
             read("usr/lib/systemd/boot/efi/systemd-bootx64.efi")?,
@@ -321,8 +325,8 @@ impl Base {
             root.merge(container.below(&format!("{ROOTS}/{name}")));
         }
         let tar = work.path().join("root.tar");
-        let seed = write_tar(&root, &tar, 0)?;
-        let stamp = erofs::Stamp { uuid: identity::uuid(seed, "base"), time: 0 };
+        let seed = write_tar(&root, &tar, u64::from(*epoch))?;
+        let stamp = erofs::Stamp { uuid: identity::uuid(seed, "base"), time: u64::from(*epoch) };
         erofs::build(&tools.command("mkfs.erofs")?, &tar, &work.path().join("root.erofs"), stamp)?;
         fs::remove_file(&tar)?;
         let sums = sums(work.path())?;
@@ -359,14 +363,19 @@ fn is_whole(folder: &Path) -> Result<bool, Error> {
     }
 }
 
-/// Digest of the paths and contents of an image's own files.
+/// Digest of the paths and contents of an image's own files and links.
 fn tree_digest(tree: &Layer) -> Result<Sha256Digest, Error> {
     let mut text = String::new();
     for (path, node) in &tree.0 {
-        if let Kind::File(content) = &node.kind {
-            let bytes = content.read().map_err(|_| Error::Missing("a file of the image definition"))?;
-            text += &format!("{path} {:o} {}\n", node.mode, Sha256Digest::of(&bytes));
-        }
+        let content = match &node.kind {
+            Kind::Dir => "folder".to_owned(),
+            Kind::Link(to) => format!("-> {to}"),
+            Kind::File(content) => {
+                let bytes = content.read().map_err(|_| Error::Missing("a file of the image definition"))?;
+                Sha256Digest::of(&bytes).to_string()
+            }
+        };
+        text += &format!("{path} {:o} {content}\n", node.mode);
     }
     Ok(Sha256Digest::of(text.as_bytes()))
 }
@@ -385,7 +394,11 @@ fn module_index(tools: &Toolbox, root: &Layer, release: &str, work: &Path) -> Re
     }
     let lib = copy.join("lib");
     fs::context(std::os::unix::fs::symlink("usr/lib", &lib), "link", &lib)?;
-    tools.command("depmod")?.arg("-b").arg(&copy).arg(release).read().map_err(Error::Depmod)?;
+    // An empty configuration: depmod would read the host's /etc/depmod.d otherwise.
+    let configuration = copy.join("depmod.d");
+    fs::create_dir_all(&configuration)?;
+    let depmod = tools.command("depmod")?.arg("-b").arg(&copy).arg("-C").arg(&configuration);
+    depmod.arg(release).read().map_err(Error::Depmod)?;
     let mut index = Layer::default();
     for file in fs::list(&copy.join(&prefix))? {
         let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();

@@ -69,6 +69,23 @@ pub enum Error {
     /// `packages.lock` is missing.
     #[error("{0}/packages.lock does not exist")]
     NoLock(String),
+    /// `packages.lock` was made from another `packages.toml`.
+    #[error("{name}/packages.lock does not match {name}/packages.toml: {difference}")]
+    Outdated {
+        /// Name of the definition.
+        name: String,
+        /// The first thing that does not match.
+        difference: String,
+    },
+    /// In `tree/` is what an image cannot hold.
+    #[error("cannot seal {}: it is neither a file nor a folder nor a link", .0.display())]
+    Node(PathBuf),
+    /// `tree` is not a folder itself.
+    #[error("cannot seal {}: it is not a folder", .0.display())]
+    NoFolder(PathBuf),
+    /// A link in `tree/` whose target is not UTF-8.
+    #[error("cannot seal {}: its target is not UTF-8", .0.display())]
+    Link(PathBuf),
     /// A file is missing, unreadable or too large.
     #[error(transparent)]
     Read(#[from] fs::Error),
@@ -167,6 +184,19 @@ impl Definition {
         let any = |patterns: &[Pattern]| patterns.iter().any(|glob| glob.matches_with(path, options));
         !any(&self.exclude) || any(&self.keep)
     }
+
+    /// Why `lock` cannot be one of this definition; `None` when it can.
+    fn difference(&self, lock: &Lock) -> Option<String> {
+        if lock.release != self.release {
+            return Some(format!("it is of {} instead of {}", lock.release, self.release));
+        }
+        let locked = |name: &&String| lock.get(name).is_some();
+        let missing = self.packages.iter().find(|name| !locked(name));
+        let omitted = self.omit.iter().find(locked);
+        missing
+            .map(|name| format!("{name} is asked for and not locked"))
+            .or_else(|| omitted.map(|name| format!("{name} is omitted and locked")))
+    }
 }
 
 /// Where definitions come from.
@@ -215,38 +245,55 @@ impl Definitions {
         self.text(name, "packages.lock")?.map(parse).transpose()
     }
 
-    /// Reads both files of `name`.
+    /// Reads both files of `name`, which must match.
     pub fn image(&self, name: &str) -> Result<Image, Error> {
+        let image = self.image_to_renew(name)?;
+        match image.definition.difference(&image.lock) {
+            Some(difference) => Err(Error::Outdated { name: image.name, difference }),
+            None => Ok(image),
+        }
+    }
+
+    /// Reads both files of `name`, which need not match: for what makes the next lock with this one's programs.
+    pub fn image_to_renew(&self, name: &str) -> Result<Image, Error> {
         let definition = self.definition(name)?;
         let lock = self.lock(name)?.ok_or_else(|| Error::NoLock(name.to_owned()))?;
         Ok(Image { name: name.to_owned(), definition, lock })
     }
 
     /// The files that `name` adds to its packages: its folder `tree/`. Programs (below `usr/bin` and `usr/sbin`)
-    /// are executable, the rest is not, whatever the modes in the folder are.
+    /// are executable, the rest is not, whatever the modes in the folder are. A link is sealed as a link, never as
+    /// what it leads to. What editors leave behind (`*~`, `.*.swp`, `.#*`) is no part of it.
     pub fn tree(&self, name: &str) -> Result<Layer, Error> {
-        let mut files = Vec::new();
+        let mut nodes = Vec::new();
         match self {
             Self::Embedded => {
                 let tree = Path::new(name).join("tree");
                 if let Some(folder) = EMBEDDED.get_dir(&tree) {
-                    embedded_files(folder, &tree, &mut files);
+                    embedded_files(folder, &tree, &mut nodes);
                 }
             }
             Self::Folder(folder) => {
                 let tree = folder.join(name).join("tree");
-                if tree.is_dir() {
-                    folder_files(&tree, &tree, &mut files)?;
+                match fs::entry(&tree) {
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => return Err(error.into()),
+                    Ok(fs::Entry::Folder) => folder_files(&tree, &tree, &mut nodes)?,
+                    Ok(_) => return Err(Error::NoFolder(tree)),
                 }
             }
         }
-        let node = |(path, bytes): (PathBuf, Vec<u8>)| {
+        let node = |(path, kind): (PathBuf, Kind)| {
             let path = path.to_string_lossy().into_owned();
             let program = path.starts_with("usr/bin/") || path.starts_with("usr/sbin/");
-            let kind = Kind::File(Content::Bytes(bytes.into()));
-            (path, Node { mode: if program { 0o755 } else { 0o644 }, uid: 0, gid: 0, kind })
+            let mode = match kind {
+                Kind::Link(_) => 0o777,
+                _ if program => 0o755,
+                _ => 0o644,
+            };
+            (path, Node { mode, uid: 0, gid: 0, kind })
         };
-        Ok(Layer(files.into_iter().map(node).collect()))
+        Ok(Layer(nodes.into_iter().filter(|(path, _)| !is_leftover(path)).map(node).collect()))
     }
 
     /// Reads another file of `name`, e.g. `initrd.toml`; `None` when there is none.
@@ -269,21 +316,36 @@ impl Definitions {
     }
 }
 
-fn embedded_files(folder: &include_dir::Dir<'_>, tree: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
-    for file in folder.files() {
-        if let Ok(path) = file.path().strip_prefix(tree) {
-            files.push((path.to_owned(), file.contents().to_vec()));
-        }
-    }
-    folder.dirs().for_each(|folder| embedded_files(folder, tree, files));
+/// What editors leave beside the files that they edit.
+fn is_leftover(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(b"~") || name.starts_with(b".#") || (name.starts_with(b".") && name.ends_with(b".swp"))
 }
 
-fn folder_files(folder: &Path, tree: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> Result<(), fs::Error> {
+fn embedded_files(folder: &include_dir::Dir<'_>, tree: &Path, nodes: &mut Vec<(PathBuf, Kind)>) {
+    for file in folder.files() {
+        if let Ok(path) = file.path().strip_prefix(tree) {
+            nodes.push((path.to_owned(), Kind::File(Content::Bytes(file.contents().into()))));
+        }
+    }
+    folder.dirs().for_each(|folder| embedded_files(folder, tree, nodes));
+}
+
+fn folder_files(folder: &Path, tree: &Path, nodes: &mut Vec<(PathBuf, Kind)>) -> Result<(), Error> {
     for path in fs::list(folder)? {
-        if path.is_dir() {
-            folder_files(&path, tree, files)?;
-        } else if let Ok(relative) = path.strip_prefix(tree) {
-            files.push((relative.to_owned(), fs::read_bounded(&path, LIMIT)?));
+        let kind = match fs::entry(&path)? {
+            fs::Entry::Folder => {
+                folder_files(&path, tree, nodes)?;
+                continue;
+            }
+            fs::Entry::File => Kind::File(Content::Bytes(fs::read_bounded(&path, LIMIT)?.into())),
+            fs::Entry::Link(to) => {
+                Kind::Link(to.into_os_string().into_string().map_err(|_| Error::Link(path.clone()))?)
+            }
+            fs::Entry::Other => return Err(Error::Node(path)),
+        };
+        if let Ok(relative) = path.strip_prefix(tree) {
+            nodes.push((relative.to_owned(), kind));
         }
     }
     Ok(())
@@ -298,12 +360,58 @@ mod tests {
         let names = Definitions::Embedded.names().unwrap();
         assert!(names.iter().any(|name| name == "tools-build"), "{names:?}");
         for name in names {
-            let image = Definitions::Embedded.image(&name).unwrap();
-            assert_eq!(image.lock.release, image.definition.release, "{name}");
-            for package in &image.definition.packages {
-                assert!(image.lock.get(package).is_some(), "{name}: {package} is not locked");
-            }
+            Definitions::Embedded.image(&name).unwrap();
         }
+    }
+
+    #[test]
+    fn a_lock_of_another_definition_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let demo = folder.path().join("demo");
+        fs::create_dir_all(&demo).unwrap();
+        let lock = format!(
+            "schema = 1\nrelease = 'trixie'\n[[package]]\nname = 'libc6'\nversion = '1'\narchitecture = 'all'\n\
+             archive = 'debian'\npath = 'pool/x.deb'\nsize = 1\nsha256 = '{}'\n",
+            Sha256Digest::of(b"")
+        );
+        fs::write(&demo.join("packages.lock"), 0o644, lock.as_bytes()).unwrap();
+        for (definition, told) in [
+            ("packages = ['libc6']", None),
+            ("packages = ['libc6']\nrelease = 'forky'", Some("it is of trixie instead of forky")),
+            ("packages = ['libc6', 'bash']", Some("bash is asked for and not locked")),
+            ("packages = []\nomit = ['libc6']", Some("libc6 is omitted and locked")),
+        ] {
+            fs::write(&demo.join("packages.toml"), 0o644, definition.as_bytes()).unwrap();
+            let image = Definitions::Folder(folder.path().to_owned()).image("demo");
+            let told_now = match image {
+                Ok(_) => None,
+                Err(Error::Outdated { difference, .. }) => Some(difference),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(told_now.as_deref(), told);
+        }
+    }
+
+    #[test]
+    fn a_link_is_sealed_as_a_link_and_leftovers_are_not_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tree = folder.path().join("demo/tree");
+        let definitions = Definitions::Folder(folder.path().to_owned());
+        assert!(definitions.tree("demo").unwrap().0.is_empty(), "no folder adds nothing");
+        fs::create_dir_all(&tree.join("etc")).unwrap();
+        for name in ["etc/real", "etc/real~", "etc/.real.swp", "etc/.#real"] {
+            fs::write(&tree.join(name), 0o644, b"x").unwrap();
+        }
+        for (target, name) in [("/etc/passwd", "etc/passwd"), ("../etc", "etc/loop")] {
+            std::os::unix::fs::symlink(target, tree.join(name)).unwrap();
+        }
+        let sealed = definitions.tree("demo").unwrap().0;
+        assert_eq!(sealed.keys().collect::<Vec<_>>(), ["etc/loop", "etc/passwd", "etc/real"]);
+        for (name, target) in [("etc/passwd", "/etc/passwd"), ("etc/loop", "../etc")] {
+            assert!(matches!(&sealed[name].kind, Kind::Link(to) if to == target), "{name}");
+        }
+        let _socket = std::os::unix::net::UnixListener::bind(tree.join("etc/socket")).unwrap();
+        assert!(matches!(definitions.tree("demo"), Err(Error::Node(path)) if path.ends_with("etc/socket")));
     }
 
     #[test]

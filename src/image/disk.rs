@@ -4,7 +4,6 @@
 //! slot B and state. Sources: the UEFI specification, chapter 5, and the UAPI group's Discoverable Partitions
 //! Specification, which names the types.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -288,11 +287,6 @@ pub fn digest(data: &(impl ReadAt + ?Sized)) -> io::Result<Sha256Digest> {
         done += count as u64;
     }
     Ok(Sha256Digest(hash.finalize().into()))
-}
-
-/// Partitions by role; a disk of ours has each once.
-pub fn by_role(partitions: &[Placed]) -> BTreeMap<&'static str, &Placed> {
-    partitions.iter().filter_map(|one| Some((one.role?.name(), one))).collect()
 }
 
 #[cfg(test)]

@@ -202,19 +202,17 @@ impl Part {
         if self.len()? > item.size {
             self.truncate(progress)?;
         }
-        let mut missing = 0;
+        // A mirror that did not answer may have the file: only when all say no is it gone.
+        let mut unknown = None;
         for address in &item.addresses {
             match self.download(client, address, item, progress, stop) {
-                Err(Error::Http { source: http::Error::Missing(_), .. }) => missing += 1,
-                Err(Error::Http { source, label }) if missing + 1 == item.addresses.len() => {
-                    return Err(Error::Http { source, label });
-                }
-                Err(Error::Http { .. }) => {}
-                Err(error) => return Err(error),
-                Ok(digest) => return Ok(digest),
+                Err(Error::Http { source: http::Error::Missing(_), .. }) => {}
+                Err(error @ Error::Http { .. }) => unknown = Some(error),
+                done => return done,
             }
         }
-        Err(Error::Gone { label: item.label.clone(), addresses: item.addresses.clone() })
+        let gone = || Error::Gone { label: item.label.clone(), addresses: item.addresses.clone() };
+        Err(unknown.unwrap_or_else(gone))
     }
 
     fn download(

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::version;
 use crate::tree::Sha256Digest;
 
 /// Version of the file format.
@@ -183,6 +184,15 @@ impl Lock {
         }
         lines.into_values().collect()
     }
+
+    /// Packages of which `newer` has a lower version, one line a package: `name old -> new`.
+    pub fn lowered(&self, newer: &Lock) -> Vec<String> {
+        let line = |old: &Package| {
+            let new = newer.get(&old.name)?;
+            version::compare(&new.version, &old.version).is_lt().then(|| format!("{old} -> {}", new.version))
+        };
+        self.packages.iter().filter_map(line).collect()
+    }
 }
 
 impl fmt::Display for Lock {
@@ -313,5 +323,14 @@ mod tests {
         let old = Lock::new("trixie", [package("aa", "1"), package("bb", "1"), package("cc", "1")]).unwrap();
         let new = Lock::new("trixie", [package("bb", "2"), package("cc", "1"), package("dd", "1")]).unwrap();
         assert_eq!(old.changes(&new), ["- aa 1", "~ bb 1 -> 2", "+ dd 1"]);
+    }
+
+    #[test]
+    fn lowered_versions_are_told_and_raised_new_and_gone_ones_are_not() {
+        let old = [package("aa", "1:1"), package("bb", "1.10"), package("cc", "1"), package("gone", "1")];
+        let new = [package("aa", "2"), package("bb", "1.9"), package("cc", "1+deb13u1"), package("new", "1")];
+        let (old, new) = (Lock::new("trixie", old).unwrap(), Lock::new("trixie", new).unwrap());
+        assert_eq!(old.lowered(&new), ["aa 1:1 -> 2", "bb 1.10 -> 1.9"]);
+        assert!(old.lowered(&old).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! What is written beside an image: its manifest, and checksums in the format of sha256sum(1).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,11 @@ pub struct Manifest {
     pub cmdline: String,
     /// Partitions in the order on the disk.
     pub partitions: Vec<Partition>,
-    /// Packages.
+    /// Digest of the sealed program.
+    pub program: String,
+    /// Digests of the locks that decided the packages, by image; also that of the builder's own tools.
+    pub locks: BTreeMap<String, String>,
+    /// Packages and the program.
     pub sbom: Bom,
 }
 
@@ -138,6 +143,7 @@ mod tests {
     use crate::image::sbom;
 
     pub(crate) fn manifest() -> Manifest {
+        let program = sbom::Program { version: "0.1.0".into(), sha256: Sha256Digest::of(b"") };
         Manifest {
             schema: SCHEMA,
             name: "lychd".into(),
@@ -148,7 +154,9 @@ mod tests {
             root_hash: Sha256Digest::of(b"").to_string(),
             cmdline: String::new(),
             partitions: Vec::new(),
-            sbom: sbom::build("lychd", "1", &[]),
+            program: Sha256Digest::of(b"").to_string(),
+            locks: BTreeMap::from([("system".into(), Sha256Digest::of(b"").to_string())]),
+            sbom: sbom::build("lychd", "1", &[], &program),
         }
     }
 

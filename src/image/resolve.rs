@@ -4,6 +4,7 @@
 //! private root with nothing installed and never reads the machine's own apt configuration.
 
 mod explain;
+mod signature;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -52,8 +53,8 @@ impl Tools {
     /// The machine's own: for the first lock, and when the toolbox's packages have left the mirror.
     pub fn of_host() -> Self {
         Self {
-            gpgv: Command::new("gpgv"),
-            apt_get: Command::new("apt-get"),
+            gpgv: Command::new("gpgv").isolated(),
+            apt_get: Command::new("apt-get").isolated(),
             keyring: Path::new("/").join(KEYRING),
         }
     }
@@ -86,8 +87,8 @@ pub enum Error {
     Signature {
         /// Which suite.
         suite: String,
-        /// What gpgv said.
-        source: cmd::Error,
+        /// What is wrong with it.
+        source: signature::Error,
     },
     /// The index is of another suite.
     #[error("the index of {expected} is that of {found}")]
@@ -294,18 +295,15 @@ fn in_release(store: &Store<'_>, suite: &Suite) -> Result<Vec<u8>, Error> {
 
 /// Checks signature, suite and expiry; what is read is what gpgv says was signed, not what came.
 fn verify(tools: &Tools, suite: &str, signed: Vec<u8>, now: Option<SystemTime>) -> Result<Release, Error> {
-    let verified = tools
-        .gpgv
-        .clone()
-        .arg("--keyring")
-        .arg(&tools.keyring)
-        .args(["--output", "-"])
-        .stdin(signed)
-        .read()
-        .map_err(|source| match source {
-            source @ cmd::Error::Failed { .. } => Error::Signature { suite: suite.to_owned(), source },
-            other => Error::Command(other),
-        })?;
+    let distrusted = |source| Error::Signature { suite: suite.to_owned(), source };
+    signature::check_form(&signed).map_err(distrusted)?;
+    let folder = fs::context(tempfile::tempdir(), "create folder in", &std::env::temp_dir())?;
+    let text = folder.path().join("Release");
+    let gpgv = tools.gpgv.clone().arg("--keyring").arg(&tools.keyring).args(["--status-fd", "1", "--output"]);
+    // Its exit code is not asked: a signature of a key that is not known makes it a failure.
+    let said = gpgv.arg(&text).stdin(signed).output()?.stdout;
+    signature::judge(&String::from_utf8_lossy(&said)).map_err(distrusted)?;
+    let verified = fs::read(&text)?;
     let release = Release::parse(&String::from_utf8_lossy(&verified))
         .map_err(|source| Error::Index { suite: suite.to_owned(), source })?;
     if release.codename != suite {

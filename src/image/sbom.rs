@@ -1,6 +1,6 @@
-//! The bill of materials: CycloneDX 1.6, of packages alone, without a clock or a random number.
+//! The bill of materials: CycloneDX 1.6, of packages and our own program, without a clock or a random number.
 //!
-//! Sources: the CycloneDX 1.6 JSON reference; the package URL specification, type `deb`.
+//! Sources: the CycloneDX 1.6 JSON reference; the package URL specification, types `deb` and `cargo`.
 
 use std::fmt::Write as _;
 
@@ -22,6 +22,15 @@ pub struct Package {
     pub sha256: Sha256Digest,
 }
 
+/// Our own program in an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// Its version.
+    pub version: String,
+    /// Digest of the file.
+    pub sha256: Sha256Digest,
+}
+
 /// A bill of materials as it is written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,7 +41,7 @@ pub struct Bom {
     serial_number: String,
     version: u32,
     metadata: Metadata,
-    /// The packages, sorted.
+    /// The packages, sorted, and our program behind them.
     pub components: Vec<Component>,
 }
 
@@ -49,16 +58,16 @@ struct Subject {
     version: String,
 }
 
-/// One package of a bill of materials.
+/// One package or program of a bill of materials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
     #[serde(rename = "type")]
     kind: String,
     #[serde(rename = "bom-ref")]
     reference: String,
-    /// Package name.
+    /// Name.
     pub name: String,
-    /// Package version.
+    /// Version.
     pub version: String,
     /// Package URL.
     pub purl: String,
@@ -72,11 +81,12 @@ struct Hash {
 }
 
 /// The bill of an image `name` in `version`; packages may come in any order and more than once.
-pub fn build(name: &str, version: &str, packages: &[Package]) -> Bom {
+pub fn build(name: &str, version: &str, packages: &[Package], program: &Program) -> Bom {
     let mut packages: Vec<&Package> = packages.iter().collect();
     packages.sort();
     packages.dedup();
-    let components: Vec<Component> = packages.into_iter().map(component).collect();
+    let components: Vec<Component> =
+        packages.into_iter().map(package_component).chain([program_component(program)]).collect();
     let mut seed = format!("{name}\0{version}\0");
     seed.extend(components.iter().flat_map(|one| [one.purl.as_str(), &one.hashes[0].content, "\0"]));
     Bom {
@@ -95,15 +105,25 @@ pub fn build(name: &str, version: &str, packages: &[Package]) -> Bom {
     }
 }
 
-fn component(package: &Package) -> Component {
+fn package_component(package: &Package) -> Component {
     let Package { name, version, architecture, sha256 } = package;
     let (name_part, version_part) = (escaped(name), escaped(version));
     let purl = format!("pkg:deb/debian/{name_part}@{version_part}?arch={}", escaped(architecture));
+    component("library", name, version, purl, *sha256)
+}
+
+fn program_component(program: &Program) -> Component {
+    let Program { version, sha256 } = program;
+    let name = env!("CARGO_PKG_NAME");
+    component("application", name, version, format!("pkg:cargo/{name}@{}", escaped(version)), *sha256)
+}
+
+fn component(kind: &str, name: &str, version: &str, purl: String, sha256: Sha256Digest) -> Component {
     Component {
-        kind: "library".into(),
+        kind: kind.into(),
         reference: purl.clone(),
-        name: name.clone(),
-        version: version.clone(),
+        name: name.into(),
+        version: version.into(),
         purl,
         hashes: vec![Hash { alg: "SHA-256".into(), content: sha256.to_string() }],
     }
@@ -133,6 +153,26 @@ mod tests {
             architecture: "amd64".into(),
             sha256: Sha256Digest::of(name.as_bytes()),
         }
+    }
+
+    fn program() -> Program {
+        Program { version: "0.1.0".into(), sha256: Sha256Digest::of(b"program") }
+    }
+
+    fn build(name: &str, version: &str, packages: &[Package]) -> Bom {
+        super::build(name, version, packages, &program())
+    }
+
+    #[test]
+    fn our_own_program_is_on_the_bill_and_changes_it() {
+        let bom = build("lychd", "1", &[package("a", "1")]);
+        let names: Vec<_> = bom.components.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, ["a", "sepulcher"]);
+        let last = &bom.components[1];
+        assert_eq!((last.purl.as_str(), last.kind.as_str()), ("pkg:cargo/sepulcher@0.1.0", "application"));
+        assert_eq!(last.hashes[0].content, program().sha256.to_string());
+        let other = Program { sha256: Sha256Digest::of(b"other"), ..program() };
+        assert_ne!(super::build("lychd", "1", &[package("a", "1")], &other).serial_number, bom.serial_number);
     }
 
     #[test]

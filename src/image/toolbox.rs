@@ -130,12 +130,13 @@ impl Toolbox {
     }
 
     /// A command that runs `program`: a name (`mkfs.erofs`) or a path in the toolbox
-    /// (`usr/lib/systemd/systemd-sysusers`). Scripts find the toolbox's programs before the host's.
+    /// (`usr/lib/systemd/systemd-sysusers`). Scripts find the toolbox's programs before the host's. The caller's
+    /// environment is hidden: see [`Command::isolated`].
     pub fn command(&self, program: &str) -> Result<Command, Error> {
         let path = self.find(program)?;
         let name = path.file_name().unwrap_or_default().to_owned();
         match format(&path)? {
-            Format::Static => Ok(Command::new(path)),
+            Format::Static => Ok(Command::new(path).isolated()),
             Format::Dynamic => Ok(self.loader(&self.root).arg("--argv0").arg(name).arg(path)),
             Format::Script { interpreter, arg } => {
                 let own = self.command(interpreter.rsplit('/').next().unwrap_or(&interpreter));
@@ -144,7 +145,7 @@ impl Toolbox {
                     own => own?,
                 };
                 let path_variable = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", self.shims().display());
-                Ok(command.args(arg).arg(path).env("PATH", path_variable))
+                Ok(command.args(arg).arg(path).env("PATH", path_variable).isolated())
             }
         }
     }
@@ -166,7 +167,8 @@ impl Toolbox {
             .filter(|folder| unpacked.join(folder).is_dir())
             .map(|folder| self.root.join(folder).display().to_string())
             .collect();
-        let loader = Command::new(self.root.join(LOADER)).arg("--library-path").arg(folders.join(":"));
+        let loader =
+            Command::new(self.root.join(LOADER)).arg("--library-path").arg(folders.join(":")).isolated();
         if unpacked.join(CONVERTERS).is_dir() {
             loader.env("GCONV_PATH", self.root.join(CONVERTERS))
         } else {

@@ -1,6 +1,7 @@
 //! Processes: output or an error that shows the command and the end of what it said.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::io;
 
 /// A program that failed, with what it said last.
@@ -30,18 +31,40 @@ fn said(stderr: &str) -> String {
     if stderr.is_empty() { String::new() } else { format!(":\n{stderr}") }
 }
 
+/// What a program sees of this process's environment, besides the variables that its command sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Inherits {
+    /// All of it.
+    All,
+    /// What does not steer the dynamic loader.
+    AllButLoader,
+    /// Where programs and temporary files are, in the locale `C`.
+    Places,
+}
+
+impl Inherits {
+    fn takes(self, name: &OsStr) -> bool {
+        match self {
+            Inherits::All => true,
+            Inherits::AllButLoader => !name.as_encoded_bytes().starts_with(b"LD_"),
+            Inherits::Places => name == "PATH" || name == "TMPDIR",
+        }
+    }
+}
+
 /// A command line: program and arguments.
 #[derive(Debug, Clone)]
 pub struct Command {
     argv: Vec<OsString>,
     stdin: Option<Vec<u8>>,
     environment: Vec<(OsString, OsString)>,
+    inherits: Inherits,
 }
 
 impl Command {
     /// A command of `program` without arguments.
     pub fn new(program: impl Into<OsString>) -> Self {
-        Self { argv: vec![program.into()], stdin: None, environment: Vec::new() }
+        Self { argv: vec![program.into()], stdin: None, environment: Vec::new(), inherits: Inherits::All }
     }
 
     /// Program and arguments.
@@ -75,6 +98,22 @@ impl Command {
         self
     }
 
+    /// Hides this process's environment: the program sees `PATH`, `TMPDIR`, `LC_ALL=C` and what the command sets,
+    /// so that its output cannot depend on who runs it.
+    #[must_use]
+    pub fn isolated(mut self) -> Self {
+        self.inherits = Inherits::Places;
+        self
+    }
+
+    /// Shows this process's environment, but for what steers the dynamic loader (`LD_…`): for a person who runs
+    /// the program.
+    #[must_use]
+    pub fn with_callers_environment(mut self) -> Self {
+        self.inherits = Inherits::AllButLoader;
+        self
+    }
+
     /// Gives bytes on standard input; without it there is none.
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
@@ -85,18 +124,29 @@ impl Command {
     /// The same command for a caller that handles the running process itself; bytes for standard input are not part of it.
     pub fn to_std(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.argv[0]);
-        command.args(&self.argv[1..]).envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.args(&self.argv[1..]).env_clear().envs(self.all_variables());
         command
     }
 
-    /// The same command started by `launcher`, e.g. inside a network namespace.
+    /// The whole environment that the program sees.
+    fn all_variables(&self) -> BTreeMap<OsString, OsString> {
+        let locale = (self.inherits == Inherits::Places).then(|| ("LC_ALL".into(), "C".into()));
+        let inherited = std::env::vars_os().filter(|(name, _)| self.inherits.takes(name));
+        inherited.chain(locale).chain(self.environment.iter().cloned()).collect()
+    }
+
+    /// The same command started by `launcher`, e.g. inside a network namespace. What one of the two must not see,
+    /// neither sees.
     #[must_use]
     pub fn within(self, launcher: Command) -> Self {
-        let Self { argv, stdin, environment } = self;
+        let Self { argv, stdin, environment, inherits } = self;
         let mut outer = launcher;
         outer.argv.extend(argv);
         outer.environment.extend(environment);
         outer.stdin = stdin.or(outer.stdin);
+        if inherits != Inherits::All && outer.inherits != Inherits::Places {
+            outer.inherits = inherits;
+        }
         outer
     }
 
@@ -123,10 +173,7 @@ impl Command {
 
     /// Runs to the end and returns status and both outputs, whatever the status is.
     pub fn output(&self) -> Result<std::process::Output, Error> {
-        let mut expression = duct::cmd(&self.argv[0], &self.argv[1..]);
-        for (name, value) in &self.environment {
-            expression = expression.env(name, value);
-        }
+        let mut expression = duct::cmd(&self.argv[0], &self.argv[1..]).full_env(self.all_variables());
         expression = match &self.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
             None => expression.stdin_null(),
@@ -166,5 +213,41 @@ mod tests {
         assert!(
             Command::new("/nonexistent/program").read().unwrap_err().to_string().starts_with("cannot start")
         );
+    }
+
+    /// Names that `env` sees; the test's own process has `CARGO_MANIFEST_DIR`.
+    fn seen(command: &Command) -> Vec<String> {
+        let by_output = command.read().unwrap();
+        let by_std = command.to_std().output().unwrap().stdout;
+        assert_eq!(by_output, by_std);
+        let text = String::from_utf8(by_output).unwrap();
+        text.lines().filter_map(|line| Some(line.split_once('=')?.0.to_owned())).collect()
+    }
+
+    #[test]
+    fn an_isolated_program_sees_places_its_locale_and_what_it_is_given() {
+        let env = Command::new("env").env("GIVEN", "1");
+        assert!(seen(&env).iter().any(|name| name == "CARGO_MANIFEST_DIR"));
+        for isolated in [
+            env.clone().isolated(),
+            env.clone().isolated().within(Command::new("env")),
+            env.clone().within(Command::new("env").isolated()),
+        ] {
+            let seen = seen(&isolated);
+            assert!(seen.iter().any(|name| name == "GIVEN") && seen.iter().any(|name| name == "LC_ALL"));
+            let known = ["PATH", "TMPDIR", "LC_ALL", "GIVEN"];
+            assert!(seen.iter().all(|name| known.contains(&name.as_str())), "{seen:?}");
+        }
+    }
+
+    #[test]
+    fn a_person_hands_on_all_but_what_steers_the_loader() {
+        for (name, taken) in
+            [("LD_PRELOAD", false), ("LD_LIBRARY_PATH", false), ("TZ", true), ("LDFLAGS", true)]
+        {
+            assert_eq!(Inherits::AllButLoader.takes(OsStr::new(name)), taken, "{name}");
+        }
+        let env = Command::new("env").with_callers_environment();
+        assert!(seen(&env).iter().any(|name| name == "CARGO_MANIFEST_DIR"));
     }
 }

@@ -75,6 +75,32 @@ pub fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
+/// What lies at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// A file.
+    File,
+    /// A folder.
+    Folder,
+    /// A symbolic link, with its target as it is written.
+    Link(PathBuf),
+    /// A device, a pipe or a socket.
+    Other,
+}
+
+/// What lies at `path` itself: links are not followed.
+pub fn entry(path: &Path) -> Result<Entry, Error> {
+    let kind = context(fs::symlink_metadata(path), "look at", path)?.file_type();
+    if kind.is_symlink() {
+        return Ok(Entry::Link(context(fs::read_link(path), "read", path)?));
+    }
+    Ok(match (kind.is_dir(), kind.is_file()) {
+        (true, _) => Entry::Folder,
+        (_, true) => Entry::File,
+        _ => Entry::Other,
+    })
+}
+
 /// Removes a file; a missing one is already removed.
 pub fn remove_file(path: &Path) -> Result<(), Error> {
     match fs::remove_file(path) {

@@ -70,7 +70,9 @@ fn image(folder: &Path, stub: &[u8], loader: &[u8]) -> (PathBuf, Manifest) {
         root_hash: sealed.root_hash.to_string(),
         cmdline,
         partitions: manifest::partitions(&file, &placed).unwrap(),
-        sbom: sbom::build("lychd", "7", &[package]),
+        program: seed.to_string(),
+        locks: std::collections::BTreeMap::new(),
+        sbom: sbom::build("lychd", "7", &[package], &sbom::Program { version: "1".into(), sha256: seed }),
     };
     fs::write_atomic(&manifest::beside(&path), 0o644, manifest.to_json().unwrap().as_bytes()).unwrap();
     (path, manifest)
@@ -96,6 +98,14 @@ fn a_sound_image_is_told_from_a_changed_one_and_its_content_is_shown() {
     let value: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(value["image"]["kernels"][0]["root-hash"], manifest.root_hash);
     assert_eq!(value["packages"][0]["name"], "podman");
+
+    let aside = folder.path().join("aside.json");
+    std::fs::rename(manifest::beside(&path), &aside).unwrap();
+    let (code, out, _) = run("verify", &path, &[]);
+    let told =
+        format!("root sealed as {}; boot files not checked without the manifest\n", manifest.root_hash);
+    assert!(code == 0 && out.ends_with(&told), "{out}");
+    std::fs::rename(&aside, manifest::beside(&path)).unwrap();
 
     let disk = File::options().write(true).open(&path).unwrap();
     disk.write_all_at(b"x", manifest.partitions[1].offset + 5 * 4096).unwrap();

@@ -6,6 +6,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 
+use sepulcher::image::definition::Definitions;
+use sepulcher::image::fetch;
+use sepulcher::image::store::Store;
+use sepulcher::image::toolbox::Toolbox;
+use sepulcher::sys::http;
 use sepulcher::tree::Sha256Digest;
 
 /// A mirror that has these paths; its address ends in `/debian`.
@@ -86,12 +91,17 @@ impl Case {
     }
 
     fn toolbox(&self, args: &[&str]) -> assert_cmd::assert::Assert {
+        self.command(args).assert()
+    }
+
+    fn command(&self, args: &[&str]) -> assert_cmd::Command {
         let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_sepulcher"));
         command.env_clear().timeout(std::time::Duration::from_mins(1));
         command.env("SEPULCHER_CACHE", self.folder.path().join("cache"));
         command.env("SEPULCHER_MIRROR", &self.address);
         command.arg("toolbox").arg("--images").arg(self.folder.path().join("images"));
-        command.args(args).assert()
+        command.args(args);
+        command
     }
 
     fn cached(&self, folder: &str) -> usize {
@@ -109,9 +119,38 @@ fn a_locked_program_is_fetched_unpacked_and_run_and_then_needs_no_network() {
     let case = Case::new(&deb, Some(&deb));
     case.toolbox(&["demo", "greet", "--you"]).success().stdout("hello --you\n");
     case.toolbox(&["--offline", "demo", "greet", "again"]).success().stdout("hello again\n");
+    let absent = case.toolbox(&["--offline", "demo", "nope"]).code(1).stdout("");
+    assert!(said(&absent).contains("the toolbox demo has no program nope"), "{}", said(&absent));
     let root = case.toolbox(&["--offline", "demo"]).success();
     let root = String::from_utf8(root.get_output().stdout.clone()).unwrap();
     assert!(Path::new(root.trim()).join("usr/bin/greet").is_file(), "{root}");
+}
+
+#[test]
+fn a_persons_environment_reaches_the_program_but_for_what_steers_the_loader() {
+    let deb = deb("greet", "#!/bin/sh\necho \"$TZ,$LD_LIBRARY_PATH\"\n");
+    let case = Case::new(&deb, Some(&deb));
+    let mut command = case.command(&["demo", "greet"]);
+    command.env("TZ", "Asia/Tokyo").env("LD_LIBRARY_PATH", "/nonexistent");
+    command.assert().success().stdout("Asia/Tokyo,\n");
+}
+
+#[test]
+fn a_program_for_the_builder_does_not_see_the_callers_environment() {
+    let deb = deb("greet", "#!/bin/sh\necho \"$CARGO_MANIFEST_DIR,$LC_ALL\"\n");
+    let case = Case::new(&deb, Some(&deb));
+    case.toolbox(&["demo"]).success();
+    let store = Store {
+        cache: case.folder.path().join("cache"),
+        mirrors: None,
+        offline: true,
+        client: http::Client::default(),
+        progress: &fetch::Quiet,
+    };
+    let image = Definitions::Folder(case.folder.path().join("images")).image("demo").unwrap();
+    let greet = Toolbox::open(&store, &image).unwrap().command("greet").unwrap();
+    assert_ne!(std::env::var("CARGO_MANIFEST_DIR").unwrap(), "");
+    assert_eq!(greet.read().unwrap(), b",C\n");
 }
 
 #[test]
@@ -164,6 +203,11 @@ fn a_broken_definition_lock_or_name_is_told_with_its_place() {
             "{}",
             said(&assert)
         );
+    }
+    std::fs::write(&lock, "schema = 1\nrelease = \"trixie\"\n").unwrap();
+    let assert = case.toolbox(&["demo"]).code(1).stdout("");
+    for word in ["demo is asked for and not locked", "hint: renew it with `sepulcher lock demo`"] {
+        assert!(said(&assert).contains(word), "{}", said(&assert));
     }
     std::fs::remove_file(&lock).unwrap();
     assert!(said(&case.toolbox(&["demo"]).code(1)).contains("sepulcher lock demo"));

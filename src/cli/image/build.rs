@@ -59,6 +59,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let request = Request { codex: &codex, tree, images, program, version, epoch, out };
     let packages = packages(&request.images);
+    let locks = request.images.iter().map(|(name, image)| (name.clone(), image.lock.digest().to_string()));
+    let program = sbom::Program {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        sha256: Sha256Digest::of(&request.program),
+    };
     let built = crate::image::build::build(&cache, &definitions, &request).map_err(failure)?;
     let manifest = Manifest {
         schema: manifest::SCHEMA,
@@ -70,7 +75,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         root_hash: built.root_hash.to_string(),
         cmdline: built.cmdline,
         partitions: built.partitions,
-        sbom: sbom::build(codex.appliance.name.as_str(), version, &packages),
+        program: program.sha256.to_string(),
+        locks: locks.collect(),
+        sbom: sbom::build(codex.appliance.name.as_str(), version, &packages, &program),
     };
     put_in_place(out, built.staged, &manifest)
 }

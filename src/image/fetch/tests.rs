@@ -194,6 +194,29 @@ fn a_file_that_no_mirror_has_is_told_without_trying_again() {
 }
 
 #[test]
+fn a_file_is_gone_only_when_every_mirror_says_so() {
+    let answers = |line: &'static str| Server::start(move |_, stream| status(stream, line));
+    let refuses = || {
+        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        Server { base: format!("http://{free}"), asked: Arc::default() }
+    };
+    let (missing, removed) = (answers("404 Not Found"), answers("410 Gone"));
+    let (broken, closed, nobody) = (answers("500 Internal Server Error"), refuses(), refuses());
+    for servers in [
+        [&broken, &missing],
+        [&missing, &broken],
+        [&closed, &nobody],
+        [&closed, &missing],
+        [&missing, &closed],
+    ] {
+        let error = Case::new(&servers, &body()).fetch().unwrap_err();
+        assert!(matches!(&error, Error::Http { label, .. } if label == "demo 1"), "{error}");
+    }
+    let error = Case::new(&[&missing, &removed], &body()).fetch().unwrap_err();
+    assert!(matches!(&error, Error::Gone { addresses, .. } if addresses.len() == 2), "{error}");
+}
+
+#[test]
 fn a_server_that_is_busy_for_a_moment_is_asked_again() {
     let count = AtomicUsize::new(0);
     let server = Server::start(move |asked, stream| {

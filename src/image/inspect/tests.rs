@@ -63,7 +63,9 @@ fn made(cmdline: impl Fn(Sha256Digest) -> String) -> Made {
         root_hash: sealed.root_hash.to_string(),
         cmdline,
         partitions: manifest::partitions(&file, &placed).unwrap(),
-        sbom: sbom::build("lychd", "1", &[]),
+        program: seed.to_string(),
+        locks: std::collections::BTreeMap::new(),
+        sbom: sbom::build("lychd", "1", &[], &sbom::Program { version: "1".into(), sha256: seed }),
     };
     Made { _folder: folder, file, manifest }
 }

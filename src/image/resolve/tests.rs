@@ -75,14 +75,23 @@ fn an_empty_definition_needs_no_solver() {
     assert!(universe().resolve(&nobody, &empty).unwrap().packages().is_empty());
 }
 
-/// `Tools` whose gpgv finds every signature good and says that `text` was signed.
-fn says(text: &str) -> Tools {
-    let script = format!("cat >/dev/null; printf '{text}'");
+/// `Tools` whose gpgv says `status` and that `text` was signed.
+fn tells(status: &str, text: &str) -> Tools {
+    let script = format!("cat >/dev/null; for out; do :; done; printf '{text}' >\"$out\"; echo '{status}'");
     Tools {
-        gpgv: Command::new("sh").args(["-c", &script]),
+        gpgv: Command::new("sh").args(["-c", &script, "gpgv"]),
         apt_get: Command::new("/nonexistent"),
         keyring: PathBuf::new(),
     }
+}
+
+/// `Tools` whose gpgv finds the signature good and says that `text` was signed.
+fn says(text: &str) -> Tools {
+    tells("[GNUPG:] VALIDSIG 41", text)
+}
+
+fn signed() -> Vec<u8> {
+    b"-----BEGIN PGP SIGNED MESSAGE-----\n".to_vec()
 }
 
 const RELEASE: &str = "Codename: trixie\\nValid-Until: Thu, 01 Jan 1970 01:00:00 UTC\\nSHA256:\\n \
@@ -92,20 +101,23 @@ const RELEASE: &str = "Codename: trixie\\nValid-Until: Thu, 01 Jan 1970 01:00:00
 fn an_index_of_another_suite_or_past_its_time_is_refused() {
     let now = |seconds| Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds));
     let tools = says(RELEASE);
-    verify(&tools, "trixie", Vec::new(), now(3600)).unwrap();
-    verify(&tools, "trixie", Vec::new(), None).unwrap();
-    assert!(matches!(verify(&tools, "trixie", Vec::new(), now(3601)), Err(Error::Expired(_))));
-    assert!(matches!(verify(&tools, "trixie-security", Vec::new(), None), Err(Error::Suite { .. })));
+    verify(&tools, "trixie", signed(), now(3600)).unwrap();
+    verify(&tools, "trixie", signed(), None).unwrap();
+    assert!(matches!(verify(&tools, "trixie", signed(), now(3601)), Err(Error::Expired(_))));
+    assert!(matches!(verify(&tools, "trixie-security", signed(), None), Err(Error::Suite { .. })));
     assert!(matches!(
-        verify(&says("Codename: trixie\\n"), "trixie", Vec::new(), None),
+        verify(&says("Codename: trixie\\n"), "trixie", signed(), None),
         Err(Error::Index { .. })
     ));
 }
 
 #[test]
 fn a_bad_signature_is_told_from_a_missing_program() {
-    let bad = Tools { gpgv: Command::new("false"), ..says("") };
-    assert!(matches!(verify(&bad, "trixie", Vec::new(), None), Err(Error::Signature { .. })));
+    let distrusted =
+        |tools: &Tools, signed| matches!(verify(tools, "trixie", signed, None), Err(Error::Signature { .. }));
+    assert!(distrusted(&tells("[GNUPG:] BADSIG 64", RELEASE), signed()));
+    assert!(distrusted(&Tools { gpgv: Command::new("false"), ..says("") }, signed()));
+    assert!(distrusted(&says(RELEASE), [signed(), signed()].concat()));
     let missing = Tools { gpgv: Command::new("/nonexistent"), ..says("") };
-    assert!(matches!(verify(&missing, "trixie", Vec::new(), None), Err(Error::Command(_))));
+    assert!(matches!(verify(&missing, "trixie", signed(), None), Err(Error::Command(_))));
 }
