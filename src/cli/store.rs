@@ -119,7 +119,9 @@ impl From<definition::Error> for Failure {
     fn from(error: definition::Error) -> Self {
         let failure = Self::from_error(Kind::Input, &error);
         match error {
-            definition::Error::NoLock(name) => failure.hint(format!("make it with `sepulcher lock {name}`")),
+            definition::Error::NoLock(name) | definition::Error::Stale { name, .. } => {
+                failure.hint(format!("make it with `sepulcher lock {name}`"))
+            }
             _ => failure,
         }
     }

@@ -69,6 +69,14 @@ pub enum Error {
     /// `packages.lock` is missing.
     #[error("{0}/packages.lock does not exist")]
     NoLock(String),
+    /// `packages.lock` was made from another `packages.toml`.
+    #[error("{name}/packages.lock does not match packages.toml: {difference}")]
+    Stale {
+        /// Name of the definition.
+        name: String,
+        /// In what.
+        difference: String,
+    },
     /// A file is missing, unreadable or too large.
     #[error(transparent)]
     Read(#[from] fs::Error),
@@ -219,6 +227,9 @@ impl Definitions {
     pub fn image(&self, name: &str) -> Result<Image, Error> {
         let definition = self.definition(name)?;
         let lock = self.lock(name)?.ok_or_else(|| Error::NoLock(name.to_owned()))?;
+        if let Some(difference) = difference(&definition, &lock) {
+            return Err(Error::Stale { name: name.to_owned(), difference });
+        }
         Ok(Image { name: name.to_owned(), definition, lock })
     }
 
@@ -269,6 +280,19 @@ impl Definitions {
     }
 }
 
+/// In what a lock cannot be one of this definition.
+fn difference(definition: &Definition, lock: &Lock) -> Option<String> {
+    let Definition { release, packages, omit, exclude: _, keep: _ } = definition;
+    if *release != lock.release {
+        return Some(format!("it locks packages of {}, not of {release}", lock.release));
+    }
+    if let Some(package) = packages.iter().find(|package| lock.get(package).is_none()) {
+        return Some(format!("it lacks the package {package}"));
+    }
+    let omitted = omit.iter().find(|package| lock.get(package).is_some());
+    omitted.map(|package| format!("it holds the package {package}, which is to be omitted"))
+}
+
 fn embedded_files(folder: &include_dir::Dir<'_>, tree: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     for file in folder.files() {
         if let Ok(path) = file.path().strip_prefix(tree) {
@@ -298,12 +322,24 @@ mod tests {
         let names = Definitions::Embedded.names().unwrap();
         assert!(names.iter().any(|name| name == "tools-build"), "{names:?}");
         for name in names {
-            let image = Definitions::Embedded.image(&name).unwrap();
-            assert_eq!(image.lock.release, image.definition.release, "{name}");
-            for package in &image.definition.packages {
-                assert!(image.lock.get(package).is_some(), "{name}: {package} is not locked");
-            }
+            Definitions::Embedded.image(&name).unwrap();
         }
+    }
+
+    #[test]
+    fn a_lock_of_another_definition_is_told_with_the_difference() {
+        let lock = Definitions::Embedded.lock("tether").unwrap().unwrap();
+        for (text, said) in [
+            ("packages = ['nftables', 'caddy']", "it lacks the package caddy"),
+            (
+                "packages = ['nftables']\nomit = ['libc6']",
+                "it holds the package libc6, which is to be omitted",
+            ),
+            ("packages = []\nrelease = 'forky'", "it locks packages of trixie, not of forky"),
+        ] {
+            assert_eq!(difference(&Definition::parse(text).unwrap(), &lock).as_deref(), Some(said));
+        }
+        assert_eq!(difference(&Definition::parse("packages = ['nftables']").unwrap(), &lock), None);
     }
 
     #[test]
