@@ -31,8 +31,8 @@ struct Site {
 
 impl Site {
     /// `None` when boot loader and tools cannot be had, which is said aloud; in CI that is a failure.
-    fn new(test: &str) -> Option<Self> {
-        let (stub, loader) = boot_programs(test)?;
+    fn new(claim: &str) -> Option<Self> {
+        let (stub, loader) = boot_programs(claim)?;
         let store = MirrorArgs::default().store(&Quiet).unwrap();
         let tools = Definitions::Embedded.image(TOOLS).unwrap();
         let toolbox = Toolbox::open(&store, &tools).unwrap();
@@ -219,12 +219,12 @@ fn litter(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_build_that_is_killed_anywhere_leaves_nothing_and_the_next_one_makes_the_same_bytes() {
-    let test = "a_build_that_is_killed_anywhere_leaves_nothing_and_the_next_one_makes_the_same_bytes";
-    let Some(undisturbed) = Site::new(test) else { return };
+    let claim = "a_build_that_is_killed_anywhere_leaves_nothing_and_the_next_one_makes_the_same_bytes";
+    let Some(undisturbed) = Site::new(claim) else { return };
     let start = Instant::now();
     let expected = undisturbed.built();
     let whole = start.elapsed();
-    let Some(site) = Site::new(test) else { return };
+    let Some(site) = Site::new(claim) else { return };
     fs::write(site.path("out/lychd.raw"), "old").unwrap();
     let old = Sha256Digest::of(b"old");
     let mut killed = 0;
@@ -262,15 +262,15 @@ fn ends_within(pid: Pid, limit: Duration) -> bool {
 }
 
 /// A shell in a mount namespace of its own, which runs `script`; `None`, said aloud, where there can be none.
-fn in_mount_namespace(test: &str, script: &str) -> Option<Command> {
+fn in_mount_namespace(claim: &str, script: &str) -> Option<Command> {
     let mut unshare = vec!["unshare", "--mount"];
     if !rustix::process::geteuid().is_root() {
         unshare.push("--map-root-user");
     }
     let probe = Command::new(unshare[0]).args(&unshare[1..]).arg("true").output();
     if !probe.as_ref().is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "no mount namespace for {test}: {probe:?}");
-        eprintln!("SKIPPED {test}: a small disk needs a mount namespace: {probe:?}");
+        assert!(std::env::var_os("CI").is_none(), "no mount namespace for {claim}: {probe:?}");
+        eprintln!("SKIPPED {claim}: a small disk needs a mount namespace: {probe:?}");
         return None;
     }
     let mut command = Command::new(unshare[0]);
@@ -279,7 +279,7 @@ fn in_mount_namespace(test: &str, script: &str) -> Option<Command> {
 }
 
 /// Builds with a disk of `size` at `place`, then with one that is large enough; both results and what was at `out`.
-fn on_a_full_disk(test: &str, site: &Site, place: &str, size: &str) -> Option<(i32, String, String)> {
+fn on_a_full_disk(claim: &str, site: &Site, place: &str, size: &str) -> Option<(i32, String, String)> {
     // The build's own command line follows the script's arguments.
     let script = r#"
         place=$1 size=$2; shift 2
@@ -294,7 +294,7 @@ fn on_a_full_disk(test: &str, site: &Site, place: &str, size: &str) -> Option<(i
         exit $code
     "#;
     let build = site.command();
-    let mut command = in_mount_namespace(test, script)?;
+    let mut command = in_mount_namespace(claim, script)?;
     command.arg(site.path(place)).arg(size).arg(build.get_program()).args(build.get_args());
     for (name, value) in build.get_envs() {
         command.env(name, value.unwrap_or_default());
@@ -311,16 +311,16 @@ fn on_a_full_disk(test: &str, site: &Site, place: &str, size: &str) -> Option<(i
 
 #[test]
 fn a_full_disk_is_told_and_keeps_the_old_image() {
-    let test = "a_full_disk_is_told_and_keeps_the_old_image";
-    let Some(undisturbed) = Site::new(test) else { return };
+    let claim = "a_full_disk_is_told_and_keeps_the_old_image";
+    let Some(undisturbed) = Site::new(claim) else { return };
     let expected = undisturbed.built().to_string();
     // The cache holds 7 MiB to begin with; the package's files, the base and the root each take as much.
     for (place, size) in
         [("cache", "8m"), ("cache", "15m"), ("cache", "20m"), ("cache", "26m"), ("out", "4m")]
     {
-        let Some(site) = Site::new(test) else { return };
+        let Some(site) = Site::new(claim) else { return };
         fs::write(site.path("out/lychd.raw"), "old").unwrap();
-        let Some((code, said, digest)) = on_a_full_disk(test, &site, place, size) else { return };
+        let Some((code, said, digest)) = on_a_full_disk(claim, &site, place, size) else { return };
         assert_eq!(code, 74, "{place} {size}: {said}");
         for part in ["error: cannot ", "No space left on device", "hint: free some space"] {
             assert!(said.contains(part), "{place} {size}: {part:?} is missing from:\n{said}");
@@ -331,8 +331,8 @@ fn a_full_disk_is_told_and_keeps_the_old_image() {
 
 #[test]
 fn what_rots_in_the_cache_is_told_or_made_anew_and_never_sealed() {
-    let test = "what_rots_in_the_cache_is_told_or_made_anew_and_never_sealed";
-    let Some(site) = Site::new(test) else { return };
+    let claim = "what_rots_in_the_cache_is_told_or_made_anew_and_never_sealed";
+    let Some(site) = Site::new(claim) else { return };
     let whole = fs::read(site.deb()).unwrap();
     let deb = site.deb();
     damage(&deb);
@@ -360,8 +360,8 @@ fn what_rots_in_the_cache_is_told_or_made_anew_and_never_sealed() {
 
 #[test]
 fn a_lock_that_does_not_match_is_told_with_the_difference() {
-    let test = "a_lock_that_does_not_match_is_told_with_the_difference";
-    let Some(site) = Site::new(test) else { return };
+    let claim = "a_lock_that_does_not_match_is_told_with_the_difference";
+    let Some(site) = Site::new(claim) else { return };
     let definition = site.path("images/system/packages.toml");
     fs::write(&definition, "packages = [\"fault-base\", \"caddy\"]\n").unwrap();
     site.fails(
@@ -375,8 +375,8 @@ fn a_lock_that_does_not_match_is_told_with_the_difference() {
 
 #[test]
 fn a_wrong_digest_in_a_lock_names_the_package_and_keeps_nothing() {
-    let test = "a_wrong_digest_in_a_lock_names_the_package_and_keeps_nothing";
-    let Some(site) = Site::new(test) else { return };
+    let claim = "a_wrong_digest_in_a_lock_names_the_package_and_keeps_nothing";
+    let Some(site) = Site::new(claim) else { return };
     let (deb, lock) = (site.deb(), site.path("images/system/packages.lock"));
     let (bytes, text) = (fs::read(&deb).unwrap(), fs::read_to_string(&lock).unwrap());
     fs::remove_file(&deb).unwrap();
@@ -400,8 +400,8 @@ fn a_wrong_digest_in_a_lock_names_the_package_and_keeps_nothing() {
 
 #[test]
 fn an_image_that_cannot_be_written_is_told_before_the_work() {
-    let test = "an_image_that_cannot_be_written_is_told_before_the_work";
-    let Some(site) = Site::new(test) else { return };
+    let claim = "an_image_that_cannot_be_written_is_told_before_the_work";
+    let Some(site) = Site::new(claim) else { return };
     let to = |out: &str| site.command_to(out, "program");
     fs::create_dir(site.path("out/folder")).unwrap();
     for (out, parts) in [
@@ -432,8 +432,8 @@ fn an_image_that_cannot_be_written_is_told_before_the_work() {
 
 #[test]
 fn wrong_inputs_are_told_and_nothing_is_written() {
-    let test = "wrong_inputs_are_told_and_nothing_is_written";
-    let Some(site) = Site::new(test) else { return };
+    let claim = "wrong_inputs_are_told_and_nothing_is_written";
+    let Some(site) = Site::new(claim) else { return };
     for version in ["", "1_2", "1+1", "1/2", "é", "12345678901234567", "../1", "1\n2"] {
         let mut command = site.command();
         command.args(["--version", version]);
@@ -471,8 +471,8 @@ fn wrong_inputs_are_told_and_nothing_is_written() {
 
 #[test]
 fn an_empty_cache_and_no_network_list_what_is_missing() {
-    let test = "an_empty_cache_and_no_network_list_what_is_missing";
-    let Some(site) = Site::new(test) else { return };
+    let claim = "an_empty_cache_and_no_network_list_what_is_missing";
+    let Some(site) = Site::new(claim) else { return };
     let mut command = site.command();
     command.env("SEPULCHER_CACHE", site.path("nothing"));
     site.fails(command, 69, &["1 package not in the cache: fault-base 1", "run once without --offline"]);
