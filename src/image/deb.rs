@@ -4,7 +4,6 @@
 //! not understood is an error that names the package.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 
+use super::disk;
 use super::layer::{Content, Kind, Layer, Node, usr_merged};
 use super::lock::Package;
 use super::store::Store;
@@ -139,7 +139,7 @@ fn control_file(control: &[u8]) -> Result<String, Malformed> {
 /// Decompresses the packages that are not yet decompressed, in parallel.
 pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
     let missing =
-        || -> Vec<&Package> { packages.iter().filter(|package| !store.data(package).exists()).collect() };
+        || -> Vec<&Package> { packages.iter().filter(|package| !store.is_unpacked(package)).collect() };
     if missing().is_empty() {
         return Ok(());
     }
@@ -180,7 +180,8 @@ fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error>
     fs::create_dir_all(folder)?;
     let temporary = tempfile::Builder::new().prefix(LITTER).tempfile_in(folder);
     let mut temporary = fs::context(temporary, "write in", folder)?;
-    let mut out = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+    let file = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+    let mut out = Hashed { inner: file, hasher: Sha256::new() };
     let mut hashed = Hashed { inner: fs::open(deb)?, hasher: Sha256::new() };
     let done = split(BufReader::with_capacity(1 << 16, &mut hashed), DATA_LIMIT, &mut out);
     // The disk's fault, not the package's.
@@ -194,18 +195,37 @@ fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error>
     }
     done.map_err(|source| Error::Malformed { package: package.to_string(), source })?;
     fs::context(out.flush(), "write", target)?;
+    let sum = Sha256Digest(out.hasher.clone().finalize().into());
     drop(out);
+    fs::write(&sum_of(target), 0o644, sum.to_string().as_bytes())?;
     let persisted = temporary.persist(target).map(drop).map_err(|error| error.error);
     Ok(fs::context(persisted, "write", target)?)
 }
 
+/// Where the digest of the data tar at `data` is.
+pub fn sum_of(data: &Path) -> PathBuf {
+    data.with_extension("sum")
+}
+
 /// Digests what passes through.
-struct Hashed {
-    inner: File,
+struct Hashed<T> {
+    inner: T,
     hasher: Sha256,
 }
 
-impl Read for Hashed {
+impl<W: io::Write> io::Write for Hashed<W> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
@@ -338,9 +358,14 @@ fn expand(
 }
 
 /// The files of a package from its decompressed data tar at `data`: those that `wants` says yes to, with
-/// `bin`, `sbin` and `lib*` moved into `usr`.
+/// `bin`, `sbin` and `lib*` moved into `usr`. A tar that is not what was decompressed is removed.
 pub fn layer(data: &Path, package: &Package, wants: &dyn Fn(&str) -> bool) -> Result<Layer, Error> {
     let file = fs::open(data)?;
+    let sum = fs::context(disk::digest(&file), "read", data)?;
+    if fs::read(&sum_of(data))? != sum.to_string().as_bytes() {
+        fs::remove_file(data)?;
+        return Err(Error::Damaged { package: package.to_string() });
+    }
     let len = fs::context(file.metadata(), "read", data)?.len();
     let mut layer = entries(&Arc::new(data.to_owned()), file, len)
         .map_err(|source| Error::Malformed { package: package.to_string(), source })?;

@@ -39,6 +39,16 @@ pub enum Error {
         /// What it said.
         source: cmd::Error,
     },
+    /// It failed where the disk was nearly full, of which it tells anything but that.
+    #[error("cannot make the root file system {}: No space left on device, {} MiB were free", path.display(), free >> 20)]
+    Full {
+        /// The image in the making.
+        path: std::path::PathBuf,
+        /// Free bytes when it began.
+        free: u64,
+        /// What it said.
+        source: cmd::Error,
+    },
     /// A file operation failed.
     #[error(transparent)]
     File(#[from] fs::Error),
@@ -68,7 +78,10 @@ fn whole(image: &Path, make: impl FnOnce(&Path) -> Result<(), Error>) -> Result<
 }
 
 fn make(mkfs: Command, tar: &Path, image: &Path, stamp: Stamp) -> Result<(), Error> {
-    let folder = image.parent().unwrap_or(Path::new("."));
+    let folder = fs::folder_of(image);
+    let free = fs::free_space(folder)?;
+    // It copies what it reads into temporary files, and compresses it into the image.
+    let wanted = fs::size(tar).unwrap_or(0).saturating_mul(2);
     mkfs.args(["--quiet", "--tar=f", "--all-time", "-b4096"])
         .args(COMPRESSION)
         .args([format!("-T{}", stamp.time), format!("-U{}", stamp.uuid)])
@@ -77,7 +90,10 @@ fn make(mkfs: Command, tar: &Path, image: &Path, stamp: Stamp) -> Result<(), Err
         .env("TMPDIR", folder)
         .read()
         .map(|_| ())
-        .map_err(|source| Error::Make { path: image.to_owned(), source })
+        .map_err(|source| {
+            let path = image.to_owned();
+            if free < wanted { Error::Full { path, free, source } } else { Error::Make { path, source } }
+        })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! debs/SHA256.deb        as fetched, digest checked
-//! data/SHA256.tar        its files, decompressed
+//! data/SHA256.tar        its files, decompressed, with their own digest in SHA256.sum
 //! indices/SHA256.xz      Packages files
 //! toolbox/NAME-DIGEST/   unpacked toolboxes
 //! ```
@@ -66,11 +66,17 @@ impl Store<'_> {
         self.cache.join(format!("data/{}.tar", package.sha256))
     }
 
+    /// Whether a package's files are decompressed, and can be told from damaged ones.
+    pub fn is_unpacked(&self, package: &Package) -> bool {
+        let data = self.data(package);
+        data.exists() && deb::sum_of(&data).exists()
+    }
+
     /// Has every package in the cache, as `.deb` or already decompressed.
     pub fn fetch(&self, packages: &[Package]) -> Result<(), Error> {
         let missing: Vec<&Package> = packages
             .iter()
-            .filter(|package| !self.data(package).exists() && !self.deb(package).exists())
+            .filter(|package| !self.is_unpacked(package) && !self.deb(package).exists())
             .collect();
         if missing.is_empty() {
             return Ok(());

@@ -60,6 +60,12 @@ pub fn size(path: &Path) -> Result<u64, Error> {
     Ok(context(fs::metadata(path), "read", path)?.len())
 }
 
+/// Bytes that this user may still write to the file system of a folder.
+pub fn free_space(path: &Path) -> Result<u64, Error> {
+    let found = context(rustix::fs::statvfs(path).map_err(io::Error::from), "look at", path)?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Creates a folder and those above it.
 pub fn create_dir_all(path: &Path) -> Result<(), Error> {
     context(fs::create_dir_all(path), "create folder", path)

@@ -6,6 +6,7 @@ mod accept;
 mod cases;
 mod cli;
 mod corpus;
+mod faults;
 mod golden;
 mod hostile;
 mod image;

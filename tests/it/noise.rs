@@ -137,3 +137,49 @@ fn ten_thousand_peers_with_a_mistake_each_are_reported() {
     let mistakes = Codex::parse(&files.into_iter().collect()).unwrap_err();
     assert!(mistakes.len() >= 20_000, "{}", mistakes.len());
 }
+
+/// Files of a quarter of a mebibyte whose parts have to do with one another; every one was slow once.
+fn large() -> Vec<(&'static str, String)> {
+    const SIZE: usize = 256 << 10;
+    let service = "description = \"x\"\nrootfs = \"stand-in\"\n";
+    let repeat = |unit: &str| unit.repeat(SIZE / unit.len());
+    let count = |length: usize| 0..SIZE / length;
+    let addresses: String = count(18)
+        .map(|index| format!("\"10.{}.{}.{}/32\",", 1 + (index >> 16), (index >> 8) & 255, index & 255))
+        .collect();
+    let routes = |tier: &str| -> String {
+        let one = |index| format!("[[route]]\npath = \"/t/{index}\"\ntier = \"{tier}\"\nport = 1000\n");
+        count(60).map(one).collect()
+    };
+    let ports: String =
+        count(70).map(|index| format!("[[port]]\nnumber = {}\ntier = \"tether\"\n", 1000 + index)).collect();
+    let pinned = "[[route]]\npath = \"/t\"\ntier = \"tether\"\nport = 1000\n";
+    let peer = "public-key = \"xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=\"\naddress = \"10.88.16.9\"\n";
+    vec![
+        ("peers/large.toml", format!("{peer}grants = [{}]", repeat("1,"))),
+        ("peers/large.toml", format!("{peer}grants = [{}]", repeat("\"oculus\","))),
+        ("peers/large.toml", format!("{peer}kind = \"lych\"\nroutes = [{addresses}]")),
+        ("peers/large.toml", format!("{peer}kind = \"lych\"\nroutes = [{}]", repeat("\"10.9.0.0/24\","))),
+        ("services/large.toml", format!("{service}command = [{}]", repeat("1,"))),
+        ("services/large.toml", format!("{service}port = [{}]", repeat("{},"))),
+        ("services/large.toml", format!("{service}secrets = [{}]", repeat("\"a\","))),
+        ("services/large.toml", format!("{service}{ports}{}", routes("forest"))),
+        ("services/large.toml", format!("{service}{ports}{}{pinned}", routes("tether"))),
+        ("services/large.toml", format!("{service}{}", routes("tether"))),
+        ("lychd.toml", format!("schema = 1\n[appliance]\nname = \"x\"\n[uplink]\naddresses = [{addresses}]")),
+    ]
+}
+
+#[test]
+fn large_files_full_of_mistakes_are_told_in_short() {
+    for (name, text) in large() {
+        let mut files = example();
+        files.retain(|(other, _)| other != name);
+        files.push((name.to_owned(), text));
+        let sources: Sources = files.into_iter().collect();
+        let Err(mistakes) = Codex::parse(&sources) else { continue };
+        let report = render_all(&mistakes, &sources, false);
+        let beginning: String = report.chars().take(200).collect();
+        assert!(mistakes.len() < 150 && report.len() < 100 << 10, "{} bytes: {beginning}", report.len());
+    }
+}

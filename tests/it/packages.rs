@@ -14,7 +14,7 @@ use sepulcher::sys::http;
 use sepulcher::tree::Sha256Digest;
 
 /// A mirror that has these paths; its address ends in `/debian`.
-fn mirror(files: BTreeMap<String, Vec<u8>>) -> String {
+pub fn mirror(files: BTreeMap<String, Vec<u8>>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/debian", listener.local_addr().unwrap());
     let files = Arc::new(files);

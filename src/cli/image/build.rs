@@ -203,7 +203,7 @@ fn program_bytes(path: Option<&Path>) -> Result<Vec<u8>, Failure> {
             Failure::from_error(Kind::Io, &error).hint("name the program: --program FILE")
         })?,
     };
-    Ok(fs::read(&path)?)
+    fs::read(&path).map_err(|error| Failure::from(error).hint("name a statically linked one: --program FILE"))
 }
 
 fn epoch() -> Result<u32, Failure> {

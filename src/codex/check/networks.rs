@@ -1,5 +1,6 @@
 //! Address spaces: sizes, and that no two of them overlap.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::build::pod_address;
@@ -13,11 +14,13 @@ struct Space<'a, N> {
     network: N,
     what: String,
     place: &'a Place,
-    /// Spaces of one group may overlap: two addresses of the uplink in one subnet.
-    group: Option<u8>,
+    /// Spaces of the group may overlap: two addresses of the uplink in one subnet.
+    group: Option<Uplink>,
 }
 
-const UPLINK: Option<u8> = Some(0);
+/// The only group.
+#[derive(Clone, Copy)]
+struct Uplink;
 
 /// IPv4 networks that cannot be used for anything here.
 const UNUSABLE: [(&str, &str); 4] = [
@@ -90,10 +93,20 @@ fn own_spaces<'a>(
         let (what, place) = ("the uplink's subnet".into(), &at.place);
         match address {
             IpAddr::V4(address) => {
-                spaces.push(Space { network: Net4::around(address, prefix), what, place, group: UPLINK });
+                spaces.push(Space {
+                    network: Net4::around(address, prefix),
+                    what,
+                    place,
+                    group: Some(Uplink),
+                });
             }
             IpAddr::V6(address) => {
-                spaces6.push(Space { network: Net6::around(address, prefix), what, place, group: UPLINK });
+                spaces6.push(Space {
+                    network: Net6::around(address, prefix),
+                    what,
+                    place,
+                    group: Some(Uplink),
+                });
             }
         }
     }
@@ -111,16 +124,54 @@ fn size(at: &At<Net4>, what: &str, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-fn overlaps<N: Copy + std::fmt::Display>(
+/// Indices of the first space without a group, and of the first space at all.
+#[derive(Clone, Copy)]
+struct First {
+    plain: usize,
+    any: usize,
+}
+
+impl First {
+    fn lower(&mut self, other: Self) {
+        self.plain = self.plain.min(other.plain);
+        self.any = self.any.min(other.any);
+    }
+}
+
+/// For each network the first spaces that overlap it, its own included.
+fn firsts<N: Copy + Ord>(spaces: &[Space<'_, N>], overlap: fn(N, N) -> bool) -> BTreeMap<N, First> {
+    let mut own: BTreeMap<N, First> = BTreeMap::new();
+    for (index, space) in spaces.iter().enumerate() {
+        let plain = if space.group.is_none() { index } else { usize::MAX };
+        let first = First { plain, any: index };
+        own.entry(space.network).and_modify(|known| known.lower(first)).or_insert(first);
+    }
+    let mut firsts = own.clone();
+    // In their order a network comes before those inside it, and those follow without a gap.
+    let mut around: Vec<N> = Vec::new();
+    for (&network, &first) in &own {
+        while around.last().is_some_and(|outer| !overlap(*outer, network)) {
+            around.pop();
+        }
+        for outer in &around {
+            firsts.entry(*outer).and_modify(|known| known.lower(first));
+            firsts.entry(network).and_modify(|known| known.lower(own[outer]));
+        }
+        around.push(network);
+    }
+    firsts
+}
+
+fn overlaps<N: Copy + Ord + std::fmt::Display>(
     spaces: &[Space<'_, N>],
     overlap: fn(N, N) -> bool,
     mistakes: &mut Vec<Diagnostic>,
 ) {
+    let firsts = firsts(spaces, overlap);
     for (index, space) in spaces.iter().enumerate() {
-        let clash = spaces[..index].iter().find(|first| {
-            (first.group.is_none() || first.group != space.group) && overlap(first.network, space.network)
-        });
-        let Some(first) = clash else { continue };
+        let First { plain, any } = firsts[&space.network];
+        let first = if space.group.is_none() { any } else { plain };
+        let Some(first) = spaces[..index].get(first) else { continue };
         let message = format!("{} {} overlaps {} {}", space.what, space.network, first.what, first.network);
         // Point at what is written, not at a default.
         let (place, other) = if space.place.span.is_some() { (space, first) } else { (first, space) };
@@ -178,10 +229,13 @@ fn mtu(law: &Law, mistakes: &mut Vec<Diagnostic>) {
 
 fn uplink(law: &Law, mistakes: &mut Vec<Diagnostic>) {
     let Some(Addressing::Static { addresses, gateways, dns: _ }) = &law.addressing else { return };
-    for (index, at) in addresses.iter().enumerate() {
-        if let Some(first) = addresses[..index].iter().find(|first| first.value.0 == at.value.0) {
+    let mut given: BTreeMap<IpAddr, &Place> = BTreeMap::new();
+    for at in addresses {
+        if let Some(first) = given.get(&at.value.0) {
             let mistake = Diagnostic::error(format!("the address {} is given twice", at.value.0), &at.place);
-            mistakes.push(mistake.related(&first.place, "first given here").hint("remove one of the two"));
+            mistakes.push(mistake.related(first, "first given here").hint("remove one of the two"));
+        } else {
+            given.insert(at.value.0, &at.place);
         }
     }
     for (index, at) in gateways.iter().enumerate() {
@@ -191,7 +245,10 @@ fn uplink(law: &Law, mistakes: &mut Vec<Diagnostic>) {
             let mistake = Diagnostic::error(format!("there are two {family} gateways"), &at.place);
             mistakes.push(mistake.related(&first.place, "the first").hint("keep one a family"));
         }
-        gateway(at, addresses, mistakes);
+        // One a family is right: of a long list the first few tell enough.
+        if index < 8 {
+            gateway(at, addresses, mistakes);
+        }
     }
 }
 
@@ -212,5 +269,36 @@ fn gateway(gateway: &At<IpAddr>, addresses: &[At<Addressed>], mistakes: &mut Vec
         let message = format!("the gateway {} is in no subnet of the uplink's addresses", gateway.value);
         let mistake = Diagnostic::error(message, &gateway.place);
         mistakes.push(mistake.hint("check the prefix lengths in `addresses`"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn the_first_overlap_is_the_one_that_comparing_all_pairs_finds(
+            networks in prop::collection::vec((0..64_u32, 24..=32_u8, any::<bool>()), 0..24),
+        ) {
+            let place = Place::file("a");
+            let space = |(low, prefix, plain): (u32, u8, bool)| Space {
+                network: Net4::around(std::net::Ipv4Addr::from_bits(0x0a00_0000 + low * 16), prefix),
+                what: String::new(),
+                place: &place,
+                group: (!plain).then_some(Uplink),
+            };
+            let spaces: Vec<_> = networks.into_iter().map(space).collect();
+            let firsts = firsts(&spaces, Net4::overlaps);
+            for space in &spaces {
+                let first = |plain: bool| spaces.iter().position(|other| {
+                    (!plain || other.group.is_none()) && other.network.overlaps(space.network)
+                });
+                let First { plain, any } = firsts[&space.network];
+                prop_assert_eq!(Some(any), first(false));
+                prop_assert_eq!((plain != usize::MAX).then_some(plain), first(true));
+            }
+        }
     }
 }

@@ -159,8 +159,6 @@ fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
 }
 
 fn service(draft: &Draft, name: &Name, place: &Place, mistakes: &mut Vec<Diagnostic>) {
-    let grantable = draft.services.iter().filter(|(_, service)| service.as_ref().is_none_or(has_tether));
-    let grantable: Vec<&str> = grantable.map(|(name, _)| name.as_str()).collect();
     let mistake = match draft.services.get(name) {
         // Not understood, and reported already.
         Some(None) => return,
@@ -171,6 +169,8 @@ fn service(draft: &Draft, name: &Name, place: &Place, mistakes: &mut Vec<Diagnos
         }
         None => Diagnostic::error(format!("there is no service `{name}` to grant"), place),
     };
+    let grantable = draft.services.iter().filter(|(_, service)| service.as_ref().is_none_or(has_tether));
+    let grantable: Vec<&str> = grantable.map(|(name, _)| name.as_str()).collect();
     let near = nearest(name.as_str(), grantable.iter().copied().filter(|word| *word != name.as_str()));
     mistakes.push(match near {
         Some(near) => mistake.hint(format!("did you mean `{near}`?")),

@@ -1,9 +1,14 @@
 //! HTTP routes: one owner a path, and nothing public inside what is pinned to the Tether.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::{Name, RoutePath};
 use crate::codex::schema::{At, Draft, Field, Route, Service, ServicePort};
 use crate::codex::{Protocol, Tier};
+
+/// Ports that a remedy names.
+const LISTED: usize = 10;
 
 /// A route whose path and tier are known.
 struct Claim<'a> {
@@ -20,8 +25,9 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
     let mut claims: Vec<Claim<'_>> = Vec::new();
     for (name, service) in &draft.services {
         let Some(service) = service else { continue };
+        let ports = Ports::of(service);
         for route in &service.routes {
-            port(name, service, route, mistakes);
+            port(name, &ports, route, mistakes);
             tier(route, mistakes);
             let (Some(path), Some(tier)) = (&route.path, &route.tier) else { continue };
             let folded = path.value.as_str().to_ascii_lowercase();
@@ -50,31 +56,46 @@ fn veils<'a>(draft: &'a Draft, mistakes: &mut Vec<Diagnostic>) -> Vec<(&'a Name,
     veils
 }
 
-fn port(name: &Name, service: &Service, route: &Route, mistakes: &mut Vec<Diagnostic>) {
+/// What a service listens on, as far as routes are concerned.
+struct Ports {
+    is_veil: bool,
+    tcp: BTreeSet<u16>,
+    /// Whether one of them was not understood.
+    unknown: bool,
+}
+
+impl Ports {
+    fn of(service: &Service) -> Self {
+        let tcp = |port: &&ServicePort| {
+            port.protocol.as_ref().is_some_and(|protocol| protocol.value == Protocol::Tcp)
+        };
+        let number = |port: &ServicePort| Some(port.number.as_ref()?.value.get());
+        Self {
+            is_veil: service.veil.as_ref().is_some_and(|veil| veil.value),
+            tcp: service.ports.iter().filter(tcp).filter_map(number).collect(),
+            unknown: service.ports.iter().any(|port| port.number.is_none() || port.protocol.is_none()),
+        }
+    }
+}
+
+fn port(name: &Name, ports: &Ports, route: &Route, mistakes: &mut Vec<Diagnostic>) {
     let Some(port) = &route.port else { return };
-    let is_veil = service.veil.as_ref().is_some_and(|veil| veil.value);
-    if is_veil {
+    if ports.is_veil {
         let message = "the Veil cannot forward a route to itself";
         mistakes.push(Diagnostic::error(message, &port.place).hint("give the route to another service"));
         return;
     }
-    let unknown = |port: &ServicePort| port.number.is_none() || port.protocol.is_none();
-    let tcp: Vec<u16> = service
-        .ports
-        .iter()
-        .filter(|port| port.protocol.as_ref().is_some_and(|protocol| protocol.value == Protocol::Tcp))
-        .filter_map(|port| Some(port.number.as_ref()?.value.get()))
-        .collect();
-    if tcp.contains(&port.value.get()) || service.ports.iter().any(unknown) {
+    if ports.tcp.contains(&port.value.get()) || ports.unknown {
         return;
     }
     let mistake = Diagnostic::error(format!("`{name}` has no TCP port {}", port.value), &port.place)
         .label("forwarded to here");
-    let numbers: Vec<String> = tcp.iter().map(u16::to_string).collect();
-    mistakes.push(mistake.hint(if numbers.is_empty() {
-        format!("add `[[port]]` with `number = {}` and `tier = \"pod\"`", port.value)
-    } else {
-        format!("its TCP ports are: {}", numbers.join(", "))
+    let numbers: Vec<String> = ports.tcp.iter().take(LISTED).map(u16::to_string).collect();
+    let more = ports.tcp.len() - numbers.len();
+    mistakes.push(mistake.hint(match (numbers.is_empty(), more) {
+        (true, _) => format!("add `[[port]]` with `number = {}` and `tier = \"pod\"`", port.value),
+        (false, 0) => format!("its TCP ports are: {}", numbers.join(", ")),
+        (false, more) => format!("its TCP ports are: {} and {more} more", numbers.join(", ")),
     }));
 }
 
@@ -131,8 +152,17 @@ fn https(draft: &Draft, veils: &[(&Name, &Service)], mistakes: &mut Vec<Diagnost
 }
 
 fn clashes(claims: &[Claim<'_>], mistakes: &mut Vec<Diagnostic>) {
+    // The first of each path, and where what is pinned lies: `/` is above everything, so its key is empty.
+    let (mut firsts, mut pins) = (BTreeMap::new(), BTreeMap::new());
     for (index, claim) in claims.iter().enumerate() {
-        if let Some(first) = claims[..index].iter().find(|first| first.folded == claim.folded) {
+        firsts.entry(claim.folded.as_str()).or_insert(index);
+        if claim.tier == Tier::Tether {
+            pins.entry(claim.folded.trim_end_matches('/')).or_insert(index);
+        }
+    }
+    for (index, claim) in claims.iter().enumerate() {
+        let first = firsts.get(claim.folded.as_str()).and_then(|first| claims[..index].get(*first));
+        if let Some(first) = first {
             let message = format!("the route `{}` is claimed twice", claim.path.value);
             let mistake = Diagnostic::error(message, &claim.path.place)
                 .label("claimed again")
@@ -148,8 +178,8 @@ fn clashes(claims: &[Claim<'_>], mistakes: &mut Vec<Diagnostic>) {
         if claim.tier != Tier::Forest {
             continue;
         }
-        let above = |pinned: &&Claim<'_>| pinned.tier == Tier::Tether && below(&claim.folded, &pinned.folded);
-        if let Some(pinned) = claims.iter().find(above) {
+        if let Some(pinned) = above(&claim.folded).filter_map(|path| pins.get(path)).min() {
+            let pinned = &claims[*pinned];
             let message = format!(
                 "the forest route `{}` lies inside `{}`, which is pinned to the Tether",
                 claim.path.value, pinned.path.value
@@ -162,10 +192,9 @@ fn clashes(claims: &[Claim<'_>], mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Whether `path` lies inside `above`, segment by segment.
-fn below(path: &str, above: &str) -> bool {
-    let above = above.trim_end_matches('/');
-    path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/')) && path != above
+/// Paths that `path` lies inside, segment by segment; the empty one is above all.
+fn above(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').map(|(at, _)| &path[..at])
 }
 
 #[cfg(test)]
@@ -173,12 +202,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_lies_inside_another_by_segments() {
-        for (path, above) in [("/a/b", "/a"), ("/a", "/"), ("/a/b/c", "/a/b")] {
-            assert!(below(path, above), "{path} {above}");
-        }
-        for (path, above) in [("/a", "/a"), ("/ab", "/a"), ("/", "/a"), ("/a", "/a/b")] {
-            assert!(!below(path, above), "{path} {above}");
+    fn a_path_lies_inside_others_by_segments() {
+        for (path, expected) in [("/", vec![""]), ("/a", vec![""]), ("/a/bc/d", vec!["", "/a", "/a/bc"])] {
+            assert_eq!(above(path).collect::<Vec<_>>(), expected, "{path}");
         }
     }
 }
