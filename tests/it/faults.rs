@@ -250,7 +250,7 @@ fn a_build_that_is_killed_anywhere_leaves_nothing_and_the_next_one_makes_the_sam
     }
     assert!(killed >= 4, "only {killed} builds were killed");
     assert_eq!(site.built(), expected);
-    assert_eq!(litter(site.folder.path()), [PathBuf::new(); 0]);
+    assert_eq!(litter(site.folder.path()), Vec::<PathBuf>::new());
 }
 
 /// Waits for the end of a process, but no longer than this.
@@ -278,8 +278,8 @@ fn in_mount_namespace(claim: &str, script: &str) -> Option<Command> {
     Some(command)
 }
 
-/// Builds with a disk of `size` at `place`, then with one that is large enough; both results and what was at `out`.
-fn on_a_full_disk(claim: &str, site: &Site, place: &str, size: &str) -> Option<(i32, String, String)> {
+/// Builds with a disk of `limit` bytes at `place`, then with one that is large enough; both results and what was at `out`.
+fn on_a_full_disk(claim: &str, site: &Site, place: &str, limit: &str) -> Option<(i32, String, String)> {
     // The build's own command line follows the script's arguments.
     let script = r#"
         place=$1 size=$2; shift 2
@@ -295,14 +295,14 @@ fn on_a_full_disk(claim: &str, site: &Site, place: &str, size: &str) -> Option<(
     "#;
     let build = site.command();
     let mut command = in_mount_namespace(claim, script)?;
-    command.arg(site.path(place)).arg(size).arg(build.get_program()).args(build.get_args());
+    command.arg(site.path(place)).arg(limit).arg(build.get_program()).args(build.get_args());
     for (name, value) in build.get_envs() {
         command.env(name, value.unwrap_or_default());
     }
     let output = command.current_dir(site.folder.path()).output().unwrap();
     let text = |name: &str| {
         let read = fs::read_to_string(site.path(name));
-        read.unwrap_or_else(|error| panic!("{place} {size}: {name}: {error}: {output:?}"))
+        read.unwrap_or_else(|error| panic!("{place} {limit}: {name}: {error}: {output:?}"))
     };
     assert_eq!(text("left"), "lychd.raw\nold", "{}", text("said"));
     let digest = if site.path("digest").exists() { text("digest") } else { text("again") };
