@@ -4,7 +4,6 @@
 //! not understood is an error that names the package.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,6 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use sha2::{Digest as _, Sha256};
 
+use super::disk;
 use super::layer::{Content, Kind, Layer, Node, usr_merged};
 use super::lock::Package;
 use super::store::Store;
@@ -136,10 +136,33 @@ fn control_file(control: &[u8]) -> Result<String, Malformed> {
     Err(Malformed::Missing("control file"))
 }
 
+/// Where the digest of a data tar is kept.
+fn sum(data: &Path) -> PathBuf {
+    data.with_extension("sha256")
+}
+
+/// Whether a package has been decompressed.
+pub fn is_unpacked(store: &Store<'_>, package: &Package) -> bool {
+    let data = store.data(package);
+    data.exists() && sum(&data).exists()
+}
+
+/// Removes data tars that are no longer what was once decompressed: what rots in the cache must not be sealed.
+pub fn discard_damaged(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
+    for package in packages.iter().filter(|package| is_unpacked(store, package)) {
+        let data = store.data(package);
+        let digest = fs::context(disk::digest(&fs::open(&data)?), "read", &data)?;
+        if fs::read(&sum(&data))? != digest.to_string().as_bytes() {
+            fs::remove_file(&data)?;
+        }
+    }
+    Ok(())
+}
+
 /// Decompresses the packages that are not yet decompressed, in parallel.
 pub fn unpack(store: &Store<'_>, packages: &[Package]) -> Result<(), Error> {
     let missing =
-        || -> Vec<&Package> { packages.iter().filter(|package| !store.data(package).exists()).collect() };
+        || -> Vec<&Package> { packages.iter().filter(|package| !is_unpacked(store, package)).collect() };
     if missing().is_empty() {
         return Ok(());
     }
@@ -180,7 +203,8 @@ fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error>
     fs::create_dir_all(folder)?;
     let temporary = tempfile::Builder::new().prefix(LITTER).tempfile_in(folder);
     let mut temporary = fs::context(temporary, "write in", folder)?;
-    let mut out = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+    let out = BufWriter::with_capacity(1 << 16, temporary.as_file_mut());
+    let mut out = Hashed { inner: out, hasher: Sha256::new() };
     let mut hashed = Hashed { inner: fs::open(deb)?, hasher: Sha256::new() };
     let done = split(BufReader::with_capacity(1 << 16, &mut hashed), DATA_LIMIT, &mut out);
     // The disk's fault, not the package's.
@@ -194,18 +218,34 @@ fn decompress(package: &Package, deb: &Path, target: &Path) -> Result<(), Error>
     }
     done.map_err(|source| Error::Malformed { package: package.to_string(), source })?;
     fs::context(out.flush(), "write", target)?;
+    let digest = Sha256Digest(out.hasher.clone().finalize().into());
     drop(out);
+    fs::write_atomic(&sum(target), 0o644, digest.to_string().as_bytes())?;
+    // A power loss must not leave a whole name on half a file.
+    fs::context(temporary.as_file().sync_data(), "write", target)?;
     let persisted = temporary.persist(target).map(drop).map_err(|error| error.error);
     Ok(fs::context(persisted, "write", target)?)
 }
 
 /// Digests what passes through.
-struct Hashed {
-    inner: File,
+struct Hashed<T> {
+    inner: T,
     hasher: Sha256,
 }
 
-impl Read for Hashed {
+impl<T: io::Write> io::Write for Hashed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.inner.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl<T: Read> Read for Hashed<T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);

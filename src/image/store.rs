@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! debs/SHA256.deb        as fetched, digest checked
-//! data/SHA256.tar        its files, decompressed
+//! data/SHA256.tar        its files, decompressed; SHA256.sha256 beside it is the tar's own digest
 //! indices/SHA256.xz      Packages files
 //! toolbox/NAME-DIGEST/   unpacked toolboxes
 //! ```
@@ -70,7 +70,7 @@ impl Store<'_> {
     pub fn fetch(&self, packages: &[Package]) -> Result<(), Error> {
         let missing: Vec<&Package> = packages
             .iter()
-            .filter(|package| !self.data(package).exists() && !self.deb(package).exists())
+            .filter(|package| !deb::is_unpacked(self, package) && !self.deb(package).exists())
             .collect();
         if missing.is_empty() {
             return Ok(());
@@ -92,6 +92,7 @@ impl Store<'_> {
     /// The files of all packages of an image, merged; fetches what is missing.
     pub fn layer(&self, image: &Image) -> Result<Layer, Error> {
         let packages = image.lock.packages();
+        deb::discard_damaged(self, packages)?;
         self.fetch(packages)?;
         deb::unpack(self, packages)?;
         let mut merged = Layer::default();
