@@ -127,6 +127,21 @@ fn a_locked_program_is_fetched_unpacked_and_run_and_then_needs_no_network() {
 }
 
 #[test]
+fn what_has_rotted_in_the_cache_is_unpacked_anew() {
+    let deb = deb("greet", "#!/bin/sh\necho good\n");
+    let case = Case::new(&deb, Some(&deb));
+    case.toolbox(&["demo", "greet"]).success().stdout("good\n");
+    let cache = case.folder.path().join("cache");
+    let data = cache.join(format!("data/{}.tar", Sha256Digest::of(&deb)));
+    let rotten = std::fs::read(&data).unwrap().windows(4).position(|bytes| bytes == b"good").unwrap();
+    let mut bytes = std::fs::read(&data).unwrap();
+    bytes[rotten..rotten + 4].copy_from_slice(b"evil");
+    std::fs::write(&data, &bytes).unwrap();
+    std::fs::remove_dir_all(cache.join("toolbox")).unwrap();
+    case.toolbox(&["--offline", "demo", "greet"]).success().stdout("good\n");
+}
+
+#[test]
 fn a_persons_environment_reaches_the_program_but_for_what_steers_the_loader() {
     let deb = deb("greet", "#!/bin/sh\necho \"$TZ,$LD_LIBRARY_PATH\"\n");
     let case = Case::new(&deb, Some(&deb));
