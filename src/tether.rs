@@ -249,7 +249,7 @@ impl Agent {
     /// The Codex in force: bonds as they stand, or as they last were good.
     fn read(&mut self, say: &mut dyn FnMut(&str)) -> Result<Codex, Error> {
         let (texts, unreadable) = source::load(&self.options.law, &self.options.bonds)?;
-        let settled = bonds::settle(&texts, &unreadable, &self.texts, source::parse)?;
+        let settled = bonds::settle(&texts, &unreadable, &self.texts, source::is_tombstone, source::parse)?;
         for broken in &settled.broken {
             if !self.broken.contains(broken) {
                 let state =

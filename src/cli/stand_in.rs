@@ -1,7 +1,7 @@
 //! `sepulcher stand-in`: a small service in place of a real one, for the example and the tests.
 //!
-//! Each TCP port answers any GET with one line that names the stand-in, the port, the path and the caller;
-//! each UDP port answers any datagram likewise.
+//! Each TCP port answers a GET of a path it serves with one line that names the stand-in, the port, the path
+//! and the caller; each UDP port answers any datagram likewise.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{Failure, Kind};
 use crate::codex::Protocol;
-use crate::codex::name::Name;
+use crate::codex::name::{Name, RoutePath};
 use crate::codex::net::Port;
 
 /// More callers than this at a time are turned away.
@@ -33,6 +33,9 @@ pub struct Args {
     /// Ports to answer on: NUMBER for TCP, NUMBER/udp for UDP
     #[arg(required = true, value_name = "PORT[/udp]")]
     ports: Vec<Listen>,
+    /// Serve this path and all below it, beside `/` alone; may be repeated
+    #[arg(long = "path", value_name = "PREFIX")]
+    paths: Vec<RoutePath>,
 }
 
 /// One port to answer on.
@@ -64,12 +67,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         let failed = |error: io::Error| {
             Failure::new(Kind::Io, format!("cannot listen on port {}: {error}", listen.port))
         };
-        let name = args.name.clone();
+        let (name, paths) = (args.name.clone(), args.paths.clone());
         let port = listen.port;
         match listen.protocol {
             Protocol::Tcp => {
                 let listener = on_any(port, TcpListener::bind::<SocketAddr>).map_err(failed)?;
-                thread::spawn(move || serve_tcp(&name, port, &listener));
+                thread::spawn(move || serve_tcp(&name, port, &paths, &listener));
             }
             Protocol::Udp => {
                 let socket = on_any(port, UdpSocket::bind::<SocketAddr>).map_err(failed)?;
@@ -92,7 +95,7 @@ fn on_any<T>(port: Port, bind: impl Fn(SocketAddr) -> io::Result<T>) -> io::Resu
     })
 }
 
-fn serve_tcp(name: &Name, port: Port, listener: &TcpListener) {
+fn serve_tcp(name: &Name, port: Port, paths: &[RoutePath], listener: &TcpListener) {
     let open = Arc::new(AtomicUsize::new(0));
     for stream in listener.incoming() {
         // A caller who is gone already, or a shortage of descriptors that passes.
@@ -104,16 +107,16 @@ fn serve_tcp(name: &Name, port: Port, listener: &TcpListener) {
             open.fetch_sub(1, Ordering::AcqRel);
             continue;
         }
-        let (name, open) = (name.clone(), Arc::clone(&open));
+        let (name, paths, open) = (name.clone(), paths.to_owned(), Arc::clone(&open));
         thread::spawn(move || {
             // The caller's connection broke: nobody is left to be told.
-            let _ = answer(&name, port, &stream);
+            let _ = answer(&name, port, &paths, &stream);
             open.fetch_sub(1, Ordering::AcqRel);
         });
     }
 }
 
-fn answer(name: &Name, port: Port, mut stream: &TcpStream) -> io::Result<()> {
+fn answer(name: &Name, port: Port, paths: &[RoutePath], mut stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let caller = canonical(stream.peer_addr()?.ip());
@@ -127,17 +130,31 @@ fn answer(name: &Name, port: Port, mut stream: &TcpStream) -> io::Result<()> {
             break;
         }
     }
-    stream.write_all(respond(name, port, caller, &String::from_utf8_lossy(&head)).as_bytes())
+    stream.write_all(respond(name, port, paths, caller, &String::from_utf8_lossy(&head)).as_bytes())
+}
+
+/// Whether a request's target is `/` or lies at or below one of `paths`.
+fn serves(paths: &[RoutePath], target: &str) -> bool {
+    let path = target.split('?').next().unwrap_or_default();
+    let below = |prefix: &RoutePath| {
+        let prefix = prefix.as_str();
+        prefix == "/"
+            || path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    path == "/" || paths.iter().any(below)
 }
 
 /// The whole response to a request head.
-fn respond(name: &Name, port: Port, caller: IpAddr, head: &str) -> String {
+fn respond(name: &Name, port: Port, paths: &[RoutePath], caller: IpAddr, head: &str) -> String {
     let mut lines = head.lines();
     let mut request = lines.next().unwrap_or_default().split(' ');
     let (method, path, version) = (request.next(), request.next(), request.next());
     let complete = head.ends_with("\r\n\r\n") || head.ends_with("\n\n");
     let (status, body) = match (method, path, version) {
         _ if !complete => ("400 Bad Request", String::from("not a request\n")),
+        (_, Some(path), Some(version)) if version.starts_with("HTTP/1.") && !serves(paths, path) => {
+            ("404 Not Found", String::from("nothing is here\n"))
+        }
         (Some("GET" | "HEAD"), Some(path), Some(version)) if version.starts_with("HTTP/1.") => {
             let forwarded = lines
                 .filter_map(|line| line.split_once(':'))
@@ -180,7 +197,13 @@ mod tests {
 
     fn body(head: &str) -> (String, String) {
         let caller = canonical("::ffff:10.88.16.2".parse().unwrap());
-        let response = respond(&"oculus".parse().unwrap(), Port::new(6006).unwrap(), caller, head);
+        let response = respond(
+            &"oculus".parse().unwrap(),
+            Port::new(6006).unwrap(),
+            &["/a".parse().unwrap()],
+            caller,
+            head,
+        );
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }
@@ -195,6 +218,19 @@ mod tests {
             body("GET / HTTP/1.1\r\nx-FORWARDED-for: 192.0.2.7\r\n\r\n").1,
             "stand-in oculus port 6006 path / caller 10.88.16.2 forwarded-for 192.0.2.7\n"
         );
+    }
+
+    #[test]
+    fn every_path_that_is_not_served_gets_the_same_answer() {
+        for path in ["/ab", "/b", "//a", "/b/a", "/x?/a"] {
+            for method in ["GET", "POST"] {
+                let told = body(&format!("{method} {path} HTTP/1.1\r\n\r\n"));
+                assert_eq!(told, ("HTTP/1.1 404 Not Found".into(), "nothing is here\n".into()), "{path}");
+            }
+        }
+        for path in ["/", "/?x", "/a", "/a/b"] {
+            assert_eq!(body(&format!("GET {path} HTTP/1.1\r\n\r\n")).0, "HTTP/1.1 200 OK", "{path}");
+        }
     }
 
     #[test]
@@ -219,7 +255,7 @@ mod tests {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let at = socket.local_addr().unwrap();
         let server = name.clone();
-        thread::spawn(move || serve_tcp(&server, port, &listener));
+        thread::spawn(move || serve_tcp(&server, port, &["/x".parse().unwrap()], &listener));
         thread::spawn(move || serve_udp(&name, port, &socket));
         stream.write_all(b"GET /x HTTP/1.0\r\n\r\n").unwrap();
         let mut response = String::new();

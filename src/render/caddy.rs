@@ -18,6 +18,10 @@ const HTTP: Port = match NonZeroU16::new(80) {
     None => unreachable!(),
 };
 
+/// What a pinned path is turned into before the service around it is asked. A fixed path, so that all pinned
+/// ones look alike; too odd to be served by anybody, and of one segment, so that no route lies below it.
+const NOWHERE: &str = "/5f0c8ab1d7e3924630be81d9c47fa26e";
+
 /// The service that is the Veil.
 fn veil(codex: &Codex) -> Option<&Service> {
     codex.services.values().find(|service| service.veil)
@@ -48,7 +52,7 @@ pub fn caddyfile(codex: &Codex) -> Result<Option<String>, RenderError> {
         site(title, format!("http://:{port}"), &bind, false, tether_routes(codex))
     }));
     let domain = codex.appliance.domain.as_ref().map(ToString::to_string);
-    template::render("Caddyfile", context! { domain, sites }).map(Some)
+    template::render("Caddyfile", context! { domain, sites, nowhere => NOWHERE }).map(Some)
 }
 
 pub(super) fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
@@ -92,22 +96,16 @@ fn routes(codex: &Codex) -> impl Iterator<Item = &Route> {
 }
 
 fn tether_routes(codex: &Codex) -> Vec<Value> {
-    routes(codex).enumerate().map(|(index, route)| entry(index, route, false, false)).collect()
+    routes(codex).enumerate().map(|(index, route)| entry(index, route, None)).collect()
 }
 
-/// Forest routes, and pinned ones below them: those answer like a path that nobody serves, and so does every
-/// path that the service around them does not know.
+/// Forest routes, and pinned ones below them: whoever asks for those is answered by the service around them
+/// as for any path that it does not know. Pinned ones outside need no entry to be unknown.
 fn forest_routes(codex: &Codex) -> Vec<Value> {
-    let pinned: Vec<_> = routes(codex).filter(|route| route.tier == Tier::Tether).collect();
-    let forest: Vec<_> = routes(codex).filter(|route| route.tier == Tier::Forest).collect();
+    let around = |inner| routes(codex).find(|outer| outer.tier == Tier::Forest && covers(outer, inner));
     let entries = routes(codex).enumerate().filter_map(|(index, route)| match route.tier {
-        Tier::Forest => {
-            let hushed = pinned.iter().any(|inner| covers(route, inner));
-            Some(entry(index, route, false, hushed))
-        }
-        Tier::Tether => {
-            forest.iter().any(|outer| covers(outer, route)).then(|| entry(index, route, true, false))
-        }
+        Tier::Forest => Some(entry(index, route, None)),
+        Tier::Tether => around(route).map(|outer| entry(index, route, Some(outer))),
         Tier::Pod => None,
     });
     entries.collect()
@@ -119,13 +117,15 @@ fn covers(outer: &Route, inner: &Route) -> bool {
     outer == "/" || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-fn entry(index: usize, route: &Route, pinned: bool, hushed: bool) -> Value {
+/// A route; `instead` is the one whose service answers for it.
+fn entry(index: usize, route: &Route, instead: Option<&Route>) -> Value {
     let Route { path, tier: _, port } = route;
     let paths = match path.as_str() {
         "/" => "/*".to_owned(),
         path => format!("{path} {path}/*"),
     };
-    context! { id => format!("r{index}"), paths, port => port.to_string(), pinned, hushed }
+    let port = instead.map_or(*port, |outer| outer.port).to_string();
+    context! { id => format!("r{index}"), paths, port, pinned => instead.is_some() }
 }
 
 fn ports(service: &Service, tier: Tier) -> BTreeSet<Port> {

@@ -47,14 +47,16 @@ pub struct Mistake {
 }
 
 /// Finds the texts nearest to `current` that `parse` accepts: each bond as it stands, else as it last was
-/// good, else not at all. `unreadable` are bonds that could not even be read.
+/// good, else not at all. `unreadable` are bonds that could not even be read; `revoked` tells a tombstone from
+/// its text.
 pub fn settle<C>(
     current: &Texts,
     unreadable: &[Mistake],
     last_good: &Texts,
+    revoked: fn(&str) -> bool,
     parse: impl Fn(&Texts) -> Result<C, Vec<Mistake>>,
 ) -> Result<Settled<C>, Hopeless> {
-    let mut search = Search { texts: current.clone(), broken: BTreeMap::new(), last_good };
+    let mut search = Search { texts: current.clone(), broken: BTreeMap::new(), last_good, revoked };
     // An unreadable folder is no folder without bonds.
     if unreadable.iter().any(|mistake| !is_bond(&mistake.file)) {
         return Err(hopeless(unreadable));
@@ -89,6 +91,7 @@ struct Search<'a> {
     texts: Texts,
     broken: BTreeMap<String, Broken>,
     last_good: &'a Texts,
+    revoked: fn(&str) -> bool,
 }
 
 impl Search<'_> {
@@ -107,18 +110,32 @@ impl Search<'_> {
         moved
     }
 
-    /// When a bond that was good before and one that is new are at odds, the new one is to blame, whichever
-    /// of them the parser names first.
+    /// Who gives way when bonds are at odds, whichever of them the parser names first: living ones before
+    /// tombstones, so that nothing revoked comes back; then those that are new or changed before those that
+    /// were good. Living ones of equal rank all give way: nothing says which of them is right.
     fn culprits(&self, mistake: &Mistake) -> BTreeSet<String> {
-        let files = || mistake.related.iter().chain([&mistake.file]);
-        let settled = |file: &&String| self.texts.get(*file) == self.last_good.get(*file);
-        let blamed: BTreeSet<_> = if files().any(|file| settled(&file)) && files().any(|file| !settled(&file))
-        {
-            files().filter(|file| !settled(file)).cloned().collect()
-        } else {
-            BTreeSet::from([mistake.file.clone()])
-        };
-        blamed.into_iter().filter(|file| is_bond(file)).collect()
+        let files = mistake.related.iter().chain([&mistake.file]);
+        let (dead, living): (BTreeSet<_>, BTreeSet<_>) =
+            files.filter(|file| is_bond(file)).cloned().partition(|file| self.is_tombstone(file));
+        let buried = !dead.is_empty();
+        let (settled, new): (BTreeSet<_>, BTreeSet<_>) =
+            if living.is_empty() { dead } else { living }.into_iter().partition(|file| self.is_settled(file));
+        match (settled.is_empty(), new.is_empty()) {
+            // One of two tombstones is enough to keep what both claim buried.
+            _ if buried && new.contains(&mistake.file) && self.is_tombstone(&mistake.file) => {
+                BTreeSet::from([mistake.file.clone()])
+            }
+            (false, true) => settled,
+            _ => new,
+        }
+    }
+
+    fn is_settled(&self, file: &str) -> bool {
+        self.texts.get(file) == self.last_good.get(file)
+    }
+
+    fn is_tombstone(&self, file: &str) -> bool {
+        self.texts.get(file).is_some_and(|text| (self.revoked)(text))
     }
 
     /// Puts the last good text in place of the one that is in force, or nothing when it is that already.
@@ -140,18 +157,22 @@ impl Search<'_> {
 mod tests {
     use super::*;
 
-    /// A stand-in for the Codex: `bad` anywhere is a mistake, and no two files may say the same; the
-    /// second one is blamed.
+    /// A stand-in for the Codex: `bad` anywhere is a mistake, and no two files may claim the same in their first
+    /// word; the second one is named first.
     fn parse(texts: &Texts) -> Result<Texts, Vec<Mistake>> {
         let mut mistakes = Vec::new();
         let mut said = BTreeMap::new();
         for (file, text) in texts {
-            let first = said.insert(text, file);
+            let first = said.insert(text.split(' ').next(), file);
             if text == "bad" || first.is_some() {
                 mistakes.push(mistake(file, first.into_iter().cloned().collect(), text));
             }
         }
         if mistakes.is_empty() { Ok(texts.clone()) } else { Err(mistakes) }
+    }
+
+    fn revoked(text: &str) -> bool {
+        text.ends_with(" revoked")
     }
 
     fn mistake(file: &str, related: Vec<String>, text: &str) -> Mistake {
@@ -171,7 +192,7 @@ mod tests {
             ("peers/b.toml", "3"),
             ("peers/c.toml", "4"),
         ]);
-        let settled = settle(&now, &[], &good, parse).unwrap();
+        let settled = settle(&now, &[], &good, revoked, parse).unwrap();
         assert_eq!(settled.codex["peers/a.toml"], "1");
         assert_eq!(settled.codex["peers/b.toml"], "3");
         assert_eq!(settled.codex["peers/c.toml"], "4");
@@ -182,7 +203,7 @@ mod tests {
     #[test]
     fn a_bond_that_was_never_good_is_not_in_force() {
         let now = texts(&[("peers/a.toml", "bad"), ("peers/b.toml", "2")]);
-        let settled = settle(&now, &[], &Texts::new(), parse).unwrap();
+        let settled = settle(&now, &[], &Texts::new(), revoked, parse).unwrap();
         assert_eq!(settled.codex, texts(&[("peers/b.toml", "2")]));
         assert!(!settled.broken[0].last_good);
     }
@@ -192,26 +213,50 @@ mod tests {
         let good = texts(&[("peers/b.toml", "2")]);
         for intruder in ["peers/a.toml", "peers/c.toml"] {
             let now = texts(&[(intruder, "2"), ("peers/b.toml", "2")]);
-            let settled = settle(&now, &[], &good, parse).unwrap();
+            let settled = settle(&now, &[], &good, revoked, parse).unwrap();
             assert_eq!(settled.codex, good);
             assert_eq!(settled.broken[0].file, intruder);
             let now = texts(&[(intruder, "2"), ("peers/b.toml", "bad")]);
-            assert_eq!(settle(&now, &[], &good, parse).unwrap().codex, good);
+            assert_eq!(settle(&now, &[], &good, revoked, parse).unwrap().codex, good);
         }
     }
 
     #[test]
-    fn of_two_newcomers_at_odds_one_is_bonded() {
+    fn of_two_newcomers_at_odds_none_is_bonded_and_the_others_are() {
         let now = texts(&[("peers/a.toml", "2"), ("peers/b.toml", "2"), ("peers/c.toml", "3")]);
-        let settled = settle(&now, &[], &Texts::new(), parse).unwrap();
-        assert_eq!(settled.codex, texts(&[("peers/a.toml", "2"), ("peers/c.toml", "3")]));
+        let settled = settle(&now, &[], &Texts::new(), revoked, parse).unwrap();
+        assert_eq!(settled.codex, texts(&[("peers/c.toml", "3")]));
+        assert_eq!(settled.broken.len(), 2);
+    }
+
+    #[test]
+    fn a_tombstone_outlives_whoever_claims_its_key_under_any_name() {
+        let dead = ("peers/m.toml", "2 revoked");
+        for name in ["peers/a.toml", "peers/z.toml"] {
+            let now = texts(&[dead, (name, "2"), ("peers/x.toml", "3")]);
+            // After a restart, and where the claimant was good until the tombstone came.
+            for good in [Texts::new(), texts(&[(name, "2")])] {
+                let settled = settle(&now, &[], &good, revoked, parse).unwrap();
+                assert_eq!(settled.codex, texts(&[dead, ("peers/x.toml", "3")]), "{name}");
+                assert_eq!(settled.broken[0].file, name);
+            }
+        }
+    }
+
+    #[test]
+    fn of_two_tombstones_at_odds_one_stays() {
+        let now =
+            texts(&[("peers/a.toml", "2 revoked"), ("peers/b.toml", "2 revoked"), ("peers/c.toml", "2")]);
+        let settled = settle(&now, &[], &Texts::new(), revoked, parse).unwrap();
+        assert_eq!(settled.codex.len(), 1);
+        assert!(revoked(settled.codex.values().next().unwrap()));
     }
 
     #[test]
     fn a_removed_file_is_gone_and_a_file_that_cannot_be_read_is_not() {
         let good = texts(&[("peers/a.toml", "1"), ("peers/b.toml", "2")]);
         let unreadable = [mistake("peers/b.toml", vec![], "not UTF-8"), mistake("peers/x.tml", vec![], "?")];
-        let settled = settle(&Texts::new(), &unreadable, &good, parse).unwrap();
+        let settled = settle(&Texts::new(), &unreadable, &good, revoked, parse).unwrap();
         assert_eq!(settled.codex, texts(&[("peers/b.toml", "2")]));
         assert_eq!(settled.broken.len(), 2);
     }
@@ -219,13 +264,13 @@ mod tests {
     #[test]
     fn an_unreadable_folder_is_hopeless_and_not_empty() {
         let good = texts(&[("peers/a.toml", "1")]);
-        assert!(settle(&Texts::new(), &[mistake("peers", vec![], "EIO")], &good, parse).is_err());
+        assert!(settle(&Texts::new(), &[mistake("peers", vec![], "EIO")], &good, revoked, parse).is_err());
     }
 
     #[test]
     fn a_broken_law_is_hopeless() {
         let good = texts(&[("lychd.toml", "law")]);
-        let error = settle(&texts(&[("lychd.toml", "bad")]), &[], &good, parse).unwrap_err();
+        let error = settle(&texts(&[("lychd.toml", "bad")]), &[], &good, revoked, parse).unwrap_err();
         assert_eq!(error.to_string(), "the Codex is broken:\nlychd.toml: bad");
     }
 }

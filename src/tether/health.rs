@@ -89,21 +89,29 @@ fn identity(status: &Status, public_key: &Result<String, String>) -> Result<Stri
     }
 }
 
+/// A broken bond is for its writer to mend and no fault of this body, as long as the valid ones are held.
 fn bonds(codex: &Codex, status: &Status) -> Result<String, String> {
-    if let Some(broken) = status.broken.first() {
-        return Err(format!("{} is broken, and {} in all", broken.file, status.broken.len()));
-    }
-    // The key is no part of the peers' digest; any will do.
-    let Some(any) = codex.peers.values().next() else {
-        let none = status.peers.held == 0;
-        return if none { Ok("no bonds".into()) } else { Err("peers are held that nobody bonded".into()) };
+    let broken: Vec<_> = status.broken.iter().map(|broken| broken.file.as_str()).collect();
+    let note = match broken.len() {
+        0 => String::new(),
+        count => format!("; {count} broken: {}", broken.join(", ")),
     };
-    let desired = Desired::of(codex, any.public_key, &DialTargets::new());
-    if status.holds(desired.peers_digest()) {
-        Ok(format!("{} of {} bonds are active, and held", desired.peers.len(), codex.peers.len()))
+    let held = status.peers.held;
+    // The key is no part of the peers' digest; any will do.
+    let (active, same) = match codex.peers.values().next() {
+        None => (0, held == 0),
+        Some(any) => {
+            let desired = Desired::of(codex, any.public_key, &DialTargets::new());
+            (desired.peers.len(), status.holds(desired.peers_digest()))
+        }
+    };
+    // Bonds whose last good state is in force are held too; what they said is known to the agent alone,
+    // which compares what it holds at every look, so here their number has to do.
+    let last_good = status.broken.iter().filter(|broken| broken.last_good).count();
+    if same || (last_good > 0 && (active..=active + last_good).contains(&held)) {
+        Ok(format!("{active} of {} bonds are active, and held{note}", codex.peers.len()))
     } else {
-        let (held, active) = (status.peers.held, desired.peers.len());
-        Err(format!("{held} peers are held and {active} are bonded, or their addresses differ"))
+        Err(format!("{held} peers are held and {active} are bonded, or their addresses differ{note}"))
     }
 }
 
@@ -234,8 +242,6 @@ mod tests {
         assert_eq!(complaints(|facts| facts.now = Duration::from_secs(151)), ["agent"]);
         assert_eq!(status(|status| status.public_key = "x".into()), ["host key"]);
         assert_eq!(status(|status| status.peers.digest = "x".into()), ["bonds"]);
-        let broken = Broken { file: "peers/x.toml".into(), last_good: true, reason: "?".into() };
-        assert_eq!(status(|status| status.broken = vec![broken]), ["bonds"]);
         assert_eq!(status(|status| status.ruleset.clear()), ["pod ruleset"]);
         assert_eq!(complaints(|facts| facts.host_table = Ok(None)), ["host ruleset"]);
         assert_eq!(complaints(|facts| facts.host_table = Ok(Some(digest("x")))), ["host ruleset"]);
@@ -243,6 +249,28 @@ mod tests {
         let silent = complaints(|facts| facts.status = Err("no agent".into()));
         assert_eq!(silent, ["agent", "host key", "bonds", "pod ruleset", "services"]);
         assert_eq!(status(|status| status.silent = vec!["oculus tcp 6006".into()]), ["services"]);
+    }
+
+    #[test]
+    fn a_broken_bond_is_a_note_as_long_as_the_valid_ones_are_held() {
+        let broken = |last_good| Broken { file: "peers/x.toml".into(), last_good, reason: "?".into() };
+        let mut facts = healthy();
+        facts.status.as_mut().unwrap().broken = vec![broken(false)];
+        let checks = judge(&codex(), digest("pod"), &facts);
+        let told = checks.iter().find(|check| check.subject == "bonds").unwrap().result.clone();
+        assert_eq!(told.unwrap(), "1 of 2 bonds are active, and held; 1 broken: peers/x.toml");
+        // Its last good state is held beside the valid ones.
+        let with = |last_good, held| {
+            status(|status| {
+                status.broken = vec![broken(last_good)];
+                status.peers.held = held;
+                status.peers.digest = "other".into();
+            })
+        };
+        assert_eq!(with(true, 2), Vec::<&str>::new());
+        assert_eq!(with(true, 0), ["bonds"]);
+        assert_eq!(with(true, 3), ["bonds"]);
+        assert_eq!(with(false, 2), ["bonds"]);
     }
 
     #[test]

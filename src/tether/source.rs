@@ -39,6 +39,12 @@ pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
     Codex::parse(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
 }
 
+/// Whether the text of a bond says that it is revoked, whatever else it says.
+pub fn is_tombstone(text: &str) -> bool {
+    let table = text.parse::<toml::Table>();
+    table.is_ok_and(|bond| bond.get("state").and_then(toml::Value::as_str) == Some("revoked"))
+}
+
 fn mistake(diagnostic: &Diagnostic, sources: &Sources) -> Mistake {
     Mistake {
         file: diagnostic.file.clone(),
@@ -55,5 +61,35 @@ pub fn ruleset(codex: &Codex) -> Result<String, Error> {
 /// The Codex of both folders as it stands, with broken bonds left out.
 pub fn in_force(law: &Path, bonds: &Path) -> Result<Codex, Error> {
     let (texts, unreadable) = load(law, bonds)?;
-    Ok(super::bonds::settle(&texts, &unreadable, &Texts::new(), parse)?.codex)
+    Ok(super::bonds::settle(&texts, &unreadable, &Texts::new(), is_tombstone, parse)?.codex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tether::bonds::settle;
+
+    const KEY: &str = "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=";
+
+    #[test]
+    fn a_revoked_key_does_not_come_back_under_another_name_after_a_restart() {
+        let bond = |last: u8, state: &str| {
+            format!(
+                "public-key = \"{KEY}\"\naddress = \"10.88.16.{last}\"\ngrants = []\nstate = \"{state}\"\n"
+            )
+        };
+        for again in ["peers/again.toml", "peers/zombie.toml"] {
+            let now: Texts = [
+                ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
+                ("peers/phone.toml", bond(2, "revoked")),
+                (again, bond(3, "active")),
+            ]
+            .map(|(name, text)| (name.to_owned(), text))
+            .into();
+            let settled = settle(&now, &[], &Texts::new(), is_tombstone, parse).unwrap();
+            assert_eq!(settled.codex.peers.len(), 1, "{again}");
+            assert!(settled.codex.peers.contains_key(&"phone".parse().unwrap()), "{again}");
+            assert_eq!(settled.broken[0].file, again);
+        }
+    }
 }

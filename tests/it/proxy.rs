@@ -31,9 +31,18 @@ impl Drop for Proxy {
     }
 }
 
+/// How the service behind the proxy takes a path that it does not know; none of them tells the path.
+#[derive(Clone, Copy)]
+enum Unknown {
+    /// 404.
+    Refused,
+    /// 200, with the same words as for any path.
+    Welcome,
+}
+
 /// Starts Caddy with the listeners moved to loopback, in front of a service that knows `/` and the pinned
 /// path, and nothing else.
-fn start(test: &str) -> Option<Proxy> {
+fn start(test: &str, unknown: Unknown) -> Option<Proxy> {
     let caddy = program(test, "caddy")?;
     let ready = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
@@ -41,7 +50,7 @@ fn start(test: &str) -> Option<Proxy> {
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let own = format!("127.{}.{}.1", 1 + std::process::id() % 250, 1 + number);
     let case = cases::all().into_iter().find(|case| case.name == CASE).unwrap();
-    let service = serve();
+    let service = serve(unknown);
     let caddyfile = text(&case.tree, "usr/share/sepulcher/Caddyfile")
         .replace("https://six.example {", &format!("http://:{FOREST} {{"))
         .replace(
@@ -79,22 +88,26 @@ fn start(test: &str) -> Option<Proxy> {
     Some(proxy)
 }
 
-/// A service whose every answer names the path; unknown paths are its own kind of 404.
-fn serve() -> u16 {
+/// A service whose answers name the method and the path where it knows the path.
+fn serve(unknown: Unknown) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
             let head = head(&mut stream);
-            let path = head.split(' ').nth(1).unwrap_or_default();
+            let mut words = head.split(' ');
+            let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             let from = head
                 .lines()
                 .find(|line| line.to_lowercase().starts_with("x-forwarded-for"))
                 .unwrap_or_default();
             let (status, body) = match path {
                 "/" | "/a2a/smith" | "/a2a/smith/x" | "/a2a/smithy" => ("200 OK", format!("{path} {from}")),
-                _ => ("404 Gone", format!("the service does not know {path}")),
+                _ => match unknown {
+                    Unknown::Refused => ("404 Gone", format!("the service does not know what to {method}")),
+                    Unknown::Welcome => ("200 OK", format!("welcome to {method}")),
+                },
             };
             let length = body.len();
             let answer = format!(
@@ -115,39 +128,47 @@ fn head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// The whole answer to a request, without its date.
-fn get((host, port): &(String, u16), path: &str) -> String {
+/// The whole answer to a GET, without its date.
+fn get(listener: &(String, u16), path: &str) -> String {
+    ask(listener, "GET", path)
+}
+
+fn ask((host, port): &(String, u16), method: &str, path: &str) -> String {
     let mut stream = TcpStream::connect((host.as_str(), *port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: six.example\r\nConnection: close\r\n\r\n").unwrap();
+    let rest = "HTTP/1.1\r\nHost: six.example\r\nContent-Length: 0\r\nConnection: close";
+    write!(stream, "{method} {path} {rest}\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.split_inclusive("\r\n").filter(|line| !line.starts_with("Date: ")).collect()
 }
 
+/// Ways to write the pinned path.
+const PINNED: [&str; 12] = [
+    "/a2a/smith",
+    "/a2a/smith/",
+    "/a2a/smith/x",
+    "/a2a/smith?x=1",
+    "/A2A/Smith",
+    "/a2a//smith",
+    "/a2a/./smith",
+    "/x/../a2a/smith",
+    "/a2a/%73mith",
+    "/%61%32a/smith/x",
+    "//a2a/smith",
+    "/a2a%2fsmith",
+];
+
 #[test]
 fn a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest() {
-    let Some(proxy) = start("a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest") else {
-        return;
-    };
-    let unknown = get(&proxy.forest, "/nobody/knows");
-    assert!(unknown.starts_with("HTTP/1.1 404 "), "{unknown}");
-    assert!(!unknown.contains("Server") && !unknown.contains("X-Own") && !unknown.contains("does not know"));
-    for path in [
-        "/a2a/smith",
-        "/a2a/smith/",
-        "/a2a/smith/x",
-        "/a2a/smith?x=1",
-        "/A2A/Smith",
-        "/a2a//smith",
-        "/a2a/./smith",
-        "/x/../a2a/smith",
-        "/a2a/%73mith",
-        "/%61%32a/smith/x",
-        "//a2a/smith",
-        "/a2a%2fsmith",
-    ] {
-        assert_eq!(get(&proxy.forest, path), unknown, "{path}");
+    let test = "a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest";
+    let Some(proxy) = start(test, Unknown::Refused) else { return };
+    for method in ["GET", "POST", "OPTIONS"] {
+        let unknown = ask(&proxy.forest, method, "/nobody/knows");
+        assert!(unknown.starts_with("HTTP/1.1 404 ") && !unknown.contains("Server"), "{unknown}");
+        for path in PINNED {
+            assert_eq!(ask(&proxy.forest, method, path), unknown, "{method} {path}");
+        }
     }
     for path in ["/a2a/smith", "/a2a/smith/x", "/"] {
         assert!(get(&proxy.tether, path).contains(&format!("\r\n\r\n{path} ")), "{path}");
@@ -155,10 +176,22 @@ fn a_pinned_path_is_served_on_the_tether_and_unknown_to_the_forest() {
 }
 
 #[test]
+fn a_pinned_path_is_as_welcome_as_any_where_the_service_around_it_answers_everything() {
+    let test = "a_pinned_path_is_as_welcome_as_any_where_the_service_around_it_answers_everything";
+    let Some(proxy) = start(test, Unknown::Welcome) else { return };
+    for method in ["GET", "POST"] {
+        let unknown = ask(&proxy.forest, method, "/nobody/knows");
+        assert!(unknown.starts_with("HTTP/1.1 200 ") && unknown.contains(&format!("welcome to {method}")));
+        for path in PINNED {
+            assert_eq!(ask(&proxy.forest, method, path), unknown, "{method} {path}");
+        }
+    }
+}
+
+#[test]
 fn routes_end_on_the_border_of_a_segment_and_tell_the_callers_address() {
-    let Some(proxy) = start("routes_end_on_the_border_of_a_segment_and_tell_the_callers_address") else {
-        return;
-    };
+    let test = "routes_end_on_the_border_of_a_segment_and_tell_the_callers_address";
+    let Some(proxy) = start(test, Unknown::Refused) else { return };
     for listener in [&proxy.forest, &proxy.tether] {
         let answer = get(listener, "/a2a/smithy");
         assert!(answer.starts_with("HTTP/1.1 200 ") && !answer.contains("Server:"), "{answer}");

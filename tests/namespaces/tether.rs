@@ -52,7 +52,7 @@ impl Gateway {
 
     fn stand_in(&self) -> Daemon {
         let mut command = self.machine.command(SEPULCHER);
-        command.args(["stand-in", "oculus", "6006"]);
+        command.args(["stand-in", "oculus", "6006", "--path", "/traces"]);
         Daemon::start(command, &self.folder.join("oculus.log"))
     }
 
