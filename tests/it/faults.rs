@@ -367,7 +367,7 @@ fn a_lock_that_does_not_match_is_told_with_the_difference() {
     site.fails(
         site.command(),
         1,
-        &["system/packages.lock", "lacks the package caddy", "sepulcher lock system"],
+        &["system/packages.lock", "caddy is asked for and not locked", "sepulcher lock system"],
     );
     fs::write(&definition, "packages = [\"fault-base\"]\n").unwrap();
     site.built();
