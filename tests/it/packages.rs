@@ -127,7 +127,7 @@ fn a_locked_program_is_fetched_unpacked_and_run_and_then_needs_no_network() {
 }
 
 #[test]
-fn what_has_rotted_in_the_cache_is_unpacked_anew() {
+fn what_has_rotted_in_the_cache_is_told_and_then_unpacked_anew() {
     let deb = deb("greet", "#!/bin/sh\necho good\n");
     let case = Case::new(&deb, Some(&deb));
     case.toolbox(&["demo", "greet"]).success().stdout("good\n");
@@ -138,6 +138,7 @@ fn what_has_rotted_in_the_cache_is_unpacked_anew() {
     bytes[rotten..rotten + 4].copy_from_slice(b"evil");
     std::fs::write(&data, &bytes).unwrap();
     std::fs::remove_dir_all(cache.join("toolbox")).unwrap();
+    case.toolbox(&["--offline", "demo", "greet"]).code(74).stdout("");
     case.toolbox(&["--offline", "demo", "greet"]).success().stdout("good\n");
 }
 
