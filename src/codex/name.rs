@@ -102,7 +102,81 @@ fn check_interface(text: &str) -> Option<&'static str> {
     } else if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*?[]".contains(&byte)) {
         Some("an interface name has only letters, digits, `-_.` and the wildcards `*?[]`")
     } else {
+        check_pattern(text)
+    }
+}
+
+/// A pattern that means what it seems to, and none of the interfaces that are not the uplink.
+fn check_pattern(text: &str) -> Option<&'static str> {
+    let Some(glob) = glob(text) else {
+        return Some(
+            "a `[` of an interface pattern has its `]`, with characters or ranges like `0-9` between",
+        );
+    };
+    if ["lo", "sepulcher0"].iter().any(|own| reaches(&glob, own, true)) {
+        Some("this interface pattern matches `lo` or `sepulcher0`, which are the machine's own")
+    } else if ["veth", "podman"].iter().any(|prefix| reaches(&glob, prefix, false)) {
+        Some("this interface pattern matches `veth…` or `podman…`, which are the containers'")
+    } else {
         None
+    }
+}
+
+/// One element of an interface pattern.
+enum Glob {
+    Any,
+    /// One byte out of these ranges.
+    One(Vec<(u8, u8)>),
+}
+
+/// A pattern in its elements; `None` when a bracket is open, empty or upside down.
+fn glob(text: &str) -> Option<Vec<Glob>> {
+    let mut elements = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        elements.push(match first {
+            b'*' => Glob::Any,
+            b'?' => Glob::One(vec![(0, u8::MAX)]),
+            b'[' => {
+                let end = rest.iter().position(|byte| *byte == b']')?;
+                let ranges = ranges(&rest[..end])?;
+                rest = &rest[end + 1..];
+                Glob::One(ranges)
+            }
+            b']' => return None,
+            byte => Glob::One(vec![(*byte, *byte)]),
+        });
+    }
+    Some(elements)
+}
+
+fn ranges(mut inside: &[u8]) -> Option<Vec<(u8, u8)>> {
+    let mut ranges = Vec::new();
+    while let Some((&first, rest)) = inside.split_first() {
+        let (last, rest) = match rest {
+            [b'-', last, rest @ ..] => (*last, rest),
+            rest => (first, rest),
+        };
+        if first > last || b"[*?".contains(&first) {
+            return None;
+        }
+        ranges.push((first, last));
+        inside = rest;
+    }
+    (!ranges.is_empty()).then_some(ranges)
+}
+
+/// Whether the pattern matches `name`, or, unless `whole`, any text that begins with it.
+fn reaches(glob: &[Glob], name: &str, whole: bool) -> bool {
+    let Some((element, behind)) = glob.split_first() else { return name.is_empty() };
+    match element {
+        _ if name.is_empty() && !whole => true,
+        Glob::Any => (0..=name.len()).any(|taken| reaches(behind, &name[taken..], whole)),
+        Glob::One(ranges) => name.bytes().next().is_some_and(|byte| {
+            ranges.iter().any(|(first, last)| (*first..=*last).contains(&byte))
+                && reaches(behind, &name[1..], whole)
+        }),
     }
 }
 
@@ -153,8 +227,13 @@ mod tests {
     #[test]
     fn interface_patterns_are_what_networkd_matches() {
         accepts::<InterfacePattern>(
-            &["eth0", "en*", "enp[0-9]s0", "br-lan"],
+            &["eth0", "en*", "enp[0-9]s0", "br-lan", "v[a-d]*", "lo0", "[ew]*", "e*[0-9]"],
             &["", "en p", "en\n", "en;", "averylonginterface"],
+        );
+        accepts::<InterfacePattern>(&["e*s0"], &["en[", "en]", "en[]", "en[9-0]", "e[[a]]"]);
+        accepts::<InterfacePattern>(
+            &[],
+            &["*", "lo", "l?", "[a-z]*", "sepulcher*", "veth0", "v*", "?*", "podman1", "pod*", "ve[s-u]h*9"],
         );
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::build::pod_address;
-use crate::codex::PeerState;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::net::{Net4, Net6};
 use crate::codex::schema::{Addressed, Addressing, At, Draft, Field, Kind, Law};
+use crate::codex::{Endpoint, PeerState};
 
 /// An address space with what it is for.
 struct Space<'a, N> {
@@ -23,8 +23,9 @@ struct Space<'a, N> {
 struct Uplink;
 
 /// IPv4 networks that cannot be used for anything here.
-const UNUSABLE: [(&str, &str); 4] = [
+const UNUSABLE: [(&str, &str); 5] = [
     ("0.0.0.0/8", "the unspecified address"),
+    ("10.127.0.0/24", "Podman's default network"),
     ("127.0.0.0/8", "loopback"),
     ("169.254.0.0/16", "link-local addresses"),
     ("224.0.0.0/3", "multicast and reserved addresses"),
@@ -45,6 +46,7 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         own_spaces(law, &mut spaces, &mut spaces6, mistakes);
         pod(law, mistakes);
         mtu(law, mistakes);
+        endpoint(law, mistakes);
         uplink(law, mistakes);
     }
     for (name, peer) in &draft.peers {
@@ -225,6 +227,28 @@ fn mtu(law: &Law, mistakes: &mut Vec<Diagnostic>) {
         let mistake = Diagnostic::error(format!("`mtu` is out of range: {}", mtu.value), &mtu.place);
         mistakes.push(mistake.hint("write a number from 1280 to 1500; the default is 1420"));
     }
+}
+
+/// An endpoint is where clients outside dial: over IPv4, at an address that is not within.
+fn endpoint(law: &Law, mistakes: &mut Vec<Diagnostic>) {
+    let Field::Given(At { value: Endpoint::Ip(address), place }) = &law.endpoint else { return };
+    let IpAddr::V4(address) = address else {
+        let mistake = Diagnostic::error(format!("the endpoint {address} is an IPv6 address"), place);
+        mistakes.push(mistake.hint("clients dial over IPv4 alone so far: write an IPv4 address or a name"));
+        return;
+    };
+    let within = |net: &Option<At<Net4>>| net.as_ref().is_some_and(|net| net.value.contains(*address));
+    let what = if address.is_loopback() || address.is_unspecified() {
+        "the machine's own to itself"
+    } else if within(&law.pod_network) {
+        "inside the pod's network"
+    } else if within(&law.network) {
+        "inside the Tether's network"
+    } else {
+        return;
+    };
+    let mistake = Diagnostic::error(format!("the endpoint {address} is {what}: no client reaches it"), place);
+    mistakes.push(mistake.hint("write the address or the name that clients dial from outside"));
 }
 
 fn uplink(law: &Law, mistakes: &mut Vec<Diagnostic>) {

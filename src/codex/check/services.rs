@@ -16,6 +16,9 @@ const TAKEN_TARGETS: [&str; 4] = ["/dev", "/proc", "/run/secrets", "/sys"];
 /// Names that an appliance cannot have, because units `<name>-…` of others exist, or because it is no host name.
 const TAKEN_APPLIANCES: [&str; 6] = ["localhost", "netavark", "podman", "sepulcher", "systemd", "user"];
 
+/// What is left for the appliance's name in the names that are made from it.
+const APPLIANCE_LENGTH: usize = 27;
+
 /// Checks every service by itself, volumes across services, and the name that all units begin with.
 pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
     if let Some(name) = draft.law.as_ref().and_then(|law| law.name.as_ref())
@@ -24,6 +27,12 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         let message =
             format!("an appliance cannot be called `{}`: its units would clash with others", name.value);
         mistakes.push(Diagnostic::error(message, &name.place).hint("choose another name, like `lychd`"));
+    }
+    if let Some(name) = draft.law.as_ref().and_then(|law| law.name.as_ref())
+        && name.value.as_str().len() > APPLIANCE_LENGTH
+    {
+        let message = format!("the appliance's name is longer than {APPLIANCE_LENGTH} characters");
+        mistakes.push(Diagnostic::error(message, &name.place).hint("choose a shorter name, like `lychd`"));
     }
     let mut volumes = BTreeMap::new();
     for (name, service) in &draft.services {
@@ -140,6 +149,16 @@ fn no_control(text: &At<String>, key: &str, mistakes: &mut Vec<Diagnostic>) {
         let message = format!("`{key}` holds the control character U+{:04X}", u32::from(character));
         mistakes.push(Diagnostic::error(message, &text.place).hint("write it on one line, in plain text"));
     }
+    no_noncharacter(&text.value, &text.place, key, mistakes);
+}
+
+/// Code points that are no characters: systemd takes no line that holds one.
+fn no_noncharacter(text: &str, place: &Place, key: &str, mistakes: &mut Vec<Diagnostic>) {
+    let is_none = |code: u32| code & 0xfffe == 0xfffe || (0xfdd0..=0xfdef).contains(&code);
+    if let Some(code) = text.chars().map(u32::from).find(|code| is_none(*code)) {
+        let message = format!("`{key}` holds U+{code:04X}, which is no character");
+        mistakes.push(Diagnostic::error(message, place).hint("remove it"));
+    }
 }
 
 fn no_nul(text: &str, place: &Place, key: &str, mistakes: &mut Vec<Diagnostic>) {
@@ -147,6 +166,7 @@ fn no_nul(text: &str, place: &Place, key: &str, mistakes: &mut Vec<Diagnostic>) 
         let message = format!("`{key}` holds a NUL character, which no program can be given");
         mistakes.push(Diagnostic::error(message, place).hint("remove it"));
     }
+    no_noncharacter(text, place, key, mistakes);
 }
 
 fn environment(service: &Service, mistakes: &mut Vec<Diagnostic>) {
