@@ -235,12 +235,15 @@ fn network_claims(site: &Site, around: &Neighbourhood, host_key: &str) -> Vec<Cl
             &format!("{outside}/a2a/hello"),
             "stand-in intercom",
         ),
-        Claim::check("the pinned route looks like any other path of the forest", || {
-            let pinned = web.get(&around.outsider, &format!("{outside}/a2a/smith"))?;
-            if pinned.body.contains("intercom") {
-                Err(pinned.body.into())
+        Claim::check("the pinned route answers the forest as a path that nobody serves", || {
+            let [pinned, unknown] = ["/a2a/smith", "/nobody/knows"]
+                .map(|path| web.get(&around.outsider, &format!("{outside}{path}")));
+            let (pinned, unknown) = (pinned?, unknown?);
+            if (&pinned.status, &pinned.body) == (&unknown.status, &unknown.body) {
+                Ok(format!("status {}, the same body", pinned.status))
             } else {
-                Ok(format!("status {}", pinned.status))
+                Err(format!("{} {} against {} {}", pinned.status, pinned.body, unknown.status, unknown.body)
+                    .into())
             }
         }),
         web.silent("Oculus is silent to an outsider", &around.outsider, &format!("{outside}:6006/")),
