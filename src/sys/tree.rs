@@ -83,6 +83,7 @@ pub fn replace(target: &Path, tree: &Tree) -> Result<(), Error> {
         create_dir_all(parent)?;
     }
     remove_dir_all(&shadow)?;
+    tidy(target)?;
     let replaced = write(&shadow, tree).and_then(|()| swap(&shadow, target));
     // After an exchange the old tree lies here, after a failure the unfinished one.
     let removed = remove_dir_all(&shadow);
@@ -146,6 +147,20 @@ fn swap(shadow: &Path, target: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes the unfinished trees of processes that were killed.
+fn tidy(target: &Path) -> Result<(), Error> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    for sibling in super::fs::list(super::fs::folder_of(target))? {
+        let sibling_name = sibling.file_name().unwrap_or_default().to_string_lossy();
+        let rest = sibling_name.strip_prefix(&format!(".{name}.")).and_then(|rest| rest.strip_suffix(".new"));
+        let Some(Ok(owner)) = rest.map(str::parse::<u32>) else { continue };
+        if is_absent(&Path::new("/proc").join(owner.to_string()))? {
+            remove_dir_all(&sibling)?;
+        }
+    }
+    Ok(())
+}
+
 /// A hidden sibling of `target` that no other process uses.
 fn beside(target: &Path, suffix: &str) -> Result<PathBuf, Error> {
     let name = target.file_name().ok_or_else(|| io::ErrorKind::InvalidFilename.into());
@@ -190,6 +205,18 @@ mod tests {
         assert!(replace(&target, &broken).is_err());
         assert_eq!(read(&target).unwrap(), sample("old"));
         assert_eq!(super::super::fs::list(folder.path()).unwrap(), [target]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_a_living_one_makes_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let [target, dead, living] =
+            ["tree", ".tree.4294967295.new", ".tree.1.new"].map(|name| folder.path().join(name));
+        for path in [&dead, &living] {
+            replace(path, &sample("unfinished")).unwrap();
+        }
+        replace(&target, &sample("new")).unwrap();
+        assert_eq!(super::super::fs::list(folder.path()).unwrap(), [living, target]);
     }
 
     #[test]
