@@ -217,10 +217,8 @@ impl Agent {
     fn look(&mut self, wake: Wake, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
         let codex = self.read(say)?;
         let names = crate::sync::dialled_names(&codex);
-        let missing = names.iter().any(|name| !self.resolver.known().contains_key(name));
-        if wake == Wake::Tick || (missing && self.last.is_none()) {
-            self.resolver.look_up(names, waker.nudger().map_err(Error::Wait)?);
-        }
+        self.resolver.known();
+        self.resolver.look_up(names, wake == Wake::Tick, waker.nudger().map_err(Error::Wait)?);
         let desired = Desired::of(&codex, self.public_key, self.resolver.known());
         // A ruleset that cannot be changed denies newcomers; it must not keep a revoked peer in.
         let (ruled, reloaded) = match self.load_ruleset(&codex) {
