@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 /// Files and folders whose code decides the bytes of a base; the lock file pins those who write tar and zstd.
-const DECIDE: [&str; 9] = [
+const DECIDE: [&str; 10] = [
     "Cargo.lock",
+    "src/image/build",
     "src/image/build.rs",
     "src/image/deb.rs",
     "src/image/erofs.rs",

@@ -43,7 +43,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 
 /// What is at `path` now; nothing when it does not exist.
 fn existing(path: &Path) -> Result<Tree, Failure> {
-    if sys::tree::is_absent(path)? { Ok(Tree::default()) } else { Ok(sys::tree::read(path)?) }
+    if sys::fs::exists(path)? { Ok(sys::tree::read(path)?) } else { Ok(Tree::default()) }
 }
 
 fn check(out: &Path, existing: &Tree, tree: &Tree) -> Result<(), Failure> {

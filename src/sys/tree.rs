@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
 use rustix::io::Errno;
 
-use super::fs::{Error, context, create_dir_all, remove_dir_all, rename};
+use super::fs::{Error, context, create_dir_all, exists, remove_dir_all, rename};
 use crate::tree::{Entry, Tree};
 
 /// Reads the tree at `root`. Folders count only when they are empty; anything but files, folders and links
@@ -25,21 +25,12 @@ pub fn read_only<'a>(root: &Path, paths: impl IntoIterator<Item = &'a str>) -> R
     let mut tree = Tree::default();
     for relative in paths {
         let path = root.join(relative);
-        if !is_absent(&path)? {
+        if exists(&path)? {
             let added = tree.add(relative, entry(&path)?).map_err(|_| io::ErrorKind::AlreadyExists.into());
             context(added, "read", &path)?;
         }
     }
     Ok(tree)
-}
-
-/// Whether nothing is at `path`, not even a dangling link.
-pub fn is_absent(path: &Path) -> Result<bool, Error> {
-    match fs::symlink_metadata(path) {
-        Ok(_) => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-        Err(error) => context(Err(error), "look at", path),
-    }
 }
 
 fn read_into(folder: &Path, prefix: &str, tree: &mut Tree) -> Result<(), Error> {
@@ -127,7 +118,7 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
 }
 
 fn swap(shadow: &Path, target: &Path) -> Result<(), Error> {
-    if is_absent(target)? {
+    if !exists(target)? {
         return rename(shadow, target);
     }
     match renameat_with(CWD, shadow, CWD, target, RenameFlags::EXCHANGE) {
@@ -154,7 +145,7 @@ fn tidy(target: &Path) -> Result<(), Error> {
         let sibling_name = sibling.file_name().unwrap_or_default().to_string_lossy();
         let rest = sibling_name.strip_prefix(&format!(".{name}.")).and_then(|rest| rest.strip_suffix(".new"));
         let Some(Ok(owner)) = rest.map(str::parse::<u32>) else { continue };
-        if is_absent(&Path::new("/proc").join(owner.to_string()))? {
+        if !exists(&Path::new("/proc").join(owner.to_string()))? {
             remove_dir_all(&sibling)?;
         }
     }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use sepulcher::cli::{Failure, Kind};
 
 /// What verbs return: errors are shown to a person, never matched.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -66,13 +67,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let mut text = error.to_string();
-            let mut cause = error.source();
-            while let Some(error) = cause {
-                text = format!("{text}\n  caused by: {error}");
-                cause = error.source();
-            }
-            eprintln!("error: {text}");
+            eprint!("{}", Failure::from_error(Kind::Internal, error.as_ref()));
             ExitCode::FAILURE
         }
     }
