@@ -419,7 +419,10 @@ fn an_image_that_cannot_be_written_is_told_before_the_work() {
     if rustix::process::geteuid().is_root() {
         // Nobody may not even start the program where it lies.
         let own = site.path("sepulcher");
-        fs::copy(env!("CARGO_BIN_EXE_sepulcher"), &own).unwrap();
+        // Copied by a process of its own: a child that another test starts meanwhile would keep our file open for
+        // writing, and such a file cannot be executed.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_sepulcher")).arg(&own).status().unwrap();
+        assert!(copied.success());
         let usual = to("out/folder/lychd.raw");
         command = Command::new(own);
         command.args(usual.get_args()).current_dir(site.folder.path()).env_clear().uid(65_534).gid(65_534);

@@ -1,7 +1,6 @@
 //! `sepulcher tether run` against real packets.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use sepulcher::codex::key::PublicKey;
@@ -255,10 +254,11 @@ fn health_is_told_and_so_is_each_thing_that_is_wrong() {
     fs::write(folder.join("tether.pub"), format!("{}\n", gateway.key)).unwrap();
     let codex = source::in_force(&folder.join("law"), &folder.join("bonds")).unwrap();
     fs::write(folder.join("host.nft"), nftables::host(&codex).unwrap()).unwrap();
-    fs::write(folder.join("systemctl"), SYSTEMCTL).unwrap();
-    fs::set_permissions(folder.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
     fs::write(folder.join("state"), "active\n").unwrap();
     let host = Machine::new();
+    // Written by a process of its own: what another test's child holds open for writing cannot be executed.
+    let systemctl = folder.join("systemctl").display().to_string();
+    host.sh(&format!("cat > {systemctl} <<'END'\n{SYSTEMCTL}END\nchmod 755 {systemctl}"));
     host.sh(&format!("nft -f {}", folder.join("host.nft").display()));
     let health = |seconds: u8| {
         let line = format!(
