@@ -6,6 +6,7 @@
 
 mod allocate;
 mod edit;
+mod observed;
 mod view;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
+pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
 /// What is asked for; as JSON `{"verb":"bond","name":"phone",…}`.
