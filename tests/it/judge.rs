@@ -154,6 +154,7 @@ fn filled_in(content: &str) -> String {
     content
         .replace("PRIVATE-KEY-OF-THIS-DEVICE", key)
         .replace("PUBLIC-KEY-OF-THE-APPLIANCE", key)
+        .replace("PRESHARED-KEY-OF-THIS-BOND", key)
         .replace("Endpoint = lychd.example:", "Endpoint = 192.0.2.1:")
         .replace("Endpoint = lych.example:", "Endpoint = 192.0.2.1:")
 }
