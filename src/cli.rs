@@ -11,7 +11,6 @@ mod lock;
 mod output;
 pub mod peer;
 pub mod progress;
-pub mod qr;
 mod render;
 mod renew;
 mod stand_in;
