@@ -5,6 +5,7 @@
 mod accept;
 mod cases;
 mod cli;
+mod completions;
 mod corpus;
 mod faults;
 mod golden;
