@@ -6,10 +6,31 @@
 mod check;
 mod diagnostic;
 pub mod key;
+pub mod ledger;
 pub mod name;
 pub mod net;
 mod schema;
 mod suggest;
+pub mod time;
+
+/// Serialises a type as the text that it displays as, and reads it back from that.
+macro_rules! serde_as_text {
+    ($($type:ty),*) => {$(
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+use serde_as_text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,7 +41,8 @@ use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
 pub use schema::LAW;
 pub(crate) use schema::file_name_mistake;
-pub(crate) use suggest::distance as edits;
+pub(crate) use suggest::{distance as edits, nearest};
+use time::{Length, Timestamp};
 
 /// The schema version that this program writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -40,6 +62,8 @@ pub struct Codex {
     pub services: BTreeMap<Name, Service>,
     /// `peers/<name>.toml` by name.
     pub peers: BTreeMap<Name, Peer>,
+    /// Keys of the ledger `revoked`: they never come back.
+    pub revoked_keys: BTreeSet<PublicKey>,
 }
 
 impl Codex {
@@ -51,7 +75,37 @@ impl Codex {
     pub fn parse(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
         check::parse(sources)
     }
+
+    /// Bonded peers, whether or not their time is over: see [`Codex::as_of`].
+    pub fn active(&self) -> impl Iterator<Item = (&Name, &Peer)> {
+        self.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active)
+    }
+
+    /// What is in force at `now`: without the peers that have expired and the overlaps that are over.
+    #[must_use]
+    pub fn as_of(&self, now: Timestamp) -> Self {
+        let mut codex = self.clone();
+        codex.peers.retain(|_, peer| !peer.is_expired(now));
+        for peer in codex.peers.values_mut() {
+            peer.overlap = peer.overlap.take().filter(|overlap| overlap.until > now);
+        }
+        codex
+    }
+
+    /// When [`Codex::as_of`] changes next after `now`.
+    pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
+        let ends = self.active().flat_map(|(_, peer)| {
+            [peer.expires, peer.overlap.as_ref().map(|overlap| overlap.until)].into_iter().flatten()
+        });
+        ends.filter(|end| *end > now).min()
+    }
 }
+
+/// TCP port on the tether's address through which the agent answers peers that hold a [`Door`].
+pub const DOOR_PORT: Port = match Port::new(51821) {
+    Some(port) => port,
+    None => unreachable!(),
+};
 
 /// Who the machine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +171,8 @@ pub struct Tether {
     pub keepalive: u16,
     /// Which WireGuard implementation serves `wg0`.
     pub backend: Backend,
+    /// How long the address of a revoked peer rests before another one may have it.
+    pub fence: Length,
 }
 
 /// A host to dial.
@@ -239,6 +295,58 @@ pub struct Peer {
     pub state: PeerState,
     /// Counts key changes; starts at 1.
     pub generation: u32,
+    /// Whether handshakes also need the preshared key of this generation: [`preshared_file`].
+    pub preshared: bool,
+    /// When it was bonded, as far as that is known.
+    pub created: Option<Timestamp>,
+    /// From when on it is cut off.
+    pub expires: Option<Timestamp>,
+    /// When and why it was revoked, as far as that is known; a tombstone's only.
+    pub revocation: Revocation,
+    /// Keys that it had before; they never come back.
+    pub replaced: BTreeSet<PublicKey>,
+    /// The key that it had before, while that is still accepted.
+    pub overlap: Option<Overlap>,
+}
+
+impl Peer {
+    /// Networks behind it.
+    pub fn routes(&self) -> &[Net4] {
+        match &self.kind {
+            PeerKind::Device => &[],
+            PeerKind::Lych { routes, .. } => routes,
+        }
+    }
+
+    /// Whether it is bonded no more because its time is over.
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        self.state == PeerState::Active && self.expires.is_some_and(|expires| expires <= now)
+    }
+}
+
+/// When and why a peer was revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revocation {
+    /// When.
+    pub at: Option<Timestamp>,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
+/// A key of the generation before that is still accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// The key.
+    pub public_key: PublicKey,
+    /// Whether it needs the preshared key of its generation.
+    pub preshared: bool,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// The preshared key of a peer's generation, relative to the folder of secrets.
+pub fn preshared_file(name: &Name, generation: u32) -> String {
+    format!("peers/{name}.{generation}.psk")
 }
 
 /// What a peer is.
@@ -257,13 +365,37 @@ pub enum PeerKind {
     },
 }
 
-/// Services a peer may reach.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Grants {
-    /// Every tether-tier service (`"*"`).
-    All,
+/// What a peer may reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// Every tether-tier service (`"*"`); no door of the agent.
+    pub every_service: bool,
     /// These services.
-    Only(BTreeSet<Name>),
+    pub services: BTreeSet<Name>,
+    /// These doors of the agent.
+    pub doors: BTreeSet<Door>,
+}
+
+/// What the agent itself offers to peers, at [`DOOR_PORT`] of the tether's address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Door {
+    /// Managing bonds.
+    Bonds,
+    /// Figures for Prometheus.
+    Metrics,
+}
+
+impl Door {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Bonds, Self::Metrics];
+
+    /// The word in `grants`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bonds => "bonds",
+            Self::Metrics => "metrics",
+        }
+    }
 }
 
 /// Whether a peer is bonded.

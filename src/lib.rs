@@ -14,6 +14,7 @@
 pub mod cli;
 pub mod codex;
 pub mod image;
+pub mod peer;
 pub mod render;
 pub mod sync;
 pub mod sys;

@@ -1,10 +1,11 @@
-//! WireGuard public keys.
+//! WireGuard keys: public ones, and the preshared ones that two peers hold in common.
 
 use std::fmt;
 use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// A WireGuard public key: 32 bytes of a Curve25519 point that is not of low order.
 ///
@@ -93,6 +94,54 @@ impl fmt::Debug for PublicKey {
     }
 }
 
+crate::codex::serde_as_text!(PublicKey);
+
+/// A preshared key: 32 bytes that both ends of one bond hold. It has no `Display` and no `Serialize`; its memory is
+/// wiped when it is dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SharedKey([u8; 32]);
+
+/// The text is not a preshared key. What it was is not told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a preshared key is 44 characters of base64 and a line end, as `wg genpsk` prints it")]
+pub struct NotShared;
+
+impl SharedKey {
+    /// From its bytes; zeros are no key to WireGuard.
+    pub fn new(bytes: [u8; 32]) -> Option<Self> {
+        (bytes != [0; 32]).then_some(Self(bytes))
+    }
+
+    /// Reads the content of a key file: 44 characters of base64, then at most one line end.
+    pub fn parse(bytes: &[u8]) -> Result<Self, NotShared> {
+        let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let decoded = Zeroizing::new(STANDARD.decode(text).map_err(|_| NotShared)?);
+        Self::new(<[u8; 32]>::try_from(decoded.as_slice()).map_err(|_| NotShared)?).ok_or(NotShared)
+    }
+
+    /// Its base64, as it stands in a configuration; a key file has a line end behind it.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(STANDARD.encode(self.0))
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl Drop for SharedKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedKey(…)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +171,17 @@ mod tests {
             assert_eq!(PublicKey::try_from(point), Err(NotAKey::LowOrder));
             point[31] |= 0x80;
             assert_eq!(PublicKey::try_from(point), Err(NotAKey::LowOrder));
+        }
+    }
+
+    #[test]
+    fn a_preshared_key_reads_back_and_never_shows_itself() {
+        let key = SharedKey::new([7; 32]).unwrap();
+        assert_eq!(SharedKey::parse(format!("{}\n", *key.to_text()).as_bytes()), Ok(key.clone()));
+        assert_eq!(format!("{:?}", Some(&key)), "Some(SharedKey(…))");
+        let zeros = STANDARD.encode([0; 32]);
+        for bad in ["", "x", "\n", &zeros, &format!("{}\n\n", *key.to_text())] {
+            assert_eq!(SharedKey::parse(bad.as_bytes()), Err(NotShared), "{bad:?}");
         }
     }
 }

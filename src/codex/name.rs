@@ -39,6 +39,8 @@ macro_rules! text_newtype {
                 f.write_str(&self.0)
             }
         }
+
+        crate::codex::serde_as_text!($name);
     };
 }
 

@@ -14,13 +14,15 @@ use std::collections::BTreeMap;
 use toml::de::DeTable;
 
 pub use law::{Addressing, Law};
-pub use peer::{Kind, Peer};
+pub use peer::{Kind, Overlap, Peer};
 pub use reader::{At, Field};
 pub use scalar::{Addressed, Dialled, Grant, User};
 pub use service::{Route, Service, ServicePort, Volume};
 
 use crate::codex::SCHEMA;
 use crate::codex::diagnostic::{Diagnostic, Place, Sources};
+use crate::codex::key::PublicKey;
+use crate::codex::ledger::{self, LAW_LEDGER, LEDGER};
 use crate::codex::name::Name;
 use reader::{File, Table};
 
@@ -36,6 +38,8 @@ pub struct Draft {
     pub services: BTreeMap<Name, Option<Service>>,
     /// `peers/*.toml`.
     pub peers: BTreeMap<Name, Option<Peer>>,
+    /// Keys of the ledger, and where they stand.
+    pub revoked: BTreeMap<PublicKey, Place>,
 }
 
 /// A Codex of another schema than ours: nothing else that could be said about it is reliable.
@@ -61,6 +65,11 @@ pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, 
             draft.services.insert(name, parse(file, sources, mistakes, service::read));
         } else if let Some(name) = named(file, "peers", sources, mistakes) {
             draft.peers.insert(name, parse(file, sources, mistakes, peer::read));
+        } else if file == LEDGER || file == LAW_LEDGER {
+            let keys = ledger::keys(sources.text(file).unwrap_or_default());
+            draft
+                .revoked
+                .extend(keys.map(|(key, span)| (key, Place { file: file.into(), span: Some(span) })));
         }
     }
     Ok(draft)

@@ -11,7 +11,7 @@ use minijinja::context;
 
 use super::{BRIDGE, RenderError, caddy, template};
 use crate::codex::net::{Net4, Port};
-use crate::codex::{Codex, Grants, Peer, PeerState, Protocol, Service, Tier};
+use crate::codex::{Codex, DOOR_PORT, Protocol, Service, Tier};
 use crate::tree::Tree;
 
 /// One element of the sets `grants` (IPv4) and `grants6` (IPv6): a peer may reach a port through `wg0`.
@@ -37,20 +37,14 @@ impl fmt::Display for Grant {
 pub fn grants(codex: &Codex) -> BTreeSet<Grant> {
     let all: BTreeSet<_> = codex.services.values().flat_map(|service| tether_ports(codex, service)).collect();
     let mut grants = BTreeSet::new();
-    for peer in codex.peers.values() {
-        let Peer { public_key: _, address, address6, kind: _, grants: granted, state, generation: _ } = peer;
-        if *state != PeerState::Active {
-            continue;
+    for (_, peer) in codex.active() {
+        let mut ports = if peer.grants.every_service { all.clone() } else { BTreeSet::new() };
+        let named = peer.grants.services.iter().filter_map(|name| codex.services.get(name));
+        ports.extend(named.flat_map(|service| tether_ports(codex, service)));
+        if !peer.grants.doors.is_empty() {
+            ports.insert((Protocol::Tcp, DOOR_PORT));
         }
-        let ports = match granted {
-            Grants::All => all.clone(),
-            Grants::Only(names) => names
-                .iter()
-                .filter_map(|name| codex.services.get(name))
-                .flat_map(|service| tether_ports(codex, service))
-                .collect(),
-        };
-        let addresses = [Some(IpAddr::V4(*address)), address6.map(IpAddr::V6)];
+        let addresses = [Some(IpAddr::V4(peer.address)), peer.address6.map(IpAddr::V6)];
         for address in addresses.into_iter().flatten() {
             grants.extend(ports.iter().map(|&(protocol, port)| Grant { address, protocol, port }));
         }
@@ -61,7 +55,7 @@ pub fn grants(codex: &Codex) -> BTreeSet<Grant> {
 /// IPv4 networks that live behind `wg0`, the elements of the set `beyond`: the tether's own and those that
 /// active peers route.
 pub fn beyond(codex: &Codex) -> BTreeSet<Net4> {
-    let routes = super::wireguard::active(codex).flat_map(|(_, peer)| super::wireguard::routes(peer));
+    let routes = codex.active().flat_map(|(_, peer)| peer.routes());
     routes.copied().chain([codex.tether.network]).collect()
 }
 

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use minijinja::{Value, context};
 
 use super::{RenderError, template};
-use crate::codex::key::PublicKey;
+use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::name::Name;
-use crate::codex::net::{Net4, Port};
+use crate::codex::net::Port;
 use crate::codex::{Codex, Endpoint, Peer, PeerKind, PeerState};
 use crate::tree::Tree;
 
@@ -20,20 +20,15 @@ pub struct ClientKeys<'a> {
     pub host: Option<&'a PublicKey>,
     /// The peer's private key in base64, when it was made here.
     pub private: Option<&'a str>,
+    /// The preshared key of a peer that has one.
+    pub preshared: Option<&'a SharedKey>,
 }
 
-/// Bonded peers that are not revoked, by name.
-pub fn active(codex: &Codex) -> impl Iterator<Item = (&Name, &Peer)> {
-    codex.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active)
-}
+/// What stands for a private key that is not known here.
+pub const PRIVATE_KEY_PLACEHOLDER: &str = "PRIVATE-KEY-OF-THIS-DEVICE";
 
-/// Networks behind a peer.
-pub(super) fn routes(peer: &Peer) -> &[Net4] {
-    match &peer.kind {
-        PeerKind::Device => &[],
-        PeerKind::Lych { endpoint: _, keepalive: _, routes } => routes,
-    }
-}
+/// What stands for a preshared key that is not known here.
+const PRESHARED_KEY_PLACEHOLDER: &str = "PRESHARED-KEY-OF-THIS-BOND";
 
 /// The public half of `wg0` as wg-quick(8) reads it: `/usr/share/sepulcher/wireguard/wg0.conf`.
 pub fn host(codex: &Codex) -> Result<String, RenderError> {
@@ -48,23 +43,22 @@ pub fn host(codex: &Codex) -> Result<String, RenderError> {
             addresses => template::list(own.into_iter().flatten()),
             port => tether.port.to_string(),
             mtu => tether.mtu,
-            peers => active(codex).map(|(name, peer)| host_peer(name, peer)).collect::<Vec<_>>(),
+            peers => codex.active().map(|(name, peer)| host_peer(name, peer)).collect::<Vec<_>>(),
         },
     )
 }
 
 fn host_peer(name: &Name, peer: &Peer) -> Value {
-    let Peer { public_key, address: _, address6: _, kind, grants: _, state: _, generation: _ } = peer;
-    let (endpoint, keepalive) = match kind {
+    let (endpoint, keepalive) = match &peer.kind {
         PeerKind::Device => (None, 0),
         PeerKind::Lych { endpoint, keepalive, routes: _ } => {
             (endpoint.as_ref().map(|(host, port)| dial(host, *port)), *keepalive)
         }
     };
-    let routes = routes(peer).iter().map(ToString::to_string);
+    let routes = peer.routes().iter().map(ToString::to_string);
     context! {
         name => name.as_str(),
-        key => public_key.to_string(),
+        key => peer.public_key.to_string(),
         allowed => addresses(peer).into_iter().chain(routes).collect::<Vec<_>>().join(", "),
         endpoint => endpoint,
         keepalive => keepalive,
@@ -84,12 +78,16 @@ pub fn client(codex: &Codex, name: &Name, keys: ClientKeys<'_>) -> Result<Option
         Some(codex.pod.network.to_string()),
         tether.network6.map(|(network, _)| network.to_string()),
     ];
+    let preshared = keys.preshared.map(SharedKey::to_text);
     template::render(
         "peer.conf",
         context! {
             peer => name.as_str(),
             app => codex.appliance.name.as_str(),
-            private => keys.private,
+            private => keys.private.unwrap_or(PRIVATE_KEY_PLACEHOLDER),
+            private_known => keys.private.is_some(),
+            preshared => peer.preshared.then(|| preshared.as_ref().map_or(PRESHARED_KEY_PLACEHOLDER, |key| key.as_str())),
+            preshared_known => keys.preshared.is_some(),
             host => keys.host.map(PublicKey::to_string),
             addresses => addresses(peer).join(", "),
             mtu => tether.mtu,

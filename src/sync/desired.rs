@@ -67,11 +67,8 @@ fn allowed_ips(peer: &Peer) -> BTreeSet<Prefix> {
         .collect()
 }
 
-fn routes(peer: &Peer) -> Vec<Prefix> {
-    match &peer.kind {
-        PeerKind::Device => Vec::new(),
-        PeerKind::Lych { routes, .. } => routes.iter().copied().map(Prefix::from).collect(),
-    }
+fn routes(peer: &Peer) -> impl Iterator<Item = Prefix> {
+    peer.routes().iter().copied().map(Prefix::from)
 }
 
 fn dial(peer: &Peer, known: &DialTargets) -> (Option<SocketAddr>, u16) {

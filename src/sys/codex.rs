@@ -5,10 +5,14 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use crate::codex::ledger::{LAW_LEDGER, LEDGER};
 use crate::codex::{Diagnostic, LAW, Place, Sources, file_name_mistake};
 
 /// The longest file that is read, in bytes.
 pub const FILE_LIMIT: u64 = 1 << 20;
+
+/// The longest ledger that is read, in bytes: some hundred thousand keys.
+pub const LEDGER_LIMIT: u64 = 16 << 20;
 
 /// Folders of one file each service or peer.
 const FOLDERS: [&str; 2] = ["services", "peers"];
@@ -31,6 +35,20 @@ pub fn load(folders: &[&Path]) -> Sources {
     let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
     folder(law, "services", &mut sources);
     folder(peers, "peers", &mut sources);
+    // Revocations add up: those of the law hold wherever the bonds come from.
+    let ledgers = match bonds.last() {
+        Some(bonds) => vec![(LEDGER, bonds), (LAW_LEDGER, law)],
+        None => vec![(LEDGER, law)],
+    };
+    for (name, folder) in ledgers {
+        let path = folder.join(LEDGER);
+        if exists(&path) {
+            match read(&path, LEDGER_LIMIT) {
+                Ok(text) => sources.insert_shown(name, path.display().to_string(), text),
+                Err(mistake) => sources.insert_unread(name, path.display().to_string(), *mistake),
+            }
+        }
+    }
     sources
 }
 
@@ -116,13 +134,13 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 fn file(root: &Path, key: &str, sources: &mut Sources) {
     let path = root.join(key);
     let shown = path.display().to_string();
-    match read(&path) {
+    match read(&path, FILE_LIMIT) {
         Ok(text) => sources.insert_shown(key, shown, text),
         Err(mistake) => sources.insert_unread(key, shown, *mistake),
     }
 }
 
-fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
+fn read(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
     let obstacle = |error: io::Error| Box::new(refused("read", &error));
     // The type comes first: opening a FIFO would wait for a writer, opening a device may do anything.
     regular(&fs::metadata(path).map_err(obstacle)?)?;
@@ -130,9 +148,9 @@ fn read(path: &Path) -> Result<String, Box<Diagnostic>> {
     let opened = fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(obstacle)?;
     regular(&opened.metadata().map_err(obstacle)?)?;
     let mut bytes = Vec::new();
-    opened.take(FILE_LIMIT + 1).read_to_end(&mut bytes).map_err(obstacle)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        let mistake = mistake(format!("the file is larger than {FILE_LIMIT} bytes"));
+    opened.take(limit + 1).read_to_end(&mut bytes).map_err(obstacle)?;
+    if bytes.len() as u64 > limit {
+        let mistake = mistake(format!("the file is larger than {limit} bytes"));
         return Err(Box::new(
             mistake.hint("a file of a Codex is a few lines of TOML; check what this one is"),
         ));

@@ -1,8 +1,6 @@
 //! Codexes that must be taken, and what they mean.
 
-use sepulcher::codex::{
-    Addressing, Backend, Codex, Endpoint, Grants, PeerKind, PeerState, Protocol, Source, Tier,
-};
+use sepulcher::codex::{Addressing, Backend, Codex, Endpoint, PeerKind, PeerState, Protocol, Source, Tier};
 
 use crate::support::repository;
 
@@ -143,7 +141,7 @@ fn every_key_of_a_peer_arrives() {
     assert_eq!(peer.public_key.to_string(), "FkF+e/8sl5ijuqf9MmWbOZGswIU1TD9qHw828ACGpRQ=");
     assert_eq!(peer.address.to_string(), "10.88.16.2");
     assert_eq!(peer.address6.unwrap().to_string(), "fd88::2");
-    assert_eq!((peer.grants, peer.state, peer.generation), (Grants::All, PeerState::Active, 3));
+    assert_eq!((peer.grants.every_service, peer.state, peer.generation), (true, PeerState::Active, 3));
     let PeerKind::Lych { endpoint, keepalive, routes } = peer.kind else { panic!("not a lych") };
     let (host, port) = endpoint.unwrap();
     assert_eq!((host, port.get()), (Endpoint::Ip("2001:db8::1".parse().unwrap()), 4500));

@@ -7,8 +7,8 @@ use crate::codex::name::Name;
 use crate::codex::net::Net4;
 use crate::codex::schema::{self, At, Draft, Field, Grant, Kind};
 use crate::codex::{
-    Addressing, Appliance, Codex, Grants, Peer, PeerKind, Pod, Route, Service, ServicePort, Source, Tether,
-    Uplink, Volume,
+    Addressing, Appliance, Codex, Grants, Overlap, Peer, PeerKind, Pod, Revocation, Route, Service,
+    ServicePort, Source, Tether, Uplink, Volume,
 };
 
 /// Everything, or `None` when a part is missing: then a reader failed to report that.
@@ -33,9 +33,11 @@ pub fn codex(draft: Draft) -> Option<Codex> {
             endpoint: value(law.endpoint),
             keepalive: law.keepalive?.value,
             backend: law.backend?.value,
+            fence: law.fence?.value,
         },
         services: each(draft.services, service)?,
         peers: each(draft.peers, peer)?,
+        revoked_keys: draft.revoked.into_keys().collect(),
     })
 }
 
@@ -115,7 +117,22 @@ fn service(draft: schema::Service) -> Option<Service> {
 }
 
 fn peer(draft: schema::Peer) -> Option<Peer> {
-    let schema::Peer { public_key, address, address6, kind, grants, state, generation } = draft;
+    let schema::Peer {
+        public_key,
+        address,
+        address6,
+        kind,
+        grants,
+        state,
+        generation,
+        preshared,
+        created,
+        expires,
+        revoked,
+        reason,
+        replaced,
+        overlap,
+    } = draft;
     let kind = match kind? {
         Kind::Device => PeerKind::Device,
         Kind::Lych { endpoint, keepalive, routes } => PeerKind::Lych {
@@ -124,18 +141,41 @@ fn peer(draft: schema::Peer) -> Option<Peer> {
             routes: list(routes),
         },
     };
-    let service = |grant| match grant {
-        Grant::All => None,
-        Grant::Service(name) => Some(name),
+    let overlap = match overlap {
+        None => None,
+        Some(schema::Overlap { public_key, preshared, until }) => {
+            Some(Overlap { public_key: public_key?.value, preshared: preshared?.value, until: until?.value })
+        }
     };
-    let grants: Vec<Grant> = values(grants?.value);
     Some(Peer {
         public_key: public_key?.value,
         address: address?.value,
         address6: value(address6),
         kind,
-        grants: grants.into_iter().map(service).collect::<Option<_>>().map_or(Grants::All, Grants::Only),
+        grants: granted(values(grants?.value)),
         state: state?.value,
         generation: generation?.value,
+        preshared: preshared?.value,
+        created: value(created),
+        expires: value(expires),
+        revocation: Revocation { at: value(revoked), reason: value(reason) },
+        replaced: list(replaced),
+        overlap,
     })
+}
+
+fn granted(list: Vec<Grant>) -> Grants {
+    let mut grants = Grants::default();
+    for grant in list {
+        match grant {
+            Grant::All => grants.every_service = true,
+            Grant::Door(door) => {
+                grants.doors.insert(door);
+            }
+            Grant::Service(name) => {
+                grants.services.insert(name);
+            }
+        }
+    }
+    grants
 }

@@ -19,16 +19,21 @@ struct Taken<'a> {
     addresses6: BTreeMap<Ipv6Addr, (&'a Name, &'a Place)>,
 }
 
-/// Checks every peer against the Tether, the services and the peers before it.
+/// Checks every peer against the Tether, the services, the ledger and the peers before it.
 ///
-/// A revoked peer keeps its key and its addresses: neither may come back under another name.
+/// No key comes back: not a revoked peer's, not one that was replaced, not one in the ledger. A revoked peer's addresses
+/// rest until the fence is over.
 pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
     let mut taken = Taken::default();
     let free = free_address(draft);
     for (name, peer) in &draft.peers {
         let Some(peer) = peer else { continue };
-        if let Some(key) = &peer.public_key {
+        for key in keys(peer) {
             unique(&mut taken.keys, "public key", name, key, mistakes);
+        }
+        // What else a tombstone says is history: networks and services may have changed since.
+        if !is_active(peer) {
+            continue;
         }
         if let Some(address) = &peer.address {
             unique(&mut taken.addresses, "address", name, address, mistakes);
@@ -36,10 +41,80 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         if let Field::Given(address) = &peer.address6 {
             unique(&mut taken.addresses6, "address", name, address, mistakes);
         }
-        // What else a tombstone says is history: networks and services may have changed since.
-        if peer.state.as_ref().is_some_and(|state| state.value == PeerState::Active) {
-            living(draft, peer, free, mistakes);
+        not_revoked(draft, peer, mistakes);
+        living(draft, peer, free, mistakes);
+    }
+    for (name, grave) in &draft.peers {
+        if let Some(grave) = grave.as_ref().filter(|grave| !is_active(grave)) {
+            fenced(draft, name, grave, &taken, mistakes);
         }
+    }
+}
+
+fn is_active(peer: &Peer) -> bool {
+    peer.state.as_ref().is_some_and(|state| state.value == PeerState::Active)
+}
+
+/// Every key that a peer has or had.
+fn keys(peer: &Peer) -> impl Iterator<Item = &At<PublicKey>> {
+    let overlap = peer.overlap.as_ref().and_then(|overlap| overlap.public_key.as_ref());
+    let replaced = match &peer.replaced {
+        Field::Given(list) => list.value.as_slice(),
+        Field::Absent | Field::Wrong => &[],
+    };
+    peer.public_key.iter().chain(overlap).chain(replaced)
+}
+
+/// Reports a key in use that the ledger holds.
+fn not_revoked(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
+    let overlap = peer.overlap.as_ref().and_then(|overlap| overlap.public_key.as_ref());
+    for key in peer.public_key.iter().chain(overlap) {
+        if let Some(place) = draft.revoked.get(&key.value) {
+            let mistake = Diagnostic::error(format!("the public key {} was revoked", key.value), &key.place);
+            mistakes.push(
+                mistake
+                    .related(place, "recorded here")
+                    .hint("make a new key pair: a revoked key never comes back"),
+            );
+        }
+    }
+}
+
+/// Reports living peers that have an address of `grave` too early.
+fn fenced(draft: &Draft, name: &Name, grave: &Peer, taken: &Taken<'_>, mistakes: &mut Vec<Diagnostic>) {
+    let heirs = [
+        grave
+            .address
+            .as_ref()
+            .and_then(|at| Some((at.value.to_string(), &at.place, taken.addresses.get(&at.value)?))),
+        match &grave.address6 {
+            Field::Given(at) => {
+                taken.addresses6.get(&at.value).map(|heir| (at.value.to_string(), &at.place, heir))
+            }
+            Field::Absent | Field::Wrong => None,
+        },
+    ];
+    let fence = draft.law.as_ref().and_then(|law| law.fence.as_ref());
+    for (address, first, (heir, place)) in heirs.into_iter().flatten() {
+        let born = draft.peers.get(*heir).and_then(Option::as_ref).map(|heir| &heir.created);
+        let until = match (&grave.revoked, fence) {
+            (Field::Given(at), Some(fence)) => Some(at.value.after(fence.value)),
+            (_, None) | (Field::Wrong, _) => continue,
+            (Field::Absent, Some(_)) => None,
+        };
+        if let (Some(until), Some(Field::Given(born))) = (until, born)
+            && born.value >= until
+        {
+            continue;
+        }
+        let mistake = Diagnostic::error(format!("the address {address} is taken twice"), place);
+        let mistake = mistake.label("taken again").related(first, format!("first taken here, by `{name}`"));
+        mistakes.push(match until {
+            Some(until) => mistake.hint(format!(
+                "give each peer an address of its own; that of a revoked one rests until {until}"
+            )),
+            None => mistake.hint("give each peer an address of its own; a revoked peer keeps its address"),
+        });
     }
 }
 
@@ -67,7 +142,7 @@ fn unique<'a, T: Ord + Copy + Display>(
     };
     let mistake = Diagnostic::error(format!("the {what} {} is taken twice", at.value), &at.place);
     let hint = if what == "address" {
-        "give each peer an address of its own; a revoked peer keeps its address"
+        "give each peer an address of its own"
     } else {
         "make a key pair of its own for each peer; a revoked key never comes back"
     };
@@ -144,6 +219,7 @@ fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
     for grant in &grants.value {
         let word = match &grant.value {
             Grant::All => "*",
+            Grant::Door(door) => door.word(),
             Grant::Service(name) => name.as_str(),
         };
         if let Some(first) = seen.insert(word, &grant.place) {
@@ -151,10 +227,13 @@ fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
             mistakes.push(mistake.related(first, "first granted here").hint("remove one of the two"));
         } else if let Grant::Service(name) = &grant.value {
             service(draft, name, &grant.place, mistakes);
-        } else if grants.value.len() > 1 {
-            let mistake = Diagnostic::error("`*` grants every service and stands alone", &grant.place);
-            mistakes.push(mistake.hint("write `grants = [\"*\"]`, or name the services"));
         }
+    }
+    let all = grants.value.iter().find(|grant| grant.value == Grant::All);
+    let named = grants.value.iter().any(|grant| matches!(grant.value, Grant::Service(_)));
+    if let (Some(all), true) = (all, named) {
+        let mistake = Diagnostic::error("`*` grants every service and stands alone", &all.place);
+        mistakes.push(mistake.hint("write `grants = [\"*\"]`, or name the services"));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
 use crate::codex::net::Port;
 use crate::codex::schema::{At, Draft, Service, ServicePort};
-use crate::codex::{Protocol, Tier};
+use crate::codex::{DOOR_PORT, Protocol, Tier};
 
 /// Whose a reserved number is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ enum Owner {
 }
 
 /// Numbers that belong to a part of LychD, whoever is there first.
-const RESERVED: [(u16, Owner); 8] = [
+const RESERVED: [(u16, Owner); 9] = [
     (80, Owner::Veil),
     (443, Owner::Veil),
     (4318, Owner::Service("oculus")),
@@ -32,6 +32,7 @@ const RESERVED: [(u16, Owner); 8] = [
     (6006, Owner::Service("oculus")),
     (7134, Owner::Service("vessel")),
     (51820, Owner::Tether),
+    (DOOR_PORT.get(), Owner::Tether),
 ];
 
 /// UDP ports on which the host itself is a DHCP client.

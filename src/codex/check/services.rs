@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::codex::Door;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
 use crate::codex::schema::{At, Draft, Field, Service, Volume};
@@ -60,6 +61,10 @@ fn own_name(name: &Name, service: &Service, mistakes: &mut Vec<Diagnostic>) {
     if TAKEN.contains(&name.as_str()) || name.as_str().ends_with("-volume") {
         let message =
             format!("a service cannot be called `{name}`: sepulcher makes a unit of that name itself");
+        mistakes.push(Diagnostic::error(message, &service.place).hint("rename the file"));
+    }
+    if Door::ALL.iter().any(|door| door.word() == name.as_str()) {
+        let message = format!("a service cannot be called `{name}`: as a grant the word is the agent's own");
         mistakes.push(Diagnostic::error(message, &service.place).hint("rename the file"));
     }
 }

@@ -8,10 +8,14 @@ use super::scalar::Addressed;
 use crate::codex::diagnostic::Diagnostic;
 use crate::codex::name::{DnsName, InterfacePattern, Name};
 use crate::codex::net::{Net4, Net6, Port};
+use crate::codex::time::Length;
 use crate::codex::{Backend, Endpoint};
 
 /// WireGuard's customary port, 51820.
 const WIREGUARD: Port = NonZeroU16::MIN.saturating_add(51819);
+
+/// Thirty days: nothing that knew a revoked peer by its address is likely to remember it for longer.
+const FENCE: Length = Length::from_seconds(30 * 86400);
 
 /// `lychd.toml`; a `None` that is not optional in the Codex was wrong and is reported already.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct Law {
     pub keepalive: Option<At<u16>>,
     /// `tether.backend`.
     pub backend: Option<At<Backend>>,
+    /// `tether.fence`.
+    pub fence: Option<At<Length>>,
 }
 
 /// Where the uplink's addresses come from.
@@ -96,6 +102,7 @@ pub fn read(root: &mut Table<'_>) -> Law {
         endpoint: tether.optional("endpoint"),
         keepalive: tether.defaulted("keepalive", 25),
         backend: tether.defaulted("backend", Backend::Kernel),
+        fence: tether.defaulted("fence", FENCE),
     };
     tether.finish();
     law

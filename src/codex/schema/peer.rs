@@ -8,6 +8,7 @@ use crate::codex::PeerState;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::key::PublicKey;
 use crate::codex::net::Net4;
+use crate::codex::time::Timestamp;
 
 /// A peer; a `None` that is not optional in the Codex was wrong and is reported already.
 #[derive(Debug)]
@@ -26,6 +27,31 @@ pub struct Peer {
     pub state: Option<At<PeerState>>,
     /// `generation`.
     pub generation: Option<At<u32>>,
+    /// `preshared`.
+    pub preshared: Option<At<bool>>,
+    /// `created`.
+    pub created: Field<Timestamp>,
+    /// `expires`.
+    pub expires: Field<Timestamp>,
+    /// `revoked`.
+    pub revoked: Field<Timestamp>,
+    /// `reason`.
+    pub reason: Field<String>,
+    /// `replaced`.
+    pub replaced: Field<Vec<At<PublicKey>>>,
+    /// `[overlap]`, where it is written.
+    pub overlap: Option<Overlap>,
+}
+
+/// `[overlap]`.
+#[derive(Debug)]
+pub struct Overlap {
+    /// `public-key`.
+    pub public_key: Option<At<PublicKey>>,
+    /// `preshared`.
+    pub preshared: Option<At<bool>>,
+    /// `until`.
+    pub until: Option<At<Timestamp>>,
 }
 
 /// What a peer is.
@@ -54,12 +80,48 @@ pub fn read(root: &mut Table<'_>) -> Peer {
         grants: root.required("grants", "[\"oculus\"]"),
         state: root.defaulted("state", PeerState::Active),
         generation: root.defaulted("generation", 1),
+        preshared: root.defaulted("preshared", false),
+        created: root.optional("created"),
+        expires: root.optional("expires"),
+        revoked: root.optional("revoked"),
+        reason: root.optional("reason"),
+        replaced: root.optional("replaced"),
+        overlap: overlap(root),
     };
     if let Some(At { value: 0, place }) = &peer.generation {
         let mistake = Diagnostic::error("generations are counted from 1", place);
         root.file().report(mistake.hint("write `generation = 1`, or remove it"));
     }
+    only_a_tombstone(root, &peer);
     peer
+}
+
+fn overlap(root: &mut Table<'_>) -> Option<Overlap> {
+    let mut table = root.optional_section("overlap")?;
+    let overlap = Overlap {
+        public_key: table.required("public-key", "\"<the key of the generation before>\""),
+        preshared: table.defaulted("preshared", false),
+        until: table.required("until", "2026-12-31T18:00:00Z"),
+    };
+    table.finish();
+    Some(overlap)
+}
+
+/// What is said of a revocation belongs to a revoked peer.
+fn only_a_tombstone(root: &Table<'_>, peer: &Peer) {
+    if peer.state.as_ref().is_none_or(|state| state.value == PeerState::Revoked) {
+        return;
+    }
+    let given = |key, place: &Place| {
+        let mistake = Diagnostic::error(format!("`{key}` belongs to a revoked peer"), place);
+        root.file().report(mistake.hint("write `state = \"revoked\"`, or remove it"));
+    };
+    if let Field::Given(at) = &peer.revoked {
+        given("revoked", &at.place);
+    }
+    if let Field::Given(at) = &peer.reason {
+        given("reason", &at.place);
+    }
 }
 
 fn kind(root: &mut Table<'_>) -> Option<Kind> {

@@ -225,6 +225,12 @@ impl<'a> Table<'a> {
         Self::new(title, entries, place, self.file)
     }
 
+    /// A table of its own that need not be there.
+    pub fn optional_section(&mut self, key: &'static str) -> Option<Table<'a>> {
+        let section = self.section(key);
+        (!matches!(section.entries, Entries::Absent)).then_some(section)
+    }
+
     /// The tables of a list, written `[[key]]`.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
         let Some(value) = self.value(key) else { return Vec::new() };

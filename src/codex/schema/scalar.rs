@@ -12,7 +12,8 @@ use crate::codex::key::PublicKey;
 use crate::codex::name::{DnsName, InterfacePattern, Name, RoutePath};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::suggest::nearest;
-use crate::codex::{Backend, Endpoint, PeerState, Protocol, Tier};
+use crate::codex::time::{Length, NotATime, Timestamp};
+use crate::codex::{Backend, Door, Endpoint, PeerState, Protocol, Tier};
 
 /// `address/prefix length` of an interface: bits behind the prefix may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct User(pub u32, pub u32);
 pub enum Grant {
     /// `*`.
     All,
+    /// A door of the agent.
+    Door(Door),
     /// A service.
     Service(Name),
 }
@@ -174,6 +177,7 @@ texts! {
     Name: "a name is like `oculus` or `lych-2`",
     DnsName: "a DNS name is like `lychd.example`",
     InterfacePattern: "an interface is like `eth0` or `en*`",
+    Length: "write a number and its unit, like `30d`",
     RoutePath: "a route is like `/` or `/a2a/smith`",
     Net4: "write the first address of the network, `/`, and the number of bits that all its addresses share",
     Net6: "write the first address of the network, `/`, and the number of bits that all its addresses share",
@@ -245,6 +249,25 @@ fn decimal<T: FromStr>(text: &str) -> Option<T> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
+impl FromToml for Timestamp {
+    const EXPECTED: &'static str = "a date and time";
+
+    fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self> {
+        let DeValue::Datetime(time) = value else {
+            wrong_type(value, place, key, Self::EXPECTED, file);
+            return None;
+        };
+        let parsed = time.to_string().parse();
+        let refuse = |error: NotATime| {
+            let message = format!("`{key}` is not a moment: {error}");
+            file.report(
+                Diagnostic::error(message, place).hint("write it with its time and a `Z`, without quotes"),
+            );
+        };
+        parsed.map_err(refuse).ok()
+    }
+}
+
 impl FromToml for Grant {
     const EXPECTED: &'static str = "a string";
 
@@ -252,8 +275,10 @@ impl FromToml for Grant {
         if matches!(value, DeValue::String(text) if text == "*") {
             return Some(Self::All);
         }
-        text(value, place, key, file, "write the name of a service, or `[\"*\"]` for all of them")
-            .map(Self::Service)
+        let name: Name =
+            text(value, place, key, file, "write the name of a service, or `[\"*\"]` for all of them")?;
+        let door = Door::ALL.into_iter().find(|door| door.word() == name.as_str());
+        Some(door.map_or(Self::Service(name), Self::Door))
     }
 }
 

@@ -1,0 +1,296 @@
+//! What a change of the bonds writes: bond, revoke, rotate, grant.
+//!
+//! Pure: a [`Request`] and a [`Situation`] become a [`Change`], which says in words and in bytes what is to be done.
+//! One request language serves the command line, the console and the tether. A peer's private key never comes here:
+//! whoever asks makes it and keeps it.
+
+mod allocate;
+mod edit;
+mod view;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codex::key::{PublicKey, SharedKey};
+use crate::codex::ledger;
+use crate::codex::name::Name;
+use crate::codex::time::{Length, Timestamp};
+use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
+
+pub use view::{PeerView, StateWord};
+
+/// What is asked for; as JSON `{"verb":"bond","name":"phone",…}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Request {
+    /// Add a peer.
+    Bond(Bond),
+    /// Cut a peer off for good.
+    Revoke(Revoke),
+    /// Give a peer another key.
+    Rotate(Rotate),
+    /// Let a peer reach more.
+    Grant(Granting),
+    /// Let a peer reach less.
+    Ungrant(Granting),
+    /// Set or remove a peer's expiry.
+    Extend(Extend),
+    /// Tell all peers; changes nothing.
+    List(List),
+}
+
+/// A new peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bond {
+    /// Its name.
+    pub name: Name,
+    /// Its public key.
+    pub public_key: PublicKey,
+    /// Its address; without one the lowest free.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// What it is.
+    #[serde(default)]
+    pub kind: Kind,
+    /// Words of `grants`: services, doors of the agent, `*`.
+    #[serde(default)]
+    pub grants: Vec<String>,
+    /// From when on it is cut off.
+    #[serde(default)]
+    pub expires: Option<Timestamp>,
+    /// Whether a preshared key is made.
+    #[serde(default)]
+    pub preshared: bool,
+    /// What the peer dials, a name or an address; without one, the Codex's.
+    #[serde(default)]
+    pub dial: Option<String>,
+}
+
+/// What a new peer is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Kind {
+    /// A phone, a laptop.
+    #[default]
+    Device,
+    /// Another appliance or site.
+    Lych {
+        /// `host:port` to dial.
+        endpoint: Option<String>,
+        /// PersistentKeepalive in seconds; without one the default.
+        keepalive: Option<u16>,
+        /// Networks behind it.
+        routes: Vec<String>,
+    },
+}
+
+/// A peer to cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Revoke {
+    /// Its name.
+    pub name: Name,
+    /// Why, for people.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// A peer that gets another key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rotate {
+    /// Its name.
+    pub name: Name,
+    /// Its new public key.
+    pub public_key: PublicKey,
+    /// Whether a preshared key is made.
+    #[serde(default)]
+    pub preshared: bool,
+    /// How long the old key stays accepted; without it, not at all.
+    #[serde(default)]
+    pub overlap: Option<Length>,
+    /// What the peer dials, a name or an address; without one, the Codex's.
+    #[serde(default)]
+    pub dial: Option<String>,
+}
+
+/// Grants to add or to take away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Granting {
+    /// The peer's name.
+    pub name: Name,
+    /// Words of `grants`.
+    pub grants: Vec<String>,
+}
+
+/// A new expiry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Extend {
+    /// The peer's name.
+    pub name: Name,
+    /// From when on it is cut off; `None` is never.
+    pub expires: Option<Timestamp>,
+}
+
+/// Nothing to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {}
+
+/// What a request meets.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// Law, bonds and ledger.
+    pub codex: &'a Codex,
+    /// The texts that it was read from.
+    pub sources: &'a Sources,
+    /// The appliance's own public key, where it is known.
+    pub host_key: Option<PublicKey>,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// What a request changes: everything concerns one peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The peer.
+    pub name: Name,
+    /// Its file, relative to the folder of bonds.
+    pub file: String,
+    /// What that file says from now on.
+    pub text: String,
+    /// A preshared key to be kept, and its file relative to the folder of secrets. To be written before the peer.
+    pub preshared: Option<(String, SharedKey)>,
+    /// Preshared keys, relative to the folder of secrets, that nobody needs once the peer is written.
+    pub stale: Vec<String>,
+    /// Keys that never come back from now on. To be added to the ledger after the peer is written, which holds them too.
+    pub ledger: Vec<ledger::Entry>,
+    /// What changes, a line each, for people.
+    pub lines: Vec<String>,
+    /// The peer as it is from now on.
+    pub peer: Peer,
+    /// The Codex as it is from now on.
+    pub after: Codex,
+}
+
+/// Why a request cannot be granted. Nothing has changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// Diagnostics of the Codex, laid out.
+    pub report: Option<String>,
+}
+
+impl Refused {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: Some(hint.into()), report: None }
+    }
+}
+
+/// Decides what `request` changes. `fresh` makes a preshared key.
+///
+/// # Errors
+/// [`Refused`], with what to do about it.
+pub fn change(
+    request: &Request,
+    situation: &Situation<'_>,
+    fresh: &mut dyn FnMut() -> SharedKey,
+) -> Result<Change, Refused> {
+    let (name, edited) = match request {
+        Request::Bond(bond) => (&bond.name, edit::bond(bond, situation)?),
+        Request::Revoke(revoke) => (&revoke.name, edit::revoke(revoke, situation)?),
+        Request::Rotate(rotate) => (&rotate.name, edit::rotate(rotate, situation)?),
+        Request::Grant(granting) => (&granting.name, edit::grant(granting, situation)?),
+        Request::Ungrant(granting) => (&granting.name, edit::ungrant(granting, situation)?),
+        Request::Extend(extend) => (&extend.name, edit::extend(extend, situation)?),
+        Request::List(List {}) => {
+            return Err(Refused::new("a list changes nothing", "ask for a change"));
+        }
+    };
+    let file = format!("peers/{name}.toml");
+    let peer = parsed(&file, name, &edited.text, situation)?;
+    let mut after = situation.codex.clone();
+    let before = after.peers.insert(name.clone(), peer.clone());
+    let preshared = edited.fresh_preshared.then(|| (preshared_file(name, peer.generation), fresh()));
+    let stale = stale(name, before.as_ref(), &peer);
+    let ledger = dead_keys(name, &peer, situation.now);
+    let new = |entry: &ledger::Entry| !situation.codex.revoked_keys.contains(&entry.key);
+    let ledger: Vec<_> = ledger.into_iter().filter(new).collect();
+    after.revoked_keys.extend(ledger.iter().map(|entry| entry.key));
+    Ok(Change {
+        name: name.clone(),
+        file,
+        text: edited.text,
+        preshared,
+        stale,
+        ledger,
+        lines: edited.lines,
+        peer,
+        after,
+    })
+}
+
+/// Entries that the ledger lacks: what a command that was killed half-way did not add any more.
+pub fn missing_entries(codex: &Codex, now: Timestamp) -> Vec<ledger::Entry> {
+    let dead = codex.peers.iter().flat_map(|(name, peer)| dead_keys(name, peer, now));
+    dead.filter(|entry| !codex.revoked_keys.contains(&entry.key)).collect()
+}
+
+/// Keys of a peer that never come back.
+fn dead_keys(name: &Name, peer: &Peer, now: Timestamp) -> Vec<ledger::Entry> {
+    let at = peer.revocation.at.unwrap_or(now);
+    let entry = |key, generation| ledger::Entry { key, name: name.clone(), generation, at };
+    let before = peer.generation.saturating_sub(1).max(1);
+    let mut dead: Vec<_> = peer.replaced.iter().map(|key| entry(*key, before)).collect();
+    if peer.state == PeerState::Revoked {
+        dead.push(entry(peer.public_key, peer.generation));
+    }
+    if let Some(overlap) =
+        peer.overlap.as_ref().filter(|overlap| peer.state == PeerState::Revoked || overlap.until <= now)
+    {
+        dead.push(entry(overlap.public_key, before));
+    }
+    dead
+}
+
+/// Preshared keys that `before` needed and `after` does not.
+fn stale(name: &Name, before: Option<&Peer>, after: &Peer) -> Vec<String> {
+    let needed = |peer: &Peer| -> Vec<String> {
+        let own = peer.preshared.then_some(peer.generation);
+        let overlap = peer.overlap.as_ref().filter(|overlap| overlap.preshared);
+        let overlap = overlap.map(|_| peer.generation.saturating_sub(1));
+        let generations = own.into_iter().chain(overlap).filter(|_| peer.state == PeerState::Active);
+        generations.map(|generation| preshared_file(name, generation)).collect()
+    };
+    let kept = needed(after);
+    before.map(needed).unwrap_or_default().into_iter().filter(|file| !kept.contains(file)).collect()
+}
+
+/// Reads the peer's new text within its law; what it may not share with others was looked at by the edit.
+fn parsed(file: &str, name: &Name, text: &str, situation: &Situation<'_>) -> Result<Peer, Refused> {
+    // Networks behind other peers are compared too; no other peer needs to be read again.
+    let routed = situation.codex.peers.iter().filter(|(_, peer)| !peer.routes().is_empty());
+    let routed: BTreeSet<_> = routed.map(|(name, _)| format!("peers/{name}.toml")).collect();
+    let law = situation
+        .sources
+        .iter()
+        .filter(|(other, _)| !other.starts_with("peers/") || (*other != file && routed.contains(*other)));
+    let alone: Sources = law.chain([(file, text)]).collect();
+    let codex = Codex::parse(&alone).map_err(|mistakes| Refused {
+        message: format!("`{name}` would not be valid"),
+        hint: None,
+        report: Some(render_all(&mistakes, &alone, false)),
+    })?;
+    let missing =
+        || Refused::new(format!("`{name}` was not understood"), "this is a defect: please report it");
+    codex.peers.get(name).cloned().ok_or_else(missing)
+}

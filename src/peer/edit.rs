@@ -1,0 +1,336 @@
+//! The text of a peer's file, before and after. What a person wrote in it stays as it is: comments, order, spacing.
+
+use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
+
+use super::allocate::{self, Held};
+use super::{Bond, Extend, Granting, Kind, Refused, Revoke, Rotate, Situation};
+use crate::codex::key::PublicKey;
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, Door, Peer, PeerState};
+
+/// A peer's file as it is from now on.
+pub struct Edited {
+    /// Its text.
+    pub text: String,
+    /// Whether a preshared key is to be made.
+    pub fresh_preshared: bool,
+    /// What changed, a line each, for people.
+    pub lines: Vec<String>,
+}
+
+impl Edited {
+    fn of(document: &DocumentMut, lines: Vec<String>) -> Self {
+        Self { text: document.to_string(), fresh_preshared: false, lines }
+    }
+}
+
+/// A new peer's file.
+pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let Situation { codex, now, .. } = *situation;
+    let Bond { name, public_key, address, kind, grants, expires, preshared, dial: _ } = bond;
+    free_name(codex, name)?;
+    free_key(situation, public_key)?;
+    let address = match address {
+        Some(address) => free_address(codex, *address, now)?,
+        None => allocate::lowest_free(codex, now).ok_or_else(|| full(codex, now))?,
+    };
+    let mut document = DocumentMut::new();
+    document["public-key"] = value(public_key.to_string());
+    document["address"] = value(address.to_string());
+    let mut lines = vec![format!("+ peer {name} {address} {public_key}")];
+    if let Some(address6) = allocate::lowest_free6(codex, now) {
+        document["address6"] = value(address6.to_string());
+        lines.push(format!("+ address {address6}"));
+    }
+    lines.extend(write_kind(&mut document, kind));
+    document["grants"] = value(words(grants));
+    lines.extend(grants.iter().map(|grant| format!("+ grant {grant}")));
+    if *preshared {
+        document["preshared"] = value(true);
+        lines.push("+ preshared key".to_owned());
+    }
+    document["created"] = moment(now);
+    if let Some(expires) = expires {
+        future(*expires, now)?;
+        document["expires"] = moment(*expires);
+        lines.push(format!("+ expires {expires}"));
+    }
+    Ok(Edited { fresh_preshared: *preshared, ..Edited::of(&document, lines) })
+}
+
+fn write_kind(document: &mut DocumentMut, kind: &Kind) -> Vec<String> {
+    let Kind::Lych { endpoint, keepalive, routes } = kind else { return Vec::new() };
+    document["kind"] = value("lych");
+    let mut lines = vec!["+ kind lych".to_owned()];
+    if let Some(endpoint) = endpoint {
+        document["endpoint"] = value(endpoint);
+        lines.push(format!("+ endpoint {endpoint}"));
+    }
+    if let Some(keepalive) = keepalive {
+        document["keepalive"] = value(i64::from(*keepalive));
+    }
+    if !routes.is_empty() {
+        document["routes"] = value(words(routes));
+        lines.extend(routes.iter().map(|route| format!("+ route {route}")));
+    }
+    lines
+}
+
+/// The tombstone of a peer.
+pub fn revoke(revoke: &Revoke, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let (peer, mut document) = open(&revoke.name, situation)?;
+    bury_overlap(&mut document, peer);
+    set(&mut document, "state", Value::from("revoked"));
+    document["revoked"] = moment(situation.now);
+    if let Some(reason) = &revoke.reason {
+        document["reason"] = value(reason);
+    }
+    Ok(Edited::of(&document, vec![format!("- peer {} {} {}", revoke.name, peer.address, peer.public_key)]))
+}
+
+/// The peer with another key.
+pub fn rotate(rotate: &Rotate, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let Rotate { name, public_key, preshared, overlap, dial: _ } = rotate;
+    let (peer, mut document) = open(name, situation)?;
+    free_key(situation, public_key)?;
+    let generation = peer.generation.checked_add(1).ok_or_else(|| {
+        Refused::new(format!("`{name}` had as many keys as can be counted"), "revoke it, and bond it anew")
+    })?;
+    bury_overlap(&mut document, peer);
+    let mut lines = vec![format!("~ peer {name} key {} -> {public_key}", peer.public_key)];
+    if let Some(length) = overlap {
+        let until = situation.now.after(*length);
+        let mut table = Table::new();
+        table["public-key"] = value(peer.public_key.to_string());
+        table["preshared"] = value(peer.preshared);
+        table["until"] = moment(until);
+        document["overlap"] = Item::Table(table);
+        lines.push(format!("~ the old key stays accepted until {until}"));
+    } else {
+        bury(&mut document, peer.public_key);
+    }
+    set(&mut document, "public-key", Value::from(public_key.to_string()));
+    set(&mut document, "generation", Value::from(i64::from(generation)));
+    set(&mut document, "preshared", Value::from(*preshared));
+    if *preshared {
+        lines.push("+ preshared key".to_owned());
+    }
+    Ok(Edited { fresh_preshared: *preshared, ..Edited::of(&document, lines) })
+}
+
+/// The peer with more grants.
+pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let (peer, mut document) = open(&granting.name, situation)?;
+    let mut lines = Vec::new();
+    let array = grants_of(&mut document, &granting.name)?;
+    for word in &granting.grants {
+        let is_service = word != "*" && Door::ALL.iter().all(|door| door.word() != word);
+        if array.iter().any(|held| held.as_str() == Some(word)) || (is_service && peer.grants.every_service) {
+            return Err(Refused::new(
+                format!("`{}` may reach `{word}` already", granting.name),
+                "leave it out; `sepulcher peer show` tells what it may reach",
+            ));
+        }
+        if word == "*" {
+            array.retain(|held| {
+                held.as_str().is_some_and(|held| Door::ALL.iter().any(|door| door.word() == held))
+            });
+        }
+        array.push(word);
+        lines.push(format!("+ grant {} {word}", granting.name));
+    }
+    nonempty(&lines)?;
+    Ok(Edited::of(&document, lines))
+}
+
+/// The peer with fewer grants.
+pub fn ungrant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let (peer, mut document) = open(&granting.name, situation)?;
+    let mut lines = Vec::new();
+    let array = grants_of(&mut document, &granting.name)?;
+    for word in &granting.grants {
+        let held = array.len();
+        array.retain(|held| held.as_str() != Some(word));
+        if array.len() == held {
+            let hint = if peer.grants.every_service {
+                "it holds `*`: take that away, and grant the services that it keeps"
+            } else {
+                "`sepulcher peer show` tells what it holds"
+            };
+            return Err(Refused::new(format!("`{}` has no grant `{word}`", granting.name), hint));
+        }
+        lines.push(format!("- grant {} {word}", granting.name));
+    }
+    nonempty(&lines)?;
+    Ok(Edited::of(&document, lines))
+}
+
+/// The peer with another expiry.
+pub fn extend(extend: &Extend, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let (peer, mut document) = open(&extend.name, situation)?;
+    let told = |expires: Option<Timestamp>| expires.map_or("never".to_owned(), |at| at.to_string());
+    if let Some(expires) = extend.expires {
+        future(expires, situation.now)?;
+        document["expires"] = moment(expires);
+    } else {
+        document.remove("expires");
+    }
+    let line = format!("~ {} expires {} -> {}", extend.name, told(peer.expires), told(extend.expires));
+    Ok(Edited::of(&document, vec![line]))
+}
+
+/// A bonded peer and its file.
+fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, DocumentMut), Refused> {
+    let Some(peer) = situation.codex.peers.get(name) else {
+        let names = situation.codex.peers.keys().map(Name::as_str);
+        let hint = match crate::codex::nearest(name.as_str(), names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "`sepulcher peer list` tells who is bonded".to_owned(),
+        };
+        return Err(Refused::new(format!("there is no peer `{name}`"), hint));
+    };
+    if peer.state == PeerState::Revoked {
+        let hint = "a revoked peer never returns: bond it anew, under another name and with another key";
+        return Err(Refused::new(format!("`{name}` is revoked"), hint));
+    }
+    let text = situation.sources.text(&format!("peers/{name}.toml")).unwrap_or_default();
+    let document = text.parse().map_err(|error| {
+        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
+    })?;
+    Ok((peer, document))
+}
+
+fn free_name(codex: &Codex, name: &Name) -> Result<(), Refused> {
+    match codex.peers.get(name).map(|peer| peer.state) {
+        None => Ok(()),
+        Some(PeerState::Active) => Err(Refused::new(
+            format!("the name `{name}` is taken"),
+            format!(
+                "`sepulcher peer rotate {name}` gives that peer a new key; for another peer choose another name"
+            ),
+        )),
+        Some(PeerState::Revoked) => Err(Refused::new(
+            format!("the name `{name}` is a revoked peer's"),
+            format!("choose another name, like `{name}-2`"),
+        )),
+    }
+}
+
+/// Refuses a key that somebody has or ever had.
+fn free_key(situation: &Situation<'_>, key: &PublicKey) -> Result<(), Refused> {
+    let codex = situation.codex;
+    let new_pair = "make a key pair of its own on the peer: `wg genkey | tee private.key | wg pubkey`";
+    if situation.host_key == Some(*key) {
+        return Err(Refused::new("this public key is the appliance's own", new_pair));
+    }
+    let dead = |peer: &Peer| peer.replaced.contains(key);
+    let old = |peer: &Peer| peer.overlap.as_ref().is_some_and(|overlap| overlap.public_key == *key);
+    for (name, peer) in &codex.peers {
+        if peer.public_key == *key && peer.state == PeerState::Active {
+            return Err(Refused::new(format!("this public key is `{name}`'s"), new_pair));
+        }
+        if peer.public_key == *key || dead(peer) || old(peer) {
+            let message = format!("this public key was `{name}`'s and never comes back");
+            return Err(Refused::new(message, new_pair));
+        }
+    }
+    if codex.revoked_keys.contains(key) {
+        return Err(Refused::new("this public key was revoked and never comes back", new_pair));
+    }
+    Ok(())
+}
+
+fn free_address(
+    codex: &Codex,
+    address: std::net::Ipv4Addr,
+    now: Timestamp,
+) -> Result<std::net::Ipv4Addr, Refused> {
+    let hint = match allocate::lowest_free(codex, now) {
+        Some(free) => format!("the first free address is {free}; without `--address` it is taken"),
+        None => "the network is full: make it larger".to_owned(),
+    };
+    let message = match allocate::holder(codex, address, now) {
+        None => return Ok(address),
+        Some(Held::Bonded) => format!("the address {address} is taken"),
+        Some(Held::Resting(Some(until))) => {
+            format!("the address {address} was a revoked peer's and rests until {until}")
+        }
+        Some(Held::Resting(None)) => format!("the address {address} was a revoked peer's"),
+    };
+    Err(Refused::new(message, hint))
+}
+
+fn full(codex: &Codex, now: Timestamp) -> Refused {
+    let rests = codex.peers.values().filter(|peer| peer.state == PeerState::Revoked);
+    let next = rests
+        .filter_map(|peer| Some(peer.revocation.at?.after(codex.tether.fence)))
+        .filter(|at| *at > now)
+        .min();
+    let hint = match next {
+        Some(next) => format!("revoke a peer, or wait until {next}, when an address comes free"),
+        None => {
+            "make `network` in `[tether]` larger; that is a new body, and clients need new configurations"
+                .to_owned()
+        }
+    };
+    Refused::new(format!("every address of {} is taken", codex.tether.network), hint)
+}
+
+fn future(expires: Timestamp, now: Timestamp) -> Result<(), Refused> {
+    if expires > now {
+        return Ok(());
+    }
+    Err(Refused::new(format!("{expires} is past: it is {now}"), "choose a later time, like `--expires 30d`"))
+}
+
+fn nonempty(lines: &[String]) -> Result<(), Refused> {
+    if lines.is_empty() {
+        return Err(Refused::new("nothing is named", "name a service, `bonds`, `metrics` or `*`"));
+    }
+    Ok(())
+}
+
+/// Ends an overlap: its key is dead from now on.
+fn bury_overlap(document: &mut DocumentMut, peer: &Peer) {
+    if let Some(overlap) = &peer.overlap {
+        document.remove("overlap");
+        bury(document, overlap.public_key);
+    }
+}
+
+/// Remembers a key that never comes back.
+fn bury(document: &mut DocumentMut, key: PublicKey) {
+    let replaced = document.entry("replaced").or_insert_with(|| value(Array::new()));
+    if let Some(array) = replaced.as_array_mut() {
+        array.push(key.to_string());
+    }
+}
+
+fn grants_of<'a>(document: &'a mut DocumentMut, name: &Name) -> Result<&'a mut Array, Refused> {
+    let array = document.get_mut("grants").and_then(Item::as_array_mut);
+    array.ok_or_else(|| {
+        Refused::new(format!("peers/{name}.toml has no list `grants`"), "mend the file by hand")
+    })
+}
+
+/// Gives a key another value, whose surroundings stay.
+fn set(document: &mut DocumentMut, key: &str, mut new: Value) {
+    if let Some(old) = document.get(key).and_then(Item::as_value) {
+        *new.decor_mut() = old.decor().clone();
+    }
+    document[key] = Item::Value(new);
+}
+
+fn words(words: &[String]) -> Array {
+    words.iter().collect()
+}
+
+/// A moment as TOML writes it: without quotes.
+fn moment(at: Timestamp) -> Item {
+    match at.to_string().parse::<toml_edit::Datetime>() {
+        Ok(time) => value(time),
+        // RFC 3339 is what TOML takes; a text would be refused when it is read back.
+        Err(_) => value(at.to_string()),
+    }
+}
