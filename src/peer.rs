@@ -5,7 +5,10 @@
 //! whoever asks makes it and keeps it.
 
 mod allocate;
+pub mod audit;
+mod client;
 mod edit;
+pub mod store;
 mod view;
 
 use std::collections::BTreeSet;
@@ -19,6 +22,7 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
+pub use client::Client;
 pub use view::{PeerView, StateWord};
 
 /// What is asked for; as JSON `{"verb":"bond","name":"phone",…}`.
@@ -67,6 +71,9 @@ pub struct Bond {
     /// What the peer dials, a name or an address; without one, the Codex's.
     #[serde(default)]
     pub dial: Option<String>,
+    /// Whether the answer holds the peer's configuration: then all that belongs into it must be known.
+    #[serde(default)]
+    pub client: bool,
 }
 
 /// What a new peer is.
@@ -115,6 +122,9 @@ pub struct Rotate {
     /// What the peer dials, a name or an address; without one, the Codex's.
     #[serde(default)]
     pub dial: Option<String>,
+    /// Whether the answer holds the peer's configuration: then all that belongs into it must be known.
+    #[serde(default)]
+    pub client: bool,
 }
 
 /// Grants to add or to take away.
@@ -254,9 +264,9 @@ fn dead_keys(name: &Name, peer: &Peer, now: Timestamp) -> Vec<ledger::Entry> {
     if peer.state == PeerState::Revoked {
         dead.push(entry(peer.public_key, peer.generation));
     }
-    if let Some(overlap) =
-        peer.overlap.as_ref().filter(|overlap| peer.state == PeerState::Revoked || overlap.until <= now)
-    {
+    // An overlap that is over is not yet among `replaced`: a bonded peer's file names the key until its next change,
+    // and may not name one of the ledger.
+    if let Some(overlap) = peer.overlap.as_ref().filter(|_| peer.state == PeerState::Revoked) {
         dead.push(entry(overlap.public_key, before));
     }
     dead

@@ -48,7 +48,6 @@ impl Lock {
         let start = Instant::now();
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self(file)),
                 Err(rustix::io::Errno::WOULDBLOCK) if start.elapsed() < patience => {
                     std::thread::sleep(RETRY);
                 }
@@ -59,7 +58,10 @@ impl Lock {
                     let pid = locked_by(&locks, inode);
                     return Err(NotLocked::Busy { path: path.to_owned(), pid, waited: patience });
                 }
-                Err(error) => return Err(context(Err(error.into()), "lock", path).unwrap_err()),
+                locked => {
+                    context(locked.map_err(io::Error::from), "lock", path)?;
+                    return Ok(Self(file));
+                }
             }
         }
     }
