@@ -16,6 +16,7 @@ mod judge_disk;
 mod noise;
 mod packages;
 mod proxy;
+mod qr;
 mod reject;
 mod render;
 mod support;
