@@ -87,7 +87,9 @@ impl Codex {
         let mut codex = self.clone();
         codex.peers.retain(|_, peer| !peer.is_expired(now));
         for peer in codex.peers.values_mut() {
-            peer.overlap = peer.overlap.take().filter(|overlap| overlap.until > now);
+            let lasts =
+                |overlap: &Overlap| overlap.until > now && !self.revoked_keys.contains(&overlap.public_key);
+            peer.overlap = peer.overlap.take().filter(lasts);
         }
         codex
     }

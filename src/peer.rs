@@ -9,6 +9,8 @@ pub mod audit;
 mod client;
 mod edit;
 pub mod store;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeSet;
@@ -178,7 +180,8 @@ pub struct Change {
     pub preshared: Option<(String, SharedKey)>,
     /// Preshared keys, relative to the folder of secrets, that nobody needs once the peer is written.
     pub stale: Vec<String>,
-    /// Keys that never come back from now on. To be added to the ledger after the peer is written, which holds them too.
+    /// Keys that never come back from now on, and those that an earlier command did not come to add. To be added to the
+    /// ledger after the peer is written, which holds them too.
     pub ledger: Vec<ledger::Entry>,
     /// What changes, a line each, for people.
     pub lines: Vec<String>,
@@ -232,9 +235,7 @@ pub fn change(
     let before = after.peers.insert(name.clone(), peer.clone());
     let preshared = edited.fresh_preshared.then(|| (preshared_file(name, peer.generation), fresh()));
     let stale = stale(name, before.as_ref(), &peer);
-    let ledger = dead_keys(name, &peer, situation.now);
-    let new = |entry: &ledger::Entry| !situation.codex.revoked_keys.contains(&entry.key);
-    let ledger: Vec<_> = ledger.into_iter().filter(new).collect();
+    let ledger = missing_entries(&after, situation.now);
     after.revoked_keys.extend(ledger.iter().map(|entry| entry.key));
     Ok(Change {
         name: name.clone(),

@@ -163,7 +163,10 @@ fn wg_says_so_when_a_configuration_is_bad() {
 /// Placeholders replaced as a person would.
 fn filled_in(content: &str) -> String {
     let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
-    resolvable(content).replace("PRIVATE-KEY-OF-THIS-DEVICE", key).replace("PUBLIC-KEY-OF-THE-APPLIANCE", key)
+    resolvable(content)
+        .replace("PRIVATE-KEY-OF-THIS-DEVICE", key)
+        .replace("PUBLIC-KEY-OF-THE-APPLIANCE", key)
+        .replace("PRESHARED-KEY-OF-THIS-BOND", key)
 }
 
 /// Names that need DNS replaced by addresses.
