@@ -8,6 +8,8 @@ mod health;
 mod image;
 mod init;
 mod lock;
+mod output;
+pub mod peer;
 pub mod progress;
 mod render;
 mod renew;

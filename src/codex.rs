@@ -35,6 +35,7 @@ pub(crate) use serde_as_text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub(crate) use diagnostic::plain;
 pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
 use key::PublicKey;
 use name::{DnsName, InterfacePattern, Name, RoutePath};

@@ -13,6 +13,7 @@ pub mod notify;
 pub mod resolve;
 pub mod sockets;
 pub mod stage;
+pub mod terminal;
 pub mod tree;
 pub mod wake;
 pub mod wireguard;

@@ -132,18 +132,18 @@ fn assert_read(test: &str, pictures: &[(&str, Vec<u8>)], texts: &[&str]) {
 #[test]
 fn every_client_configuration_fits_a_terminal_and_reads_back_to_the_byte() {
     let test = "every_client_configuration_fits_a_terminal_and_reads_back_to_the_byte";
-    let (mut pictures, mut texts) = (Vec::new(), Vec::new());
+    let (mut pictures, mut contents) = (Vec::new(), Vec::new());
     for (case, name, text) in configurations() {
-        let text = compact(&text);
-        let code = Code::of(&text).ok().unwrap();
+        let content = compact(&text);
+        let code = Code::of(&content).ok().unwrap();
         assert!(code.columns() <= COLUMNS && code.lines() <= LINES, "{case}/{name}: {}", code.columns());
         let shown = code.terminal(Ink::Colours, COLUMNS).unwrap();
         pictures.push((".pgm", Picture::of_terminal(&shown, 200, 0).pgm()));
         pictures.push((".pgm", Picture::of_terminal(&shown, 0, 255).pgm()));
         pictures.push((".png", code.png().unwrap()));
-        texts.extend([text.clone(), text.clone(), text]);
+        contents.extend([content.clone(), content.clone(), content]);
     }
-    assert_read(test, &pictures, &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_read(test, &pictures, &contents.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 #[test]
@@ -171,8 +171,8 @@ fn a_long_name_to_dial_fits_and_the_longest_is_told() {
 #[test]
 fn a_code_without_colours_reads_back_on_the_background_it_is_for() {
     let test = "a_code_without_colours_reads_back_on_the_background_it_is_for";
-    let text = "[Interface]\nPrivateKey=yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n";
-    let code = Code::of(text).ok().unwrap();
+    let content = "[Interface]\nPrivateKey=yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n";
+    let code = Code::of(content).ok().unwrap();
     let pictures =
         [(Ink::LightOnDark, 200, 0), (Ink::DarkOnLight, 0, 255)].map(|(ink, foreground, background)| {
             let shown = code.terminal(ink, COLUMNS).unwrap();
@@ -181,7 +181,7 @@ fn a_code_without_colours_reads_back_on_the_background_it_is_for() {
             assert!(picture.shades[0] > 128, "the quiet zone is dark with {ink:?}");
             (".pgm", picture.pgm())
         });
-    assert_read(test, &pictures, &[text, text]);
+    assert_read(test, &pictures, &[content, content]);
 }
 
 #[test]
@@ -190,9 +190,9 @@ fn the_svg_draws_what_the_png_shows() {
     let text = "the tether";
     let code = Code::of(text).ok().unwrap();
     let svg = code.svg();
-    let side = code.columns() * 8;
-    assert!(svg.contains(&format!("viewBox=\"0 0 {side} {side}\"")), "{svg}");
-    let mut picture = Picture { shades: vec![255; side * side], width: side };
+    let width = code.columns() * 8;
+    assert!(svg.contains(&format!("viewBox=\"0 0 {width} {width}\"")), "{svg}");
+    let mut picture = Picture { shades: vec![255; width * width], width };
     let path = svg.split_once("d=\"").unwrap().1.split_once('"').unwrap().0;
     for square in path.split('M').skip(1) {
         let (corner, size) = square.split_once('h').unwrap();
@@ -200,7 +200,7 @@ fn the_svg_draws_what_the_png_shows() {
         assert!(size.starts_with("8v8H"), "{square}");
         let (x, y): (usize, usize) = (x.parse().unwrap(), y.parse().unwrap());
         for row in y..y + 8 {
-            picture.shades[row * side + x..row * side + x + 8].fill(0);
+            picture.shades[row * width + x..row * width + x + 8].fill(0);
         }
     }
     let pictures = [(".pgm", picture.pgm()), (".png", code.png().unwrap())];

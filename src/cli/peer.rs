@@ -1,0 +1,4 @@
+//! `sepulcher peer`: bonds as people see and change them.
+
+pub mod list;
+pub mod watch;
