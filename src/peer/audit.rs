@@ -84,6 +84,20 @@ pub enum Verb {
     Found,
 }
 
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Bond => "bond",
+            Self::Revoke => "revoke",
+            Self::Rotate => "rotate",
+            Self::Grant => "grant",
+            Self::Ungrant => "ungrant",
+            Self::Extend => "extend",
+            Self::Found => "found",
+        })
+    }
+}
+
 impl Verb {
     /// What a request does; `None` when it changes nothing.
     pub fn of(request: &Request) -> Option<Self> {

@@ -8,7 +8,7 @@ use zeroize::Zeroize as _;
 
 use super::{Change, Refused, Request, Situation};
 use crate::codex::{Codex, Diagnostic, Endpoint, LAW, Sources};
-use crate::render::wireguard::{self, ClientKeys};
+use crate::render::wireguard::{self, ClientKeys, PRIVATE_KEY_PLACEHOLDER};
 
 /// A client configuration, with a placeholder for the private key. It may hold a preshared key: it shows itself to
 /// nobody by accident, and its memory is wiped when it is dropped.
@@ -20,6 +20,23 @@ impl Client {
     /// The configuration's text.
     pub fn text(&self) -> &str {
         &self.0
+    }
+
+    /// The same with the private key, in base64, in the place of its placeholder and what is said about that.
+    #[must_use]
+    pub fn with_private_key(&self, key: &str) -> Self {
+        let mut text = String::with_capacity(self.0.len() + key.len());
+        for line in self.0.split_inclusive('\n') {
+            if line.trim_end().ends_with(PRIVATE_KEY_PLACEHOLDER) {
+                if let Some(said) = text.trim_end_matches('\n').rfind('\n').filter(|at| text[at + 1..].starts_with('#')) {
+                    text.truncate(said + 1);
+                }
+                text.push_str(&line.replacen(PRIVATE_KEY_PLACEHOLDER, key, 1));
+            } else {
+                text.push_str(line);
+            }
+        }
+        Self(text)
     }
 }
 
@@ -86,4 +103,19 @@ fn endpoint(dial: &str, sources: &Sources) -> Result<Endpoint, Refused> {
     let alone = sources.iter().filter(|(file, _)| file.starts_with("services/")).chain([(LAW, text.as_str())]);
     let codex = Codex::parse(&alone.collect()).map_err(|mistakes| refused(mistakes.first()))?;
     codex.tether.endpoint.ok_or_else(|| refused(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_key_takes_the_place_of_its_placeholder_and_of_what_is_said_about_it() {
+        let told = format!("# phone: the tether\n[Interface]\n# Replace it.\nPrivateKey = {PRIVATE_KEY_PLACEHOLDER}\nMTU = 1\n");
+        let whole = Client(told).with_private_key("KEY");
+        assert_eq!(whole.text(), "# phone: the tether\n[Interface]\nPrivateKey = KEY\nMTU = 1\n");
+        let bare = Client(format!("[Interface]\nPrivateKey = {PRIVATE_KEY_PLACEHOLDER}\n"));
+        assert_eq!(bare.with_private_key("KEY").text(), "[Interface]\nPrivateKey = KEY\n");
+        assert_eq!(format!("{whole:?}"), "Client(…)");
+    }
 }

@@ -20,7 +20,8 @@ pub use crate::peer::audit::Who;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources, render_all};
 use crate::peer::audit;
-use crate::sys::journal::{Lock, NotLocked};
+use crate::sys::journal::Lock;
+pub use crate::sys::journal::NotLocked;
 use crate::sys::{clock, codex as files, fs, wireguard};
 
 /// How long a change waits for another one to finish.

@@ -26,6 +26,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Whether the root `root` is an appliance's: it holds a sealed law.
+    pub fn is_appliance(root: &Path) -> Result<bool, fs::Error> {
+        fs::exists(&Self::appliance(root).law)
+    }
+
     /// The folders of the appliance whose root is `root`.
     pub fn appliance(root: &Path) -> Self {
         let state = root.join("var/lib/sepulcher");
@@ -48,7 +53,7 @@ impl Place {
     }
 
     /// The folders that the Codex is read from.
-    pub(super) fn folders(&self) -> Vec<&Path> {
+    pub fn folders(&self) -> Vec<&Path> {
         let bonds = (self.bonds != self.law).then_some(self.bonds.as_path());
         [self.law.as_path()].into_iter().chain(bonds).collect()
     }
