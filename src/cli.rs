@@ -1,5 +1,6 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod audit;
 mod awaken;
 mod check;
 pub mod codex;
@@ -13,6 +14,7 @@ mod man;
 mod output;
 pub mod peer;
 pub mod progress;
+pub mod qr;
 mod render;
 mod renew;
 mod stand_in;
@@ -41,6 +43,12 @@ enum Verb {
     Render(render::Args),
     #[command(subcommand)]
     Image(image::Verb),
+    /// Bond devices and sites, and cut them off
+    #[command(subcommand)]
+    Peer(peer::Verb),
+    /// The log of all changes of the bonds
+    #[command(subcommand)]
+    Audit(audit::Verb),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
@@ -72,6 +80,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
         Verb::Image(verb) => image::run(&verb),
+        Verb::Peer(verb) => peer::run(&verb),
+        Verb::Audit(verb) => audit::run(&verb),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Awaken(args) => awaken::run(&args),

@@ -30,7 +30,7 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-use serde_as_text;
+pub(crate) use serde_as_text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

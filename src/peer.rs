@@ -5,8 +5,11 @@
 //! whoever asks makes it and keeps it.
 
 mod allocate;
+pub mod audit;
+mod client;
 mod edit;
 mod observed;
+pub mod store;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -22,6 +25,7 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
+pub use client::Client;
 pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
@@ -71,6 +75,9 @@ pub struct Bond {
     /// What the peer dials, a name or an address; without one, the Codex's.
     #[serde(default)]
     pub dial: Option<String>,
+    /// Whether the answer holds the peer's configuration: then all that belongs into it must be known.
+    #[serde(default)]
+    pub client: bool,
 }
 
 /// What a new peer is.
@@ -119,6 +126,9 @@ pub struct Rotate {
     /// What the peer dials, a name or an address; without one, the Codex's.
     #[serde(default)]
     pub dial: Option<String>,
+    /// Whether the answer holds the peer's configuration: then all that belongs into it must be known.
+    #[serde(default)]
+    pub client: bool,
 }
 
 /// Grants to add or to take away.
@@ -257,9 +267,9 @@ fn dead_keys(name: &Name, peer: &Peer, now: Timestamp) -> Vec<ledger::Entry> {
     if peer.state == PeerState::Revoked {
         dead.push(entry(peer.public_key, peer.generation));
     }
-    if let Some(overlap) =
-        peer.overlap.as_ref().filter(|overlap| peer.state == PeerState::Revoked || overlap.until <= now)
-    {
+    // An overlap that is over is not yet among `replaced`: a bonded peer's file names the key until its next change,
+    // and may not name one of the ledger.
+    if let Some(overlap) = peer.overlap.as_ref().filter(|_| peer.state == PeerState::Revoked) {
         dead.push(entry(overlap.public_key, before));
     }
     dead

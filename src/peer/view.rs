@@ -92,6 +92,11 @@ impl PeerView {
         }
     }
 
+    /// Words of a peer's grants, as the Codex writes them.
+    pub fn grants(peer: &Peer) -> Vec<String> {
+        words(&peer.grants)
+    }
+
     /// All peers of a Codex, by name.
     pub fn all(codex: &Codex, now: Timestamp) -> Vec<Self> {
         codex.peers.iter().map(|(name, peer)| Self::of(name, peer, now)).collect()
