@@ -6,7 +6,7 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::codex::ledger::{LAW_LEDGER, LEDGER};
-use crate::codex::{Diagnostic, LAW, Place, Sources, file_name_mistake};
+use crate::codex::{Diagnostic, LAW, Place, Sources, file_name_mistake, in_shares};
 
 /// The longest file that is read, in bytes.
 pub const FILE_LIMIT: u64 = 1 << 20;
@@ -101,27 +101,10 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
             return;
         }
     };
-    let threads = entries
-        .len()
-        .div_ceil(FILES_PER_THREAD)
-        .clamp(1, std::thread::available_parallelism().map_or(1, Into::into));
-    let share = entries.len().div_ceil(threads).max(1);
-    std::thread::scope(|scope| {
-        let readers: Vec<_> = entries
-            .chunks(share)
-            .map(|chunk| {
-                scope.spawn(move || {
-                    chunk.iter().filter_map(|file| entry(root, name, file)).collect::<Vec<_>>()
-                })
-            })
-            .collect();
-        for reader in readers {
-            match reader.join() {
-                Ok(files) => files.into_iter().for_each(|file| file.put(sources)),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-    });
+    let some = |files: &[String]| files.iter().filter_map(|file| entry(root, name, file)).collect::<Vec<_>>();
+    for file in in_shares(&entries, FILES_PER_THREAD, some).into_iter().flatten() {
+        file.put(sources);
+    }
 }
 
 /// A file as it was found.
