@@ -14,6 +14,7 @@ mod image;
 mod invariants;
 mod judge;
 mod judge_disk;
+mod look;
 mod noise;
 mod packages;
 mod proxy;
