@@ -37,9 +37,9 @@ fn expected(codex: &Codex, host: &SecretKey, preshared: &SharedKey) -> Vec<Strin
         Some(Endpoint::Ip(address)) => std::net::SocketAddr::new(address, tether.port.get()).to_string(),
         _ => "(none)".to_owned(),
     };
-    let networks = [tether.network.to_string(), codex.pod.network.to_string()];
-    let network6 = tether.network6.map(|(network, _)| network.to_string());
-    let mut allowed: Vec<_> = networks.into_iter().chain(network6).collect();
+    let six = tether.network6.map(|(network, _)| network.to_string());
+    let four = [tether.network.to_string(), codex.pod.network.to_string()];
+    let mut allowed: Vec<_> = four.into_iter().chain(six).collect();
     allowed.sort();
     let keepalive = if tether.keepalive == 0 { "off".to_owned() } else { tether.keepalive.to_string() };
     let keys = [host.public().to_string(), preshared.to_text().to_string()];
