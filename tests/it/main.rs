@@ -15,6 +15,8 @@ mod judge;
 mod judge_disk;
 mod noise;
 mod packages;
+mod peer;
+mod peer_faults;
 mod proxy;
 mod qr;
 mod reject;
