@@ -41,7 +41,7 @@ use key::PublicKey;
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
 pub use schema::LAW;
-pub(crate) use schema::file_name_mistake;
+pub(crate) use schema::{file_name_mistake, in_shares};
 pub(crate) use suggest::{distance as edits, nearest};
 use time::{Length, Timestamp};
 
