@@ -99,3 +99,13 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_of_all_verbs_fit_together() {
+        super::Cli::command().debug_assert();
+    }
+}

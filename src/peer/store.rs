@@ -10,6 +10,7 @@ mod heal;
 mod place;
 mod reply;
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 pub use place::Place;
@@ -91,15 +92,12 @@ pub fn execute_all(place: &Place, order: Order<'_>, tell: &mut dyn FnMut(&[Strin
     };
     let now = Timestamp::from_epoch(clock::epoch_seconds());
     let (sources, codex) = load(place)?;
-    if lock.is_some() {
-        heal::heal(place, order.who, &codex, &sources, now)?;
-    }
-    let decided = decide(place, order.requests, codex, sources, now)?;
+    let decided = decide(place, order.requests, &codex, &sources, now)?;
     let plan: Vec<String> = decided.iter().flat_map(|(_, reply)| reply.plan.clone()).collect();
     tell(&plan);
     if lock.is_some() {
-        let changes: Vec<_> = decided.iter().filter_map(|(change, _)| change.as_ref()).collect();
-        for (verb, change) in changes {
+        heal::heal(place, order.who, &codex, &sources, now)?;
+        for (verb, change) in decided.iter().filter_map(|(change, _)| change.as_ref()) {
             commit::commit(place, &audit::Entry::of(*verb, order.who, change, now), change)?;
         }
     }
@@ -124,13 +122,14 @@ type Decided = (Option<(audit::Verb, Change)>, Reply);
 fn decide(
     place: &Place,
     requests: &[Request],
-    mut codex: Codex,
-    mut sources: Sources,
+    codex: &Codex,
+    sources: &Sources,
     now: Timestamp,
 ) -> Result<Vec<Decided>, Error> {
     let host_key = place.host_key()?;
+    let (mut codex, mut sources) = (Cow::Borrowed(codex), Cow::Borrowed(sources));
     let mut decided = Vec::new();
-    for request in requests {
+    for (index, request) in requests.iter().enumerate() {
         let Some(verb) = audit::Verb::of(request) else {
             decided.push((None, Reply::list(PeerView::all(&codex, now))));
             continue;
@@ -139,8 +138,10 @@ fn decide(
         let change = change(request, &situation, &mut wireguard::fresh_preshared_key)?;
         let client = client::client(request, &change, &situation)?;
         let reply = Reply::change(&change, client, now);
-        codex = change.after.clone();
-        sources.insert(change.file.clone(), change.text.clone());
+        if index + 1 < requests.len() {
+            sources.to_mut().insert(change.file.clone(), change.text.clone());
+            codex = Cow::Owned(change.after.clone());
+        }
         decided.push((Some((verb, change)), reply));
     }
     Ok(decided)

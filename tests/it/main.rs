@@ -17,6 +17,8 @@ mod judge_disk;
 mod look;
 mod noise;
 mod packages;
+mod peer;
+mod peer_faults;
 mod proxy;
 mod qr;
 mod reject;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::deliver::{Delivery, Where as To};
+use super::deliver::{Delivery, Outputs};
 use super::expiry::Expiry;
 use super::{Changing, Failure, Transport};
 use crate::codex::key::PublicKey;
@@ -83,7 +83,7 @@ struct Key {
     #[arg(long, requires = "public_key", conflicts_with_all = ["conf", "png", "svg"])]
     no_config: bool,
     #[command(flatten)]
-    to: To,
+    to: Outputs,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -11,7 +11,7 @@ use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Peer, PeerKind, PeerState};
-use crate::peer::{Bond, PeerView, Request, store};
+use crate::peer::{Bond, PeerView, Request, StateWord, store};
 use crate::sys::codex::LEDGER_LIMIT;
 use crate::sys::fs;
 
@@ -116,7 +116,8 @@ pub fn import(args: &Import) -> Result<(), Failure> {
     let transport = Transport::open(&changing.place)?;
     let known = transport.list()?;
     let there = |exported: &Exported| {
-        known.iter().any(|peer| peer.name == exported.name && peer.public_key == exported.public_key)
+        let same = |peer: &&PeerView| peer.name == exported.name && peer.public_key == exported.public_key;
+        known.iter().find(same).is_some_and(|peer| peer.state != StateWord::Revoked)
     };
     let (old, new): (Vec<_>, Vec<_>) = bundle.peer.into_iter().partition(there);
     for exported in &old {

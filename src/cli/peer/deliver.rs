@@ -14,7 +14,7 @@ use crate::sys::{fs, terminal};
 
 /// Where the configuration goes. Without any of these: a QR code on a terminal, else text on standard output.
 #[derive(Debug, clap::Args)]
-pub struct Where {
+pub struct Outputs {
     /// Write the configuration to FILE, for its owner alone; `-` is standard output
     #[arg(long, value_name = "FILE")]
     conf: Option<PathBuf>,
@@ -29,14 +29,14 @@ pub struct Where {
 /// Files that are there, empty, before there is anything to write: a configuration that is made cannot be made again.
 /// Until it is handed over they go with the value.
 pub struct Delivery<'a> {
-    to: &'a Where,
+    to: &'a Outputs,
     json: bool,
     made: Vec<&'a Path>,
 }
 
 impl<'a> Delivery<'a> {
     /// Makes the files, none of which may exist.
-    pub fn prepare(to: &'a Where, json: bool) -> Result<Self, Failure> {
+    pub fn prepare(to: &'a Outputs, json: bool) -> Result<Self, Failure> {
         let mut delivery = Self { to, json, made: Vec::new() };
         for path in to.files() {
             fs::create_atomic(path, 0o600, b"").map_err(|error| refused(&error))?;
@@ -75,7 +75,7 @@ impl<'a> Delivery<'a> {
     }
 
     fn write(&self, text: &str, complete: bool) -> Result<(), Failure> {
-        let Where { conf, png, svg } = self.to;
+        let Outputs { conf, png, svg } = self.to;
         if let Some(path) = png {
             let image = qr::code(text)?.png().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
             fs::write(path, 0o600, &Zeroizing::new(image))?;
@@ -103,7 +103,7 @@ impl Drop for Delivery<'_> {
     }
 }
 
-impl Where {
+impl Outputs {
     fn files(&self) -> impl Iterator<Item = &Path> {
         let Self { conf, png, svg } = self;
         let conf = conf.as_deref().filter(|path| *path != Path::new("-"));
