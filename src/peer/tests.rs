@@ -66,6 +66,7 @@ fn bond(name: &str, number: u8) -> Request {
         expires: None,
         preshared: true,
         dial: None,
+        client: false,
     })
 }
 
@@ -81,6 +82,7 @@ fn rotate(name: &str, number: u8, overlap: Option<u64>) -> Request {
         preshared: true,
         overlap,
         dial: None,
+        client: false,
     })
 }
 

@@ -24,3 +24,4 @@ mod qr;
 mod reject;
 mod render;
 mod support;
+mod terminal;
