@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests have effects and stop at once")]
 
 mod accept;
+mod allocate;
 mod cases;
 mod cli;
 mod completions;
