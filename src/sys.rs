@@ -10,6 +10,7 @@ pub mod link;
 pub mod nft;
 pub mod notify;
 pub mod resolve;
+pub mod serve;
 pub mod sockets;
 pub mod stage;
 pub mod tree;
