@@ -2,5 +2,9 @@
 //! is touched.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod bonds;
+mod door;
+mod gateway;
 mod lab;
+mod obstacles;
 mod tether;
