@@ -4,11 +4,13 @@ mod audit;
 mod awaken;
 mod check;
 pub mod codex;
+mod completions;
 mod failure;
 mod health;
 mod image;
 mod init;
 mod lock;
+mod man;
 mod output;
 pub mod peer;
 pub mod progress;
@@ -56,6 +58,8 @@ enum Verb {
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
+    Completions(completions::Args),
+    Man(man::Args),
     /// Answer on ports in place of a real service (example and tests)
     #[command(hide = true)]
     StandIn(stand_in::Args),
@@ -83,6 +87,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Awaken(args) => awaken::run(&args),
         Verb::Health(args) => health::run(&args),
         Verb::Tether(verb) => tether::run(verb),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
         Verb::StandIn(args) => stand_in::run(&args),
     };
     match done {

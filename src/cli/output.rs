@@ -7,10 +7,16 @@ use crate::codex::plain;
 
 /// Data goes to standard output; a reader that has seen enough is no failure.
 pub fn print(text: &str) -> Result<(), Failure> {
+    print_more(text).map(drop)
+}
+
+/// The same for one who has more to tell: whether the reader is still there.
+pub fn print_more(text: &str) -> Result<bool, Failure> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::from_error(Kind::Io, &error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::from_error(Kind::Io, &error)),
     }
 }
 

@@ -39,14 +39,14 @@ fn configuration(codex: &Codex, name: &Name) -> String {
 }
 
 /// A picture in shades of grey, and its width.
-struct Picture {
+pub struct Picture {
     shades: Vec<u8>,
     width: usize,
 }
 
 impl Picture {
     /// What a terminal with these default colours shows: each half of a cell becomes a square of pixels.
-    fn of_terminal(text: &str, foreground: u8, background: u8) -> Self {
+    pub fn of_terminal(text: &str, foreground: u8, background: u8) -> Self {
         const SQUARE: usize = 4;
         let mut shades = Vec::new();
         let mut width = 0;
@@ -120,6 +120,11 @@ fn decode(test: &str, pictures: &[(&str, Vec<u8>)]) -> Option<Result<String, Err
         .args(["--nodbus", "--quiet", "--raw", "-Sdisable", "-Sqrcode.enable", "-Sbinary"])
         .args(files.collect::<Vec<_>>());
     Some(command.read().map(|bytes| String::from_utf8(bytes).unwrap()))
+}
+
+/// The one text that zbarimg reads in a picture; `None` without a judge.
+pub fn read_one(test: &str, picture: &Picture) -> Option<String> {
+    Some(decode(test, &[(".pgm", picture.pgm())])?.unwrap_or_else(|error| panic!("{error}")))
 }
 
 /// Fails unless zbarimg reads exactly `texts` in the pictures.

@@ -2,5 +2,6 @@
 //! is touched.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod client;
 mod lab;
 mod tether;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cli::output::print;
+use crate::cli::output::{print, print_more};
 use crate::cli::{Failure, Kind};
 use crate::sys::terminal::{self, Size};
 use crate::sys::wake::{Wake, Waker};
@@ -41,7 +41,9 @@ impl Watch {
         let mut text: Result<String, Failure> = Ok(first);
         loop {
             // A later one may pass: an agent that restarts, a file half-way edited.
-            draw(&text.unwrap_or_else(|failure| failure.to_string()))?;
+            if !draw(&text.unwrap_or_else(|failure| failure.to_string()))? {
+                return Ok(());
+            }
             match waker.wait(Duration::from_secs(seconds)) {
                 Ok(Wake::Stop) => return Ok(()),
                 Ok(Wake::Changed | Wake::Tick) => text = look(),
@@ -73,8 +75,9 @@ impl Drop for Screen {
     }
 }
 
-fn draw(text: &str) -> Result<(), Failure> {
-    print(&match terminal::size() {
+/// Whether somebody still looks.
+fn draw(text: &str) -> Result<bool, Failure> {
+    print_more(&match terminal::size() {
         Some(size) => frame(text, size),
         None => text.to_owned(),
     })

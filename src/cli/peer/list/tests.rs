@@ -148,3 +148,15 @@ fn a_long_list_of_grants_is_cut_in_the_table() {
 fn an_answer_of_another_kind_is_told() {
     assert!(parse(b"<html>").unwrap_err().to_string().contains("of different versions"));
 }
+
+#[test]
+fn no_agent_is_no_failure_and_a_silent_one_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let door = folder.path().join("door.sock");
+    assert_eq!(observe(&door).unwrap(), None);
+    // The socket of an agent that was killed stays.
+    drop(std::os::unix::net::UnixListener::bind(&door).unwrap());
+    let failure = observe(&door).unwrap_err();
+    assert_eq!(failure.kind, Kind::Unavailable);
+    assert!(failure.to_string().contains("door.sock") && failure.to_string().contains("hint: "), "{failure}");
+}
