@@ -82,12 +82,15 @@ fn verify(args: &Verify) -> Result<(), Failure> {
 fn summary(log: &Log, head: Option<Sha256Digest>, differing: &[&Name]) -> String {
     let Some(head) = head else { return "no change is on record\n".to_owned() };
     let count = log.records.len();
-    let mut text = format!("{count} record{}, the chain is whole\nhead {head}\n", if count == 1 { "" } else { "s" });
+    let mut text =
+        format!("{count} record{}, the chain is whole\nhead {head}\n", if count == 1 { "" } else { "s" });
     for line in &log.torn {
         text.push_str(&format!("note: line {line} is a piece that a killed command left\n"));
     }
     for name in differing {
-        text.push_str(&format!("note: peers/{name}.toml is not as its last record says: it was edited by hand\n"));
+        text.push_str(&format!(
+            "note: peers/{name}.toml is not as its last record says: it was edited by hand\n"
+        ));
     }
     text
 }

@@ -246,8 +246,7 @@ impl Log {
                 log.torn.push(index + 1);
                 continue;
             };
-            let (seq, previous) =
-                log.records.last().map_or((0, START), |(last, digest)| (last.seq, *digest));
+            let (seq, previous) = log.records.last().map_or((0, START), |(last, digest)| (last.seq, *digest));
             if record.seq != seq + 1 || record.previous != previous {
                 return Err(Broken { line: index + 1 });
             }

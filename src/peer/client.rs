@@ -1,5 +1,6 @@
 //! The configuration of a peer, as far as the appliance's side knows it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,8 @@ use toml_edit::{DocumentMut, Item, Table, value};
 use zeroize::Zeroize as _;
 
 use super::{Change, Refused, Request, Situation};
-use crate::codex::{Codex, Diagnostic, Endpoint, LAW, Sources};
+use crate::codex::name::Name;
+use crate::codex::{Codex, Diagnostic, Endpoint, LAW, Peer, Sources};
 use crate::render::wireguard::{self, ClientKeys, PRIVATE_KEY_PLACEHOLDER};
 
 /// A client configuration, with a placeholder for the private key. It may hold a preshared key: it shows itself to
@@ -28,7 +30,9 @@ impl Client {
         let mut text = String::with_capacity(self.0.len() + key.len());
         for line in self.0.split_inclusive('\n') {
             if line.trim_end().ends_with(PRIVATE_KEY_PLACEHOLDER) {
-                if let Some(said) = text.trim_end_matches('\n').rfind('\n').filter(|at| text[at + 1..].starts_with('#')) {
+                if let Some(said) =
+                    text.trim_end_matches('\n').rfind('\n').filter(|at| text[at + 1..].starts_with('#'))
+                {
                     text.truncate(said + 1);
                 }
                 text.push_str(&line.replacen(PRIVATE_KEY_PLACEHOLDER, key, 1));
@@ -64,7 +68,7 @@ pub fn client(
         _ => return Ok(None),
     };
     let name = &change.name;
-    let mut codex = change.after.clone();
+    let mut codex = law_with(&change.after, name, &change.peer);
     if let Some(dial) = dial {
         codex.tether.endpoint = Some(endpoint(dial, situation.sources)?);
     }
@@ -82,8 +86,22 @@ pub fn client(
     };
     let preshared = change.preshared.as_ref().map(|(_, key)| key);
     let keys = ClientKeys { host: Some(&host), private: None, preshared };
-    let defect = || Refused::new(format!("`{name}` has no configuration"), "this is a defect: please report it");
+    let defect =
+        || Refused::new(format!("`{name}` has no configuration"), "this is a defect: please report it");
     wireguard::client(&codex, name, keys).ok().flatten().map(|text| Some(Client(text))).ok_or_else(defect)
+}
+
+/// The Codex with this peer alone: there may be thousands.
+fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
+    Codex {
+        appliance: codex.appliance.clone(),
+        uplink: codex.uplink.clone(),
+        pod: codex.pod.clone(),
+        tether: codex.tether.clone(),
+        services: BTreeMap::new(),
+        peers: BTreeMap::from([(name.clone(), peer.clone())]),
+        revoked_keys: BTreeSet::new(),
+    }
 }
 
 /// What a peer dials, checked as if the law said so.
@@ -96,11 +114,13 @@ fn endpoint(dial: &str, sources: &Sources) -> Result<Endpoint, Refused> {
         hint: why.and_then(|why| why.hint.clone()),
         report: None,
     };
-    let mut law: DocumentMut = sources.text(LAW).and_then(|law| law.parse().ok()).ok_or_else(|| refused(None))?;
+    let mut law: DocumentMut =
+        sources.text(LAW).and_then(|law| law.parse().ok()).ok_or_else(|| refused(None))?;
     let tether = law.entry("tether").or_insert_with(|| Item::Table(Table::new()));
     tether["endpoint"] = value(dial);
     let text = law.to_string();
-    let alone = sources.iter().filter(|(file, _)| file.starts_with("services/")).chain([(LAW, text.as_str())]);
+    let alone =
+        sources.iter().filter(|(file, _)| file.starts_with("services/")).chain([(LAW, text.as_str())]);
     let codex = Codex::parse(&alone.collect()).map_err(|mistakes| refused(mistakes.first()))?;
     codex.tether.endpoint.ok_or_else(|| refused(None))
 }
@@ -111,7 +131,9 @@ mod tests {
 
     #[test]
     fn a_private_key_takes_the_place_of_its_placeholder_and_of_what_is_said_about_it() {
-        let told = format!("# phone: the tether\n[Interface]\n# Replace it.\nPrivateKey = {PRIVATE_KEY_PLACEHOLDER}\nMTU = 1\n");
+        let told = format!(
+            "# phone: the tether\n[Interface]\n# Replace it.\nPrivateKey = {PRIVATE_KEY_PLACEHOLDER}\nMTU = 1\n"
+        );
         let whole = Client(told).with_private_key("KEY");
         assert_eq!(whole.text(), "# phone: the tether\n[Interface]\nPrivateKey = KEY\nMTU = 1\n");
         let bare = Client(format!("[Interface]\nPrivateKey = {PRIVATE_KEY_PLACEHOLDER}\n"));

@@ -17,10 +17,10 @@ pub use place::Place;
 pub use reply::Reply;
 
 use super::{Change, PeerView, Refused, Request, Situation, change, client};
-pub use crate::peer::audit::Who;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources, render_all};
 use crate::peer::audit;
+pub use crate::peer::audit::Who;
 use crate::sys::journal::Lock;
 pub use crate::sys::journal::NotLocked;
 use crate::sys::{clock, codex as files, fs, wireguard};
@@ -82,7 +82,11 @@ pub fn execute(place: &Place, who: &Who, request: &Request, dry_run: bool) -> Re
 ///
 /// # Errors
 /// See [`Error`].
-pub fn execute_all(place: &Place, order: Order<'_>, tell: &mut dyn FnMut(&[String])) -> Result<Vec<Reply>, Error> {
+pub fn execute_all(
+    place: &Place,
+    order: Order<'_>,
+    tell: &mut dyn FnMut(&[String]),
+) -> Result<Vec<Reply>, Error> {
     let changes = order.requests.iter().any(|request| !matches!(request, Request::List(_)));
     let lock = if changes && !order.dry_run {
         place.writable()?;

@@ -122,7 +122,11 @@ fn a_bond_is_a_file_a_preshared_key_a_record_and_one_showing() {
     let created = peer.created.unwrap().epoch();
     assert_eq!(peer.expires.unwrap().epoch() - created, 30 * 86400);
     for (path, (_, bytes)) in files(&site.codex()) {
-        assert!(!String::from_utf8_lossy(&bytes).contains(private), "the private key is in {}", path.display());
+        assert!(
+            !String::from_utf8_lossy(&bytes).contains(private),
+            "the private key is in {}",
+            path.display()
+        );
     }
     let record: serde_json::Value = serde_json::from_str(site.text("audit.jsonl").trim()).unwrap();
     let uid = rustix::process::getuid().as_raw();
@@ -237,7 +241,8 @@ fn a_rotation_buries_the_old_key_at_once_or_after_the_overlap_that_was_asked_for
     assert_eq!(peer().overlap.unwrap().public_key.to_string(), KEY);
     assert_eq!(site.text("revoked"), "", "the old key is still in use");
     let keys = |generations: &[u32]| {
-        let there = |generation: &u32| site.codex().join(format!("secrets/peers/wraith.{generation}.psk")).exists();
+        let there =
+            |generation: &u32| site.codex().join(format!("secrets/peers/wraith.{generation}.psk")).exists();
         assert!(generations.iter().all(there), "{generations:?}");
         assert_eq!(fs::read_dir(site.codex().join("secrets/peers")).unwrap().count(), generations.len());
     };
@@ -281,9 +286,15 @@ fn what_a_person_wrote_in_a_file_stays() {
 #[test]
 fn an_export_is_imported_elsewhere_whole_or_not_at_all_and_twice_is_once() {
     let (from, to) = (Site::new(), Site::new());
-    let lych = ["--kind", "lych", "--remote", "lych.example:51820", "--keepalive", "15", "--route", "10.99.0.0/24"];
+    for site in [&from, &to] {
+        let law = site.text("lychd.toml") + "network6 = \"fd88:0:0:16::/64\"\n";
+        fs::write(site.codex().join("lychd.toml"), law).unwrap();
+    }
+    let lych =
+        ["--kind", "lych", "--remote", "lych.example:51820", "--keepalive", "15", "--route", "10.99.0.0/24"];
     from.run(&[&["peer", "bond", "site", "--public-key", KEY, "--no-config"], &lych[..]].concat());
-    from.run(&["peer", "bond", "wraith", "--public-key", OTHER, "--no-config", "--expires", "30d"]);
+    let far = ["--expires", "30d", "--address", "10.88.16.77", "--address6", "fd88:0:0:16::77"];
+    from.run(&[&["peer", "bond", "wraith", "--public-key", OTHER, "--no-config"], &far[..]].concat());
     let export = from.run(&["peer", "export"]);
     let secret = fs::read_to_string(from.codex().join("secrets/peers/wraith.1.psk")).unwrap();
     assert!(!export.contains(secret.trim()), "a preshared key is exported");
@@ -293,7 +304,8 @@ fn an_export_is_imported_elsewhere_whole_or_not_at_all_and_twice_is_once() {
     let (there, here) = (to.load(), from.load());
     for (name, peer) in &here.peers {
         let other = &there.peers[name];
-        assert_eq!((other.public_key, other.address), (peer.public_key, peer.address));
+        let identity = |peer: &sepulcher::codex::Peer| (peer.public_key, peer.address, peer.address6);
+        assert_eq!(identity(other), identity(peer));
         assert_eq!((&other.kind, &other.grants, other.expires), (&peer.kind, &peer.grants, peer.expires));
     }
     let before = files(&to.codex());
@@ -332,6 +344,7 @@ fn bonds_that_cannot_be_are_refused_with_a_remedy_and_nothing_changes() {
     for (more, why) in [
         (&["--address", "10.88.16.2"][..], "10.88.16.2 is taken"),
         (&["--address", "10.88.16.1"], "10.88.16.1"),
+        (&["--address6", "fd88::2"], "fd88::2"),
         (&["--address", "192.0.2.7"], "192.0.2.7"),
         (&["--grant", "nothing"], "no service `nothing`"),
         (&["--grant", "phylactery"], "phylactery"),

@@ -18,7 +18,17 @@ use crate::support::{copy, sepulcher};
 
 /// System calls that write. A file that is opened to be made is empty until the next of these.
 const WRITING: [&str; 11] = [
-    "write", "fsync", "fchmod", "chmod", "rename", "unlink", "mkdir", "link", "linkat", "ftruncate", "fdatasync",
+    "write",
+    "fsync",
+    "fchmod",
+    "chmod",
+    "rename",
+    "unlink",
+    "mkdir",
+    "link",
+    "linkat",
+    "ftruncate",
+    "fdatasync",
 ];
 /// No change writes more often with one system call; a loop that never ends would be a defect of the test.
 const MOST: usize = 60;
@@ -64,7 +74,8 @@ fn killed_everywhere(strace: &Command, before: &Site, words: &[&str], after: fn(
 
 /// Runs the command below the tracer; whether it was killed. If not, it must have succeeded.
 fn killed(strace: &Command, codex: &Path, words: &[&str], injection: &str) -> bool {
-    let traced = strace.clone().args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("inject={injection}"));
+    let traced =
+        strace.clone().args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(format!("inject={injection}"));
     let traced = traced.arg(env!("CARGO_BIN_EXE_sepulcher")).args(words).arg("--codex").arg(codex);
     let run = traced.output().unwrap();
     let killed = run.status.signal() == Some(9) || run.status.code() == Some(128 + 9);
@@ -163,6 +174,30 @@ fn a_killed_rotation_is_done_or_not() {
 }
 
 #[test]
+fn a_killed_healing_is_gone_on_with() {
+    let Some(strace) = program("a_killed_healing_is_gone_on_with", "strace") else { return };
+    let site = site(true);
+    // What a command leaves that revoked `ghoul` and was killed behind the rename, and others that were killed before it.
+    site.run(&["peer", "bond", "ghoul"]);
+    let key = site.text("secrets/peers/ghoul.1.psk");
+    site.run(&["peer", "revoke", "ghoul"]);
+    fs::remove_file(site.codex().join("revoked")).unwrap();
+    for (file, text) in [
+        ("secrets/peers/ghoul.1.psk", key.as_str()),
+        ("secrets/peers/.wraith.2.psk.7.tmp", ""),
+        ("peers/.wraith.toml.7.tmp", "public-key = "),
+    ] {
+        fs::write(site.codex().join(file), text).unwrap();
+    }
+    let log = site.text("audit.jsonl");
+    fs::write(site.codex().join("audit.jsonl"), &log[..log.len() - 9]).unwrap();
+    let words = ["peer", "rotate", PEER, "--public-key", OTHER, "--no-config"];
+    killed_everywhere(&strace, &site, &words, |peer| {
+        peer.public_key.to_string() == OTHER && peer.generation == 2
+    });
+}
+
+#[test]
 fn half_a_line_in_ledger_and_log_is_ended_and_passed_over() {
     let site = site(true);
     for (file, piece) in [("revoked", "DD5yKRfzExcV5"), ("audit.jsonl", "{\"seq\":2,\"ti")] {
@@ -172,7 +207,10 @@ fn half_a_line_in_ledger_and_log_is_ended_and_passed_over() {
     site.run(&["peer", "revoke", PEER]);
     assert!(site.text("revoked").starts_with(&format!("DD5yKRfzExcV5\n{KEY} {PEER} 1 ")));
     let told = site.run(&["audit", "verify"]);
-    assert!(told.starts_with("2 records, the chain is whole\n") && told.contains("note: line 2 is a piece"), "{told}");
+    assert!(
+        told.starts_with("2 records, the chain is whole\n") && told.contains("note: line 2 is a piece"),
+        "{told}"
+    );
 }
 
 /// A file system of its own around the command; `prepare` is shell that makes it out of `$1`, the Codex. Prints the
@@ -187,7 +225,8 @@ fn within(site: &Site, prepare: &str, words: &str) -> (String, String, String) {
     if !rustix::process::geteuid().is_root() {
         unshare = unshare.arg("--map-root-user");
     }
-    let shell = unshare.args(["sh", "-c", &script, "sh"]).arg(site.codex()).arg(env!("CARGO_BIN_EXE_sepulcher"));
+    let shell =
+        unshare.args(["sh", "-c", &script, "sh"]).arg(site.codex()).arg(env!("CARGO_BIN_EXE_sepulcher"));
     let run = shell.output().unwrap();
     let said = String::from_utf8(run.stdout).unwrap();
     assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
@@ -202,7 +241,10 @@ fn a_read_only_folder_is_told_and_nothing_changes() {
     for words in ["peer bond ghoul", "peer revoke wraith", "peer rotate wraith"] {
         let (before, said, behind) = within(&site(true), prepare, words);
         assert!(said.contains("ended with 74"), "{said}");
-        assert!(said.contains("Read-only file system") && said.contains("hint: nothing has changed"), "{said}");
+        assert!(
+            said.contains("Read-only file system") && said.contains("hint: nothing has changed"),
+            "{said}"
+        );
         assert_eq!(before, behind, "{words}");
     }
     let (_, said, _) = within(&site(true), prepare, "peer list");
@@ -225,8 +267,15 @@ fn a_full_disk_at_any_point_leaves_the_bonds_as_they_were_or_the_change_done() {
                 "0" => assert_ne!(before, behind),
                 "74" if said.contains("the change is done") => assert_ne!(before, behind),
                 _ => {
-                    assert!(said.contains("No space left on device") && said.contains("nothing has changed"), "{said}");
-                    assert_eq!((code.as_str(), &before), ("74", &behind), "{words} with {pages} pages: {said}");
+                    assert!(
+                        said.contains("No space left on device") && said.contains("nothing has changed"),
+                        "{said}"
+                    );
+                    assert_eq!(
+                        (code.as_str(), &before),
+                        ("74", &behind),
+                        "{words} with {pages} pages: {said}"
+                    );
                 }
             }
             ends.insert(code);

@@ -5,8 +5,8 @@ use std::path::Path;
 use super::Where;
 use crate::cli::{Failure, Kind};
 use crate::codex::key::PublicKey;
-use crate::peer::{List, PeerView, Request};
 use crate::peer::store::{self, Order, Place, Reply, Who};
+use crate::peer::{List, PeerView, Request};
 
 /// The way to the bonds of an appliance.
 #[derive(Debug)]

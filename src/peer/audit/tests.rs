@@ -30,7 +30,9 @@ fn records_follow_from_one_another_however_they_were_added() {
     assert_eq!(peers(&read), ["a", "b", "c"]);
     assert_eq!(read.torn, [0; 0]);
     assert_eq!(End::of(b"", true).unwrap().lines(&["a", "b", "c"].map(entry)), text);
-    assert!(text.starts_with("{\"seq\":1,\"time\":\"2026-11-22T20:05:00Z\",\"who\":\"uid 0\",\"verb\":\"bond\""));
+    assert!(
+        text.starts_with("{\"seq\":1,\"time\":\"2026-11-22T20:05:00Z\",\"who\":\"uid 0\",\"verb\":\"bond\"")
+    );
 }
 
 #[test]
@@ -39,7 +41,9 @@ fn no_line_can_be_changed_taken_out_doubled_or_swapped() {
     let lines: Vec<_> = text.split_inclusive('\n').collect();
     let changed = text.replacen("\"generation\":1", "\"generation\":2", 1);
     assert_eq!(Log::read(changed.as_bytes()), Err(Broken { line: 2 }));
-    for (order, line) in [(&[1, 2][..], 1), (&[0, 2], 2), (&[0, 0, 1, 2], 2), (&[1, 0, 2], 1), (&[0, 2, 1], 2)] {
+    for (order, line) in
+        [(&[1, 2][..], 1), (&[0, 2], 2), (&[0, 0, 1, 2], 2), (&[1, 0, 2], 1), (&[0, 2, 1], 2)]
+    {
         let text: String = order.iter().map(|index| lines[*index]).collect();
         assert_eq!(Log::read(text.as_bytes()), Err(Broken { line }), "{order:?}");
     }

@@ -37,7 +37,9 @@ fn prepared(place: &Place, entry: &Entry, change: &Change) -> Result<(), Error> 
     let named = record(&place.bonds, std::slice::from_ref(entry)).and_then(|record| {
         fs::rename(&temporary, &path).map_err(|error| match record.undo() {
             Ok(()) => error.into(),
-            Err(source) => Error::File(fs::Error { action: "shorten", path: place.bonds.join(audit::FILE), source }),
+            Err(source) => {
+                Error::File(fs::Error { action: "shorten", path: place.bonds.join(audit::FILE), source })
+            }
         })
     });
     if named.is_err() {

@@ -39,7 +39,8 @@ fn found(
     let text = sources.text(&format!("peers/{}.toml", last.peer));
     let file_sha256 = text.map(|text| Sha256Digest::of(text.as_bytes()));
     let generation = codex.peers.get(&last.peer).map_or(0, |peer| peer.generation);
-    let found = || Entry { time: now, who: who.clone(), verb: Verb::Found, peer: last.peer, generation, file_sha256 };
+    let found =
+        || Entry { time: now, who: who.clone(), verb: Verb::Found, peer: last.peer, generation, file_sha256 };
     Ok((file_sha256 != last.file_sha256).then(found))
 }
 
@@ -56,21 +57,19 @@ fn needed(codex: &Codex) -> BTreeSet<String> {
 
 /// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
 fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let paths = match fs::list(folder) {
+    let litter = match fs::list_named(folder, is_litter) {
         Err(error) if error.is_not_found() => return Ok(()),
-        paths => paths?,
+        litter => litter?,
     };
-    for path in paths {
-        if path.file_name().is_some_and(|name| is_litter(&name.to_string_lossy())) {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
+    Ok(litter.iter().try_for_each(|path| fs::remove_file(path))?)
 }
 
 /// Whether a file's name is one that [`fs::temporary`] gives: `.phone.toml.42.tmp`.
 fn is_temporary(name: &str) -> bool {
-    let id = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")).and_then(|name| name.rsplit_once('.'));
+    let id = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(".tmp"))
+        .and_then(|name| name.rsplit_once('.'));
     id.is_some_and(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
@@ -87,7 +86,9 @@ mod tests {
     #[test]
     fn only_names_that_we_give_are_litter() {
         assert!(is_temporary(".phone.toml.42.tmp") && is_preshared("phone.2.psk"));
-        for name in [".phone.toml.swp", "phone.toml.42.tmp", ".phone.toml..tmp", ".x.tmp", ".phone.toml.4x.tmp"] {
+        for name in
+            [".phone.toml.swp", "phone.toml.42.tmp", ".phone.toml..tmp", ".x.tmp", ".phone.toml.4x.tmp"]
+        {
             assert!(!is_temporary(name), "{name}");
         }
         for name in ["phone.psk", "phone.2.psk~", "Phone.2.psk", "phone.x.psk", "tether.key"] {
