@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: figures of this machine, medians of one run. Documentation quotes nothing else.
 
+mod tether;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -23,16 +25,20 @@ pub struct Args {
     /// Also boot the image and report the time to each moment
     #[arg(long)]
     boot: bool,
+    /// Measure the Tether alone: changes among 10 and 10,000 peers, `peer bond`, the idle agent
+    #[arg(long, conflicts_with = "boot")]
+    tether: bool,
 }
 
 /// Runs all measurements and prints a line each.
 pub fn run(args: &Args) -> Result<()> {
     if cfg!(debug_assertions) {
-        return image::cargo_release(
-            "run",
-            "xtask",
-            &["bench"].into_iter().chain(args.boot.then_some("--boot")).collect::<Vec<_>>(),
-        );
+        let flags = [("--boot", args.boot), ("--tether", args.tether)];
+        let flags = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag));
+        return image::cargo_release("run", "xtask", &["bench"].into_iter().chain(flags).collect::<Vec<_>>());
+    }
+    if args.tether {
+        return tether::run();
     }
     rendering()?;
     let folder = tempfile::Builder::new().prefix("sepulcher-bench-").tempdir()?;
@@ -92,14 +98,27 @@ fn with_peers(sources: &Sources, count: u32) -> Result<Sources> {
     tether.insert("network".to_owned(), "10.89.0.0/16".into());
     many.insert("lychd.toml", law.to_string());
     for index in 0..count {
-        let mut key = [0x42; 32];
-        key[..4].copy_from_slice(&index.to_le_bytes());
-        let key = PublicKey::try_from(key).map(|key| key.to_string()).unwrap_or_default();
-        let address = Ipv4Addr::from_bits(Ipv4Addr::new(10, 89, 1, 0).to_bits() + index);
-        let text = format!("public-key = \"{key}\"\naddress = \"{address}\"\ngrants = [\"oculus\"]\n");
-        many.insert(format!("peers/p{index}.toml"), text);
+        many.insert(format!("peers/p{index}.toml"), peer_file(index));
     }
     Ok(many)
+}
+
+/// The bond of a made-up peer.
+fn peer_file(index: u32) -> String {
+    let (key, address) = (made_up_key(index), peer_address(index));
+    format!("public-key = \"{key}\"\naddress = \"{address}\"\ngrants = [\"oculus\"]\n")
+}
+
+/// The address of a made-up peer.
+fn peer_address(index: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 89, 1, 0).to_bits() + index)
+}
+
+/// A public key that nobody has the private one of.
+fn made_up_key(index: u32) -> String {
+    let mut key = [0x42; 32];
+    key[..4].copy_from_slice(&index.to_le_bytes());
+    PublicKey::try_from(key).map(|key| key.to_string()).unwrap_or_default()
 }
 
 fn owned((name, text): (&str, &str)) -> (String, String) {

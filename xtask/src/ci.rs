@@ -4,6 +4,7 @@ use std::path::Path;
 
 use xshell::{Shell, cmd};
 
+use crate::docker::Engine;
 use crate::{Result, e2e, image, licences, reproduce, root};
 
 /// Steps that did not run, with the reason.
@@ -20,7 +21,6 @@ pub fn run() -> Result<()> {
     })?;
     step("licences and sources", licences::run)?;
     tests(&shell, &mut skipped)?;
-    skipped.push(("ring 3: topologies in containers", "they are not written yet"));
     step("the image, reproducibly", reproduce::run)?;
     match missing_for_e2e() {
         None => step("ring 4: the image booted", e2e::run)?,
@@ -35,24 +35,33 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Rings 1 and 2. Where the toolboxes can be had, no test may skip: `CI` makes a skip a failure.
+/// Rings 1 to 3. Where toolboxes and an engine can be had, no test may skip: `CI` makes a skip a failure.
 fn tests(shell: &Shell, skipped: &mut Skipped) -> Result<()> {
-    let toolboxes = ["tools-build", "tools-judge", "tools-boot"].map(|name| image::toolbox(name).map(drop));
+    let names = ["tools-build", "tools-judge", "tools-boot", "tools-topology"];
+    let toolboxes = names.map(|name| image::toolbox(name).map(drop));
     let complete = toolboxes.iter().all(Result::is_ok);
     for error in toolboxes.into_iter().filter_map(Result::err) {
         eprintln!("ci: {error}");
     }
-    let strict = complete && reproduce::is_root();
+    let engine = Engine::ready();
     if !complete {
         skipped.push(("ring 2: judges", "a toolbox cannot be had, see above"));
     }
     if !reproduce::is_root() {
         skipped.push(("the agent in network namespaces", "it needs root"));
     }
-    step("tests, rings 1 and 2", || {
-        let tests = cmd!(shell, "cargo test --locked --workspace");
-        Ok(if strict { tests.env("CI", "true") } else { tests }.run()?)
-    })
+    let mut tests = cmd!(shell, "cargo test --locked --workspace");
+    match &engine {
+        Ok(engine) => tests = tests.env("DOCKER_HOST", &engine.host),
+        Err(error) => {
+            eprintln!("ci: {error}");
+            skipped.push(("ring 3: topologies in containers", "there is no container engine, see above"));
+        }
+    }
+    if complete && engine.is_ok() && reproduce::is_root() {
+        tests = tests.env("CI", "true");
+    }
+    step("tests, rings 1 to 3", || Ok(tests.run()?))
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {

@@ -4,6 +4,7 @@ mod bench;
 mod bless;
 mod boot;
 mod ci;
+mod docker;
 mod e2e;
 mod fuzz;
 mod image;
@@ -11,6 +12,7 @@ mod licences;
 mod netns;
 mod render;
 mod reproduce;
+mod topology;
 mod vm;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +41,8 @@ enum Verb {
     Boot(boot::Args),
     /// Boot an image once and prove what peers and outsiders can reach
     E2e,
+    /// Run peers and gateways in containers (ring 3), with a container engine of its own unless DOCKER_HOST names one
+    Topology(topology::Args),
     /// Build the image twice under different circumstances and compare the bytes
     Reproduce,
     /// Measure rendering, image building and booting
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Image(args) => image::run(&args),
         Verb::Boot(args) => boot::run(&args),
         Verb::E2e => e2e::run(),
+        Verb::Topology(args) => topology::run(&args),
         Verb::Reproduce => reproduce::run(),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

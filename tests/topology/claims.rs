@@ -1,0 +1,154 @@
+//! What a device can do while it is bonded, and cannot do any more.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use crate::device::Device;
+use crate::host::{Host, until, within};
+use crate::lab::{Gateway, World};
+
+/// The tunnel's address space at the gateway, and the first address that it gives away.
+const TETHER: &str = "10.88.16.0/20";
+const FIRST: &str = "10.88.16.2";
+const SECOND: &str = "10.88.16.3";
+
+/// How soon a change of the bonds has taken effect.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+#[test]
+fn bonded_peer_talks() {
+    let Some(world) = World::new("bonded_peer_talks") else { return };
+    let gateway = Gateway::new(&world, "gateway", TETHER);
+    let (phone, stranger) = (Device::new(&world, "phone"), Device::new(&world, "stranger"));
+    let preshared = gateway.bond(&phone);
+    phone.dial(&gateway, FIRST, preshared.as_deref());
+    let page = phone.talks();
+    assert_eq!(page, format!("stand-in oculus port 6006 path /traces caller {FIRST}\n"));
+    assert_eq!(phone.host.get("http://10.88.16.1:9464/"), None, "nobody granted it the worker");
+
+    let ear = Ear::at(&stranger.host, &gateway);
+    stranger.dial(&gateway, SECOND, None);
+    assert_eq!(stranger.page(), None, "nobody bonded the stranger");
+    let url = format!("http://{}:6006/traces", gateway.outside);
+    assert_eq!(stranger.host.get(&url), None, "the service is inside the tunnel alone");
+    assert_eq!(ear.heard(), "", "the gateway answers a stranger with nothing at all");
+}
+
+/// Listens for what the gateway sends.
+struct Ear<'a>(&'a Host);
+
+impl<'a> Ear<'a> {
+    fn at(host: &'a Host, gateway: &Gateway) -> Self {
+        // As the user that it is: the container knows no other.
+        host.sh(&format!(
+            "tcpdump -Z root -n -l -i eth0 'ip and src {}' > /run/heard 2> /run/ear &",
+            gateway.outside
+        ));
+        until("the ear listens", || host.sh("cat /run/ear").contains("listening").then_some(()));
+        Self(host)
+    }
+
+    fn heard(&self) -> String {
+        // What came in the last moment is on its way through the listener.
+        self.0.sh("sleep 0.5; cat /run/heard")
+    }
+}
+
+#[test]
+fn revoked_peer_falls_silent_at_once() {
+    let Some(world) = World::new("revoked_peer_falls_silent_at_once") else { return };
+    let gateway = Gateway::new(&world, "gateway", TETHER);
+    let (phone, laptop) = (Device::new(&world, "phone"), Device::new(&world, "laptop"));
+    for (device, address) in [(&phone, FIRST), (&laptop, SECOND)] {
+        let preshared = gateway.bond(device);
+        device.dial(&gateway, address, preshared.as_deref());
+        device.talks();
+    }
+    // A stream that is open already ends with the bond, too.
+    phone.host.sh("iperf3 --client 10.88.16.1 --bitrate 1M --time 60 > /run/stream 2>&1 &");
+    within(AT_ONCE * 3, "the stream flows", || (gateway.traffic(&phone)? > 500_000).then_some(()));
+
+    gateway.revoke(&phone);
+    let start = Instant::now();
+    within(AT_ONCE, "the interface has let go of the phone", || {
+        gateway.traffic(&phone).is_none().then_some(())
+    });
+    let took = start.elapsed();
+    let ear = Ear::at(&phone.host, &gateway);
+    assert_eq!(phone.page(), None, "a revoked peer gets nothing");
+    assert_eq!(ear.heard(), "", "not even a handshake is answered");
+    assert_eq!(gateway.grants_of(FIRST), 0, "its grants are gone, too");
+    laptop.talks();
+    eprintln!("revoked {} ms after the file was written", took.as_millis());
+}
+
+#[test]
+fn rotated_peer_needs_its_new_key() {
+    let Some(world) = World::new("rotated_peer_needs_its_new_key") else { return };
+    let gateway = Gateway::new(&world, "gateway", TETHER);
+    let mut phone = Device::new(&world, "phone");
+    let preshared = gateway.bond(&phone);
+    phone.dial(&gateway, FIRST, preshared.as_deref());
+    phone.talks();
+
+    let old = phone.key;
+    phone.renew();
+    let preshared = gateway.rotate(&phone, &[]);
+    within(AT_ONCE, "the interface has the new key alone", || {
+        (gateway.pod.sh("wg show wg0 peers").trim() == phone.key.to_string()).then_some(())
+    });
+    assert_ne!(old, phone.key);
+    assert_eq!(phone.page(), None, "the old key opens nothing any more");
+    phone.use_key(&gateway, preshared.as_deref());
+    assert!(phone.talks().contains(FIRST), "the new key opens the same address");
+}
+
+#[test]
+fn rotation_with_overlap_keeps_the_old_key_until_its_end() {
+    let Some(world) = World::new("rotation_with_overlap_keeps_the_old_key_until_its_end") else { return };
+    let gateway = Gateway::new(&world, "gateway", TETHER);
+    let mut phone = Device::new(&world, "phone");
+    let first = gateway.bond(&phone);
+    phone.dial(&gateway, FIRST, first.as_deref());
+    phone.talks();
+
+    let old = phone.key.to_string();
+    phone.renew();
+    let start = Instant::now();
+    let second = gateway.rotate(&phone, &["--overlap", "15s"]);
+    let has = |key: &str| gateway.pod.sh("wg show wg0 peers").lines().any(|line| line == key);
+    within(AT_ONCE, "the interface has the new key, too", || has(&phone.key.to_string()).then_some(()));
+    assert!(has(&old), "the old key stays");
+    assert!(phone.talks().contains(FIRST), "the old key still opens");
+    phone.use_key(&gateway, second.as_deref());
+    assert!(phone.talks().contains(FIRST), "the new key opens the same address");
+    assert!(start.elapsed() < Duration::from_secs(14), "too slow to tell");
+    assert!(has(&old), "the old key stays until its time is over");
+    within(Duration::from_secs(15), "the old key is gone", || (!has(&old)).then_some(()));
+    let took = start.elapsed();
+    assert!(
+        took > Duration::from_secs(13) && took < Duration::from_secs(18),
+        "not before and not later: {took:?}"
+    );
+    assert!(phone.talks().contains(FIRST), "the new key stays");
+}
+
+#[test]
+fn expired_peer_is_cut_at_its_second() {
+    let Some(world) = World::new("expired_peer_is_cut_at_its_second") else { return };
+    let gateway = Gateway::new(&world, "gateway", TETHER);
+    let phone = Device::new(&world, "phone");
+    let preshared = gateway.bond_with(&phone, &["--expires", "10s"]);
+    let expires = gateway.bonds().peers[&"phone".parse().unwrap()].expires.unwrap();
+    phone.dial(&gateway, FIRST, preshared.as_deref());
+    phone.talks();
+    let late = within(Duration::from_secs(15), "the interface has let go of the phone", || {
+        let gone = gateway.traffic(&phone).is_none();
+        gone.then(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis())
+    });
+    let due = u128::from(expires.epoch()) * 1000;
+    assert!(late >= due && late < due + 1500, "cut {late}, due {due}, in milliseconds");
+    assert_eq!(gateway.grants_of(FIRST), 0, "its grants are gone, too");
+    assert_eq!(phone.page(), None, "an expired peer gets nothing");
+    gateway.peer(&["extend", "phone", "--expires", "never"]);
+    phone.talks();
+}

@@ -1,0 +1,189 @@
+//! A gateway, and devices around it.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use sepulcher::codex::key::PublicKey;
+use sepulcher::sys::wireguard::SecretKey;
+use sepulcher::tether::status::Status;
+
+use crate::device::Device;
+use crate::engine;
+use crate::host::{Host, Rights, until};
+
+/// A network of containers, and what is kept of it when its test fails.
+pub struct World {
+    /// The test's name.
+    claim: &'static str,
+    network: String,
+    tag: &'static str,
+    folder: tempfile::TempDir,
+    _turn: Turn,
+}
+
+/// Tests run beside each other, but for those that measure.
+static TURN: RwLock<()> = RwLock::new(());
+
+enum Turn {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()> },
+}
+
+impl World {
+    /// A network of its own for a test; `None` when it cannot run here.
+    pub fn new(claim: &'static str) -> Option<Self> {
+        let guard = TURN.read().unwrap_or_else(PoisonError::into_inner);
+        Self::in_turn(claim, Turn::Shared { _guard: guard })
+    }
+
+    /// The same, and no other test runs at that time.
+    pub fn alone(claim: &'static str) -> Option<Self> {
+        let guard = TURN.write().unwrap_or_else(PoisonError::into_inner);
+        Self::in_turn(claim, Turn::Alone { _guard: guard })
+    }
+
+    fn in_turn(claim: &'static str, turn: Turn) -> Option<Self> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let tag = engine::tag(claim)?;
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let network = format!("sepulcher-{}-{number}", std::process::id());
+        let folder = tempfile::Builder::new().prefix("sepulcher-topology-").tempdir().unwrap();
+        Some(Self { claim, network, tag, folder, _turn: turn })
+    }
+
+    /// A machine on the network.
+    pub fn host(&self, name: &str, argv: &[&str], rights: Rights) -> Host {
+        Host::start(name, &self.network, argv, rights, self.tag, self.log(name))
+    }
+
+    /// A program beside those of `other`, in the same network namespace.
+    pub fn beside(&self, other: &Host, name: &str, argv: &[&str], rights: Rights) -> Host {
+        Host::start(name, &other.network(), argv, rights, self.tag, self.log(name))
+    }
+
+    /// Where a container's output is kept when the test fails.
+    fn log(&self, name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/topology/{}/{name}.log", self.claim))
+    }
+
+    /// A new folder of ours.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let folder = self.folder.path().join(name);
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+}
+
+/// An appliance's pod: the holder of its network with a userspace WireGuard in it, a service, and the agent.
+pub struct Gateway {
+    /// Holds the network namespace.
+    pub pod: Host,
+    /// `sepulcher tether run`.
+    pub agent: Host,
+    /// Its address outside of the tunnel.
+    pub outside: Ipv4Addr,
+    /// Its public key.
+    pub key: PublicKey,
+    /// The Codex, law and bonds in one.
+    pub codex: PathBuf,
+    run: PathBuf,
+    _service: Host,
+    _iperf: Host,
+}
+
+/// The services of every gateway: one that answers with a page, one that takes and gives bytes, one that nobody is granted.
+const SERVICES: [(&str, &[u16]); 3] = [("oculus", &[6006]), ("iperf", &[5201, 5202]), ("worker", &[9464])];
+
+impl Gateway {
+    /// A gateway whose Tether is the network `tether`; ready once this returns.
+    pub fn new(world: &World, name: &str, tether: &str) -> Self {
+        let (codex, run) = (world.folder(&format!("{name}/codex")), world.folder(&format!("{name}/run")));
+        let sockets = world.folder(&format!("{name}/wireguard"));
+        let mounts = vec![(sockets.clone(), "/var/run/wireguard")];
+        let rights = Rights { capabilities: &["NET_ADMIN"], tun: true, mounts, read_only: false };
+        let pod = world.host(&format!("{name}-pod"), &["wireguard-go", "-f", "wg0"], rights);
+        let outside = pod.outside();
+        write_law(&codex, name, tether, &outside);
+        let secret = SecretKey::generate();
+        fs::write(codex.join("secrets/tether.key"), secret.to_file().as_bytes()).unwrap();
+        until("wireguard-go serves wg0", || pod.try_sh("wg show wg0").ok());
+        let oculus = ["sepulcher", "stand-in", "oculus", "6006", "9464", "--path", "/traces"];
+        let service = world.beside(&pod, &format!("{name}-oculus"), &oculus, Rights::default());
+        let iperf = ["bash", "-c", "iperf3 --server --port 5202 & exec iperf3 --server"];
+        let iperf = world.beside(&pod, &format!("{name}-iperf"), &iperf, Rights::default());
+        let mounts =
+            vec![(codex.clone(), "/codex"), (run.clone(), "/run/sepulcher"), (sockets, "/var/run/wireguard")];
+        let agent = world.beside(
+            &pod,
+            &format!("{name}-agent"),
+            &AGENT,
+            Rights { capabilities: &["NET_ADMIN"], read_only: true, mounts, tun: false },
+        );
+        let (outside, key) = (outside.0, secret.public());
+        let gateway = Self { pod, agent, outside, key, codex, run, _service: service, _iperf: iperf };
+        until("the agent is ready", || gateway.status().filter(|status| status.ready));
+        gateway
+    }
+
+    /// What the agent told last.
+    pub fn status(&self) -> Option<Status> {
+        serde_json::from_slice(&fs::read(self.run.join("tether.json")).ok()?).ok()
+    }
+
+    /// Waits until the agent has looked again.
+    pub fn looks_again(&self) {
+        let before = self.status().map_or(0, |status| status.written_ms);
+        until("the agent looks again", || {
+            self.status().filter(|status| status.ready && status.written_ms > before)
+        });
+    }
+
+    /// Bytes exchanged with a device, as the interface counts them; `None` when it is no peer.
+    pub fn traffic(&self, device: &Device) -> Option<u64> {
+        let shown = self.pod.sh("wg show wg0 transfer");
+        let line = shown.lines().find(|line| line.starts_with(&device.key.to_string()))?;
+        line.split_whitespace().skip(1).map(|count| count.parse::<u64>().ok()).sum()
+    }
+
+    /// How many grants a tunnel address has.
+    pub fn grants_of(&self, address: &str) -> usize {
+        self.pod.sh("nft list set inet sepulcher grants").matches(&format!("{address} .")).count()
+    }
+}
+
+const AGENT: [&str; 13] = [
+    "sepulcher",
+    "tether",
+    "run",
+    "--backend",
+    "userspace",
+    "--law",
+    "/codex",
+    "--bonds",
+    "/codex",
+    "--key",
+    "/codex/secrets/tether.key",
+    "--status",
+    "/run/sepulcher/tether.json",
+];
+
+fn write_law(codex: &Path, name: &str, tether: &str, outside: &(Ipv4Addr, String)) {
+    for folder in ["services", "peers", "secrets"] {
+        fs::create_dir_all(codex.join(folder)).unwrap();
+    }
+    let (address, network) = outside;
+    let law = format!(
+        "schema = 1\n[appliance]\nname = \"{name}\"\n[pod]\nnetwork = \"{network}\"\naddress = \"{address}\"\n\
+         [tether]\nbackend = \"userspace\"\nnetwork = \"{tether}\"\nendpoint = \"gateway.example\"\n"
+    );
+    fs::write(codex.join("lychd.toml"), law).unwrap();
+    for (service, ports) in SERVICES {
+        let ports = ports.iter().map(|port| format!("[[port]]\nnumber = {port}\ntier = \"tether\"\n"));
+        let text =
+            format!("description = \"{service}\"\nrootfs = \"stand-in\"\n{}", ports.collect::<String>());
+        fs::write(codex.join(format!("services/{service}.toml")), text).unwrap();
+    }
+}
