@@ -26,6 +26,7 @@ use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
 pub use client::Client;
+use edit::Edited;
 pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
@@ -234,11 +235,28 @@ pub fn change(
             return Err(Refused::new("a list changes nothing", "ask for a change"));
         }
     };
+    let preshared = edited.fresh_preshared.then(fresh);
+    made(name, edited, preshared, situation)
+}
+
+/// Changes that time has made due: overlaps that are over, whose keys are dead from now on.
+pub fn due(situation: &Situation<'_>) -> Result<Vec<Change>, Refused> {
+    let over = situation.codex.active().filter(|(_, peer)| edit::is_over(peer, situation.now));
+    over.map(|(name, _)| made(name, edit::end_overlap(name, situation)?, None, situation)).collect()
+}
+
+/// The change that an edited file makes.
+fn made(
+    name: &Name,
+    edited: Edited,
+    preshared: Option<SharedKey>,
+    situation: &Situation<'_>,
+) -> Result<Change, Refused> {
     let file = format!("peers/{name}.toml");
     let peer = parsed(&file, name, &edited.text, situation)?;
     let mut after = situation.codex.clone();
     let before = after.peers.insert(name.clone(), peer.clone());
-    let preshared = edited.fresh_preshared.then(|| (preshared_file(name, peer.generation), fresh()));
+    let preshared = preshared.map(|key| (preshared_file(name, peer.generation), key));
     let stale = stale(name, before.as_ref(), &peer);
     let ledger = missing_entries(&after, situation.now);
     after.revoked_keys.extend(ledger.iter().map(|entry| entry.key));
@@ -270,8 +288,8 @@ fn dead_keys(name: &Name, peer: &Peer, now: Timestamp) -> Vec<ledger::Entry> {
     if peer.state == PeerState::Revoked {
         dead.push(entry(peer.public_key, peer.generation));
     }
-    // An overlap that is over is not yet among `replaced`: a bonded peer's file names the key until its next change,
-    // and may not name one of the ledger.
+    // An overlap that is over is not yet among `replaced`: a bonded peer's file names the key until [`due`] takes it
+    // out, and may not name one of the ledger.
     if let Some(overlap) = peer.overlap.as_ref().filter(|_| peer.state == PeerState::Revoked) {
         dead.push(entry(overlap.public_key, before));
     }

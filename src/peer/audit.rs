@@ -79,6 +79,8 @@ pub enum Verb {
     Ungrant,
     /// A peer's expiry was set.
     Extend,
+    /// The overlap of two keys ended.
+    End,
     /// Nothing was done, but the file of the record before was not as that record says: the command was killed before
     /// it was done, or somebody edited the file.
     Found,
@@ -93,6 +95,7 @@ impl fmt::Display for Verb {
             Self::Grant => "grant",
             Self::Ungrant => "ungrant",
             Self::Extend => "extend",
+            Self::End => "end",
             Self::Found => "found",
         })
     }

@@ -190,7 +190,18 @@ pub fn extend(extend: &Extend, situation: &Situation<'_>) -> Result<Edited, Refu
     Ok(Edited::of(&document, vec![line]))
 }
 
-/// A bonded peer and its file.
+/// Whether a peer's file still names a key whose overlap is over.
+pub fn is_over(peer: &Peer, now: Timestamp) -> bool {
+    peer.overlap.as_ref().is_some_and(|overlap| overlap.until <= now)
+}
+
+/// The peer without an overlap that is over.
+pub fn end_overlap(name: &Name, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    let (_, document) = open(name, situation)?;
+    Ok(Edited::of(&document, vec![format!("- the old key of {name}")]))
+}
+
+/// A bonded peer and its file, without an overlap that is over.
 fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, DocumentMut), Refused> {
     let Some(peer) = situation.codex.peers.get(name) else {
         let names = situation.codex.peers.keys().map(Name::as_str);
@@ -205,9 +216,12 @@ fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, Documen
         return Err(Refused::new(format!("`{name}` is revoked"), hint));
     }
     let text = situation.sources.text(&format!("peers/{name}.toml")).unwrap_or_default();
-    let document = text.parse().map_err(|error| {
+    let mut document = text.parse().map_err(|error| {
         Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
     })?;
+    if is_over(peer, situation.now) {
+        bury_overlap(&mut document, peer);
+    }
     Ok((peer, document))
 }
 
@@ -314,8 +328,10 @@ fn bury_overlap(document: &mut DocumentMut, peer: &Peer) {
 /// Remembers a key that never comes back.
 fn bury(document: &mut DocumentMut, key: PublicKey) {
     let replaced = document.entry("replaced").or_insert_with(|| value(Array::new()));
-    if let Some(array) = replaced.as_array_mut() {
-        array.push(key.to_string());
+    let key = key.to_string();
+    let dead = |array: &Array| array.iter().any(|old| old.as_str() == Some(&key));
+    if let Some(array) = replaced.as_array_mut().filter(|array| !dead(array)) {
+        array.push(key);
     }
 }
 

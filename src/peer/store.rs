@@ -100,8 +100,11 @@ pub fn execute_all(
     let plan: Vec<String> = decided.iter().flat_map(|(_, reply)| reply.plan.clone()).collect();
     tell(&plan);
     if lock.is_some() {
-        heal::heal(place, order.who, &codex, &sources, now)?;
-        for (verb, change) in decided.iter().filter_map(|(change, _)| change.as_ref()) {
+        let changes: Vec<_> = decided.iter().filter_map(|(change, _)| change.as_ref()).collect();
+        let changing = changes.iter().map(|(_, change)| &change.name).collect();
+        let situation = Situation { codex: &codex, sources: &sources, host_key: None, now };
+        heal::heal(place, order.who, &situation, &changing)?;
+        for (verb, change) in changes {
             commit::commit(place, &audit::Entry::of(*verb, order.who, change, now), change)?;
         }
     }

@@ -260,17 +260,23 @@ fn an_overlap_that_is_over_leaves_the_codex_valid_and_its_key_dead() {
     site.run(&["peer", "bond", "wraith", "--public-key", KEY, "--no-config"]);
     site.run(&["peer", "rotate", "wraith", "--public-key", OTHER, "--no-config", "--overlap", "1s"]);
     std::thread::sleep(std::time::Duration::from_millis(2100));
+    let ended = |site: &Site| {
+        assert!(site.text("revoked").starts_with(&format!("{KEY} wraith 1 ")), "{}", site.text("revoked"));
+        assert!(!site.text("peers/wraith.toml").contains("[overlap]"));
+        assert!(!site.codex().join("secrets/peers/wraith.1.psk").exists());
+        assert_eq!(site.load().peers[&"wraith".parse().unwrap()].replaced.len(), 1);
+        let bond = ["peer", "bond", "ghoul", "--public-key", KEY, "--no-config"];
+        site.refuses(&bond, 1, &["was `wraith`'s and never comes back"]);
+    };
+    let other = Site::new();
+    fs::remove_dir_all(other.codex()).unwrap();
+    copy(&site.codex(), &other.codex());
+    // The next change of any peer ends it, and the next change of that peer.
     site.run(&["peer", "grant", "phone", "metrics"]);
-    site.run(&["peer", "grant", "wraith", "metrics"]);
-    site.load();
-    site.refuses(
-        &["peer", "bond", "ghoul", "--public-key", KEY, "--no-config"],
-        1,
-        &["was `wraith`'s and never comes back"],
-    );
-    site.run(&["peer", "revoke", "wraith"]);
-    assert!(site.text("revoked").contains(KEY));
-    site.load();
+    ended(&site);
+    assert!(site.run(&["audit", "show"]).contains(" end "));
+    other.run(&["peer", "grant", "wraith", "metrics"]);
+    ended(&other);
 }
 
 #[test]

@@ -3,18 +3,25 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::commit::{bury, record};
+use super::commit::{bury, commit, record};
 use super::{Error, Place};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, PeerState, Sources, preshared_file};
 use crate::peer::audit::{self, End, Entry, Verb, Who};
-use crate::peer::missing_entries;
+use crate::peer::{Situation, due, missing_entries};
 use crate::sys::{fs, journal};
 use crate::tree::Sha256Digest;
 
-/// Completes ledger and log, and removes temporary files and preshared keys that nobody needs.
-pub fn heal(place: &Place, who: &Who, codex: &Codex, sources: &Sources, now: Timestamp) -> Result<(), Error> {
+/// Completes ledger and log, ends overlaps that are over, and removes temporary files and preshared keys that nobody
+/// needs. Peers in `changing` are about to be written: their overlaps end with that.
+pub fn heal(
+    place: &Place,
+    who: &Who,
+    situation: &Situation<'_>,
+    changing: &BTreeSet<&Name>,
+) -> Result<(), Error> {
+    let Situation { codex, sources, now, .. } = *situation;
     bury(&place.bonds, &missing_entries(codex, now))?;
     if let Some(found) = found(place, who, codex, sources, now)? {
         record(&place.bonds, &[found])?;
@@ -23,7 +30,11 @@ pub fn heal(place: &Place, who: &Who, codex: &Codex, sources: &Sources, now: Tim
     let needed = needed(codex);
     remove(&place.secrets.join("peers"), |name| {
         is_temporary(name) || (is_preshared(name) && !needed.contains(&format!("peers/{name}")))
-    })
+    })?;
+    for change in due(situation)?.iter().filter(|change| !changing.contains(&change.name)) {
+        commit(place, &Entry::of(Verb::End, who, change, now), change)?;
+    }
+    Ok(())
 }
 
 /// What to record when the file that the last record is about is not as it says.
