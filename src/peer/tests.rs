@@ -148,7 +148,8 @@ fn an_overlap_keeps_the_old_key_until_its_end_and_no_longer() {
     let name = "phone".parse().unwrap();
     assert!(codex.as_of(Timestamp::from_epoch(NOW + 599)).peers[&name].overlap.is_some());
     assert!(codex.as_of(end).peers[&name].overlap.is_none());
-    assert_eq!(missing_entries(&codex, end)[0].key, key(3));
+    // Its file still names the key: that is enough to keep it out, and the ledger may not hold it yet.
+    assert_eq!(missing_entries(&codex, end), []);
     assert!(bonds.plan(&bond("other", 3)).is_err());
     let gone = bonds.apply(&revoke("phone")).unwrap();
     assert_eq!(gone.stale, ["peers/phone.2.psk", "peers/phone.1.psk"]);
