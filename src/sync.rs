@@ -5,18 +5,20 @@
 
 mod desired;
 mod display;
+mod handover;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::codex::key::PublicKey;
+use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::name::Name;
 use crate::codex::net::{Net4, Net6, Port};
 use crate::tree::Sha256Digest;
 
-pub use desired::{DialTargets, Unresolved, dialled_names};
+pub use desired::{DialTargets, PresharedKeys, Unresolved, dialled_names};
+pub use handover::contested;
 
 /// An address with a prefix length: an interface's own address, an allowed IP, or a route's destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +34,21 @@ impl Prefix {
     pub fn host(address: impl Into<IpAddr>) -> Self {
         let address = address.into();
         Self { address, length: if address.is_ipv4() { 32 } else { 128 } }
+    }
+
+    /// Whether `address` is one of its addresses.
+    pub fn contains(self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                let host = 32_u32.saturating_sub(self.length.into());
+                (own.to_bits() ^ other.to_bits()).checked_shr(host).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                let host = 128_u32.saturating_sub(self.length.into());
+                (own.to_bits() ^ other.to_bits()).checked_shr(host).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
     }
 }
 
@@ -60,8 +77,10 @@ pub struct Desired {
     pub addresses: BTreeSet<Prefix>,
     /// Networks behind peers, routed to the interface.
     pub routes: BTreeSet<Prefix>,
-    /// Bonded peers.
+    /// Bonded peers. Two keys of one peer, see [`Desired::overlaps`], both name all of its addresses here.
     pub peers: BTreeMap<PublicKey, DesiredPeer>,
+    /// Peers that have two keys for a while: old key → new key.
+    pub overlaps: BTreeMap<PublicKey, PublicKey>,
 }
 
 /// What the Codex asks of one peer.
@@ -75,6 +94,8 @@ pub struct DesiredPeer {
     pub endpoint: Option<SocketAddr>,
     /// PersistentKeepalive in seconds; 0 is off.
     pub keepalive: u16,
+    /// Preshared key.
+    pub preshared: Option<SharedKey>,
 }
 
 /// What the kernel (or a userspace WireGuard) holds.
@@ -110,12 +131,13 @@ pub struct ObservedPeer {
     pub allowed_ips: BTreeSet<Prefix>,
     /// Where its packets come from or go to.
     pub endpoint: Option<SocketAddr>,
-    /// The endpoint that the agent asked for last, which may differ from where the peer roamed to.
+    /// The endpoint that was asked for and need not be asked for again, wherever the peer roamed to:
+    /// see [`Observed::note_dialled`].
     pub dialled: Option<SocketAddr>,
     /// PersistentKeepalive in seconds; 0 is off.
     pub keepalive: u16,
-    /// Whether a preshared key is set; the Codex asks for none.
-    pub preshared: bool,
+    /// Preshared key.
+    pub preshared: Option<SharedKey>,
     /// What passed between us.
     pub traffic: Traffic,
 }
@@ -176,8 +198,17 @@ pub struct PeerChange {
     pub endpoint: Option<SocketAddr>,
     /// PersistentKeepalive in seconds; 0 turns it off.
     pub keepalive: Option<u16>,
-    /// Whether a preshared key that nobody asked for is to be removed.
-    pub drop_preshared: bool,
+    /// What becomes of its preshared key.
+    pub preshared: Option<PresharedChange>,
+}
+
+/// What becomes of a preshared key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PresharedChange {
+    /// Handshakes need this one from now on.
+    Set(SharedKey),
+    /// Handshakes need none any more.
+    Remove,
 }
 
 /// Steps in the order in which they are to be applied; empty when all is as it should be.
@@ -192,6 +223,24 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
+
+    /// Whether it puts something right that nobody asked to be otherwise. Dialling anew and moving an address
+    /// between two keys of one peer follow from what peers do.
+    pub fn repairs(&self, desired: &Desired) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::UpdatePeer(key, PeerChange { name: _, allowed_ips, endpoint: _, keepalive, preshared }) => {
+                let moved = allowed_ips.is_some() && !desired.is_overlapping(key);
+                moved || keepalive.is_some() || preshared.is_some()
+            }
+            _ => true,
+        })
+    }
+
+    /// The steps that only take away from peers: what can be done while nothing may be added.
+    #[must_use]
+    pub fn cuts(self) -> Self {
+        Self { steps: self.steps.into_iter().filter(|step| matches!(step, Step::RemovePeer(_))).collect() }
+    }
 }
 
 /// Decides what turns `observed` into `desired`.
@@ -199,7 +248,8 @@ impl Plan {
 /// Removals stand before additions, so that an address changes hands without two holders, and the link is
 /// brought up only when everything on it is right. Every step concerns one thing that differs.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let Desired { public_key, listen_port, mtu, addresses, routes, peers } = desired;
+    let desired = &desired.settled(&observed.peers);
+    let Desired { public_key, listen_port, mtu, addresses, routes, peers, overlaps: _ } = desired.as_ref();
     let mut steps = Vec::new();
     let link = observed.link.as_ref();
     let none = BTreeSet::new();
@@ -235,7 +285,9 @@ fn plan_peers(
 ) {
     let stale = observed.keys().filter(|key| !desired.contains_key(key));
     steps.extend(stale.copied().map(Step::RemovePeer));
-    for (key, peer) in desired {
+    let (losers, others): (Vec<_>, Vec<_>) =
+        desired.iter().partition(|(_, peer)| peer.allowed_ips.is_empty());
+    for (key, peer) in losers.into_iter().chain(others) {
         match observed.get(key) {
             None => steps.push(Step::AddPeer(*key, peer.clone())),
             Some(held) => steps.extend(change(peer, held).map(|change| Step::UpdatePeer(*key, change))),
@@ -246,19 +298,20 @@ fn plan_peers(
 /// What differs, if anything does. A learnt endpoint is left alone: only one that was asked for and was
 /// not asked for before is dialled.
 fn change(desired: &DesiredPeer, observed: &ObservedPeer) -> Option<PeerChange> {
-    let DesiredPeer { name, allowed_ips, endpoint, keepalive } = desired;
+    let DesiredPeer { name, allowed_ips, endpoint, keepalive, preshared } = desired;
     let change = PeerChange {
         name: name.clone(),
         allowed_ips: (*allowed_ips != observed.allowed_ips).then(|| allowed_ips.clone()),
         endpoint: endpoint
             .filter(|wanted| observed.dialled != Some(*wanted) && observed.endpoint != Some(*wanted)),
         keepalive: (*keepalive != observed.keepalive).then_some(*keepalive),
-        drop_preshared: observed.preshared,
+        preshared: (*preshared != observed.preshared)
+            .then(|| preshared.clone().map_or(PresharedChange::Remove, PresharedChange::Set)),
     };
     let same = change.allowed_ips.is_none()
         && change.endpoint.is_none()
         && change.keepalive.is_none()
-        && !change.drop_preshared;
+        && change.preshared.is_none();
     (!same).then_some(change)
 }
 
@@ -280,13 +333,6 @@ pub fn peers_digest<'a>(
 
 impl Desired {
     /// [`peers_digest`] of the desired peers.
-    pub fn peers_digest(&self) -> Sha256Digest {
-        peers_digest(self.peers.iter().map(|(key, peer)| (key, &peer.allowed_ips)))
-    }
-}
-
-impl Observed {
-    /// [`peers_digest`] of the observed peers.
     pub fn peers_digest(&self) -> Sha256Digest {
         peers_digest(self.peers.iter().map(|(key, peer)| (key, &peer.allowed_ips)))
     }

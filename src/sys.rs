@@ -11,6 +11,7 @@ pub mod link;
 pub mod nft;
 pub mod notify;
 pub mod resolve;
+pub mod serve;
 pub mod sockets;
 pub mod stage;
 pub mod terminal;

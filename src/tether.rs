@@ -4,8 +4,22 @@
 //! complete before it is brought up, and the agent says ready only after it has read everything back.
 //! A bond that is broken is reported and holds nobody else up; whatever was changed behind the agent's
 //! back is put right at the next look.
+//!
+//! Grants and peers change in an order in which nobody ever reaches more than either the old or the new bonds
+//! say. First the ruleset, in one transaction: grants that go are gone before the peer is, and grants that come
+//! stand for an address that nobody has yet. An address that somebody still holds who is to lose it has no grants
+//! at all in that transaction ([`crate::sync::contested`]). Then WireGuard, in one update. Then, for such addresses
+//! alone, the ruleset again, with the grants of the next holder. When the ruleset cannot be changed, peers are cut
+//! off and none is added.
+//!
+//! Time is the wall clock's: a peer is cut at the second at which it expires, and when the clock is set, everything
+//! is looked at by the new time.
 
+mod agent;
+mod board;
 pub mod bonds;
+pub mod door;
+pub mod fit;
 pub mod health;
 mod interface;
 mod rules;
@@ -13,28 +27,24 @@ mod ruleset;
 pub mod source;
 pub mod status;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::codex::Backend;
 use crate::codex::key::PublicKey;
-use crate::codex::{Backend, Codex, PeerState, Protocol};
-use crate::sync::{Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::{Wake, Waker};
-use crate::sys::wireguard::SecretKey;
-use bonds::{Broken, Texts};
-use rules::Rules;
-use ruleset::Ruleset;
-use status::{Peers, Status};
+use agent::Agent;
 
 pub use interface::observe;
 
 /// After a look that failed the next one comes after this long, then twice as long, up to
 /// [`Options::recheck`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// While a peer has two keys, this often it is looked which of them is in use.
+const GLANCE: Duration = Duration::from_secs(1);
 
 /// Where the agent finds what it works with.
 #[derive(Debug, Clone)]
@@ -43,6 +53,8 @@ pub struct Options {
     pub law: PathBuf,
     /// Folder of the bonds: `peers/`.
     pub bonds: PathBuf,
+    /// Folder of secrets: preshared keys in `peers/`.
+    pub secrets: PathBuf,
     /// File with the host's private key.
     pub key: PathBuf,
     /// Ruleset to load instead of the one that the Codex renders.
@@ -57,6 +69,10 @@ pub struct Options {
     pub status: PathBuf,
     /// Time between two looks when nothing happens.
     pub recheck: Duration,
+    /// Socket for the host's questions; its folder must exist.
+    pub door: PathBuf,
+    /// Socket to which requests of peers are passed on.
+    pub control: PathBuf,
 }
 
 /// Why the agent gives up, or why a look failed.
@@ -94,6 +110,14 @@ pub enum Error {
     /// The WireGuard device.
     #[error(transparent)]
     WireGuard(#[from] sys::wireguard::Error),
+    /// Somebody else has set the interface up.
+    #[error("{interface} exists and is not ours: it holds the key of {public_key}")]
+    NotOurs {
+        /// Interface name.
+        interface: String,
+        /// Public half of the key that it holds.
+        public_key: PublicKey,
+    },
     /// Everything was applied and something is still missing.
     #[error("{interface} does not take what it was given; still to do:\n{plan}")]
     NotTaken {
@@ -101,6 +125,14 @@ pub enum Error {
         interface: String,
         /// The plan that ought to be empty.
         plan: String,
+    },
+    /// The door cannot be opened on the host's side.
+    #[error("cannot listen on {}", path.display())]
+    Door {
+        /// Path of the socket.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
     },
     /// Waiting.
     #[error("cannot wait for changes")]
@@ -112,6 +144,11 @@ impl Error {
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Link(error) => error.remedy(),
+            Self::WireGuard(error) => error.remedy(),
+            Self::Nft(error) => error.remedy(),
+            Self::NotOurs { .. } => Some(
+                "`ip link delete` removes it when nobody needs it; after the host's own key was replaced, reboot",
+            ),
             Self::NoBonds(_) => Some("`sepulcher awaken` makes it; a snapshot restores it"),
             Self::Key { .. } => Some("move the file away; `sepulcher awaken` makes a new key"),
             _ => None,
@@ -125,14 +162,14 @@ impl Error {
 /// When the first look fails: without ruleset and key there is nothing to serve, and the service manager
 /// starts us anew. Later failures are reported and tried again.
 pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-    let mut waker =
-        Waker::new(vec![options.bonds.clone(), options.bonds.join("peers")]).map_err(Error::Wait)?;
+    let folders = vec![options.bonds.clone(), options.bonds.join("peers"), options.secrets.join("peers")];
+    let mut waker = Waker::new(folders).map_err(Error::Wait)?;
     let recheck = options.recheck;
     let mut agent = Agent::new(options)?;
     let mut wake = Wake::Changed;
     let mut retry = FIRST_RETRY;
     loop {
-        let first = agent.last.is_none();
+        let first = agent.is_new();
         let result = agent.look(wake, &waker, say);
         agent.tell(&result, first, say)?;
         let pause = match result {
@@ -143,7 +180,7 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
                 pause
             }
             // Services that are still starting are looked after sooner, but not for ever.
-            Ok(()) if !agent.silent.is_empty() && retry < recheck => {
+            Ok(()) if agent.awaits_services() && retry < recheck => {
                 let pause = retry;
                 retry = retry.saturating_mul(2);
                 pause
@@ -153,11 +190,35 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
                 recheck
             }
         };
-        wake = waker.wait(pause).map_err(Error::Wait)?;
+        wake = rest(&mut agent, &mut waker, pause, say)?;
         if wake == Wake::Stop {
             notify(sys::notify::stopping(), say);
             say("stopping; the interface stays as it is");
             return Ok(());
+        }
+    }
+}
+
+/// Waits until the next look is due: something changed, a bond's time has come, or `pause` is over.
+fn rest(
+    agent: &mut Agent,
+    waker: &mut Waker,
+    pause: Duration,
+    say: &mut dyn FnMut(&str),
+) -> Result<Wake, Error> {
+    let end = Instant::now() + pause;
+    loop {
+        notify(sys::notify::alive(), say);
+        let left = end.saturating_duration_since(Instant::now());
+        let step = if agent.is_overlapping() { left.min(GLANCE) } else { left };
+        let wake = waker.wait(step, agent.next_change()).map_err(Error::Wait)?;
+        if wake != Wake::Tick || Instant::now() >= end {
+            return Ok(wake);
+        }
+        match agent.glance(say) {
+            Ok(false) => {}
+            // A look finds the same, and tells and repairs it.
+            Ok(true) | Err(_) => return Ok(Wake::Changed),
         }
     }
 }
@@ -167,186 +228,6 @@ fn notify(result: std::io::Result<()>, say: &mut dyn FnMut(&str)) {
     if let Err(error) = result {
         say(&format!("cannot notify the service manager: {error}"));
     }
-}
-
-/// What the agent remembers from one look to the next.
-struct Agent {
-    options: Options,
-    secret: SecretKey,
-    public_key: PublicKey,
-    ruleset: Ruleset,
-    resolver: sys::resolve::Resolver,
-    /// Texts that were in force at the last look.
-    texts: Texts,
-    broken: Vec<Broken>,
-    /// Endpoints that were asked for.
-    dialled: BTreeMap<PublicKey, SocketAddr>,
-    drift: u64,
-    /// Declared ports without a listener.
-    silent: Vec<String>,
-    /// What the last successful look found.
-    last: Option<Last>,
-}
-
-struct Last {
-    desired: Desired,
-    peers: Peers,
-}
-
-impl Agent {
-    fn new(options: Options) -> Result<Self, Error> {
-        let bytes = zeroize::Zeroizing::new(sys::fs::read_bounded(&options.key, 4096)?);
-        let secret =
-            SecretKey::parse(&bytes).map_err(|source| Error::Key { path: options.key.clone(), source })?;
-        Ok(Self {
-            public_key: secret.public(),
-            ruleset: Ruleset::new(&options.nft),
-            options,
-            secret,
-            resolver: sys::resolve::Resolver::default(),
-            texts: Texts::new(),
-            broken: Vec::new(),
-            dialled: BTreeMap::new(),
-            drift: 0,
-            silent: Vec::new(),
-            last: None,
-        })
-    }
-
-    /// Reads the Codex, compares, repairs, and reads back.
-    fn look(&mut self, wake: Wake, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let codex = self.read(say)?;
-        let names = crate::sync::dialled_names(&codex);
-        self.resolver.known();
-        self.resolver.look_up(names, wake == Wake::Tick, waker.nudger().map_err(Error::Wait)?);
-        let desired = Desired::of(&codex, self.public_key, self.resolver.known());
-        // A ruleset that cannot be changed denies newcomers; it must not keep a revoked peer in.
-        let (ruled, reloaded) = match self.load_ruleset(&codex) {
-            Ok(ruleset::Outcome::Repaired) => (Ok(()), true),
-            Ok(_) => (Ok(()), false),
-            Err(error) if self.ruleset.is_loaded() => (Err(error), false),
-            Err(error) => return Err(error),
-        };
-        let backend = self.options.backend.unwrap_or(codex.tether.backend);
-        let name = &self.options.interface;
-        let plan = interface::plan(name, backend, &desired, &self.dialled)?;
-        if !plan.is_empty() {
-            say(&excerpt(&plan));
-        }
-        let observed = interface::apply(name, backend, &desired, &self.dialled, &plan, &self.secret)?;
-        let unasked = self.last.as_ref().is_some_and(|last| last.desired == desired);
-        if reloaded || (unasked && !plan.is_empty()) {
-            self.drift += 1;
-            say("something was changed behind the agent's back and has been put right");
-        }
-        self.remember(&codex, desired, &observed);
-        self.silent = silent(&codex, &sys::sockets::listening()?);
-        ruled
-    }
-
-    /// The Codex in force: bonds as they stand, or as they last were good.
-    fn read(&mut self, say: &mut dyn FnMut(&str)) -> Result<Codex, Error> {
-        let (texts, unreadable) = source::load(&self.options.law, &self.options.bonds)?;
-        let settled = bonds::settle(&texts, &unreadable, &self.texts, source::is_tombstone, source::parse)?;
-        for broken in &settled.broken {
-            if !self.broken.contains(broken) {
-                let state =
-                    if broken.last_good { "its last good state stays in force" } else { "it is not bonded" };
-                say(&format!("{} is broken; {state}\n{}", broken.file, broken.reason.trim_end()));
-            }
-        }
-        self.broken = settled.broken;
-        self.texts = settled.texts;
-        Ok(settled.codex)
-    }
-
-    fn load_ruleset(&mut self, codex: &Codex) -> Result<ruleset::Outcome, Error> {
-        self.ruleset.ensure(match &self.options.ruleset {
-            Some(path) => Rules::fixed(String::from_utf8_lossy(&sys::fs::read(path)?).into_owned()),
-            None => Rules::of(codex)?,
-        })
-    }
-
-    fn remember(&mut self, codex: &Codex, desired: Desired, observed: &Observed) {
-        self.dialled = desired.peers.iter().filter_map(|(key, peer)| Some((*key, peer.endpoint?))).collect();
-        let active = codex.peers.values().filter(|peer| peer.state == PeerState::Active).count();
-        let peers = Peers {
-            declared: codex.peers.len(),
-            active,
-            held: observed.peers.len(),
-            digest: observed.peers_digest().to_string(),
-        };
-        self.last = Some(Last { desired, peers });
-    }
-
-    /// Tells the host, the service manager and the journal how the look went.
-    fn tell(&self, result: &Result<(), Error>, first: bool, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let error = result.as_ref().err().map(|error| explain(error));
-        let last = self.last.as_ref();
-        let status = Status {
-            schema: 1,
-            ready: error.is_none(),
-            error,
-            written_ms: u64::try_from(sys::clock::since_boot().as_millis()).unwrap_or(u64::MAX),
-            interface: self.options.interface.clone(),
-            public_key: self.public_key.to_string(),
-            listen_port: last.map_or(0, |last| last.desired.listen_port.get()),
-            ruleset: self.ruleset.digest().map(|digest| digest.to_string()).unwrap_or_default(),
-            peers: last.map(|last| last.peers.clone()).unwrap_or_default(),
-            broken: self.broken.clone(),
-            silent: self.silent.clone(),
-            drift: self.drift,
-        };
-        if let Some(error) = &status.error {
-            say(error);
-        }
-        let line = status.line();
-        notify(
-            if first && status.ready { sys::notify::ready(&line) } else { sys::notify::status(&line) },
-            say,
-        );
-        if first && status.ready {
-            say(&format!("ready: {line}"));
-        }
-        write_status(&self.options.status, &status)
-    }
-}
-
-/// Ports of services that nobody listens on.
-fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
-    let mut silent = Vec::new();
-    for (name, service) in &codex.services {
-        for port in
-            service.ports.iter().filter(|port| !listening.contains(&(port.protocol, port.number.get())))
-        {
-            silent.push(format!(
-                "{name} {} {}",
-                crate::render::nftables::protocol(port.protocol),
-                port.number
-            ));
-        }
-    }
-    silent
-}
-
-fn write_status(path: &std::path::Path, status: &Status) -> Result<(), Error> {
-    let mut text = serde_json::to_string(status).map_err(|source| sys::fs::Error {
-        action: "write",
-        path: path.to_owned(),
-        source: source.into(),
-    })?;
-    text.push('\n');
-    Ok(sys::fs::write_atomic(path, 0o644, text.as_bytes())?)
-}
-
-/// A plan for the journal: its first lines, and how many more there are.
-fn excerpt(plan: &Plan) -> String {
-    const LINES: usize = 20;
-    let mut lines: Vec<_> = plan.steps.iter().take(LINES).map(ToString::to_string).collect();
-    if plan.steps.len() > LINES {
-        lines.push(format!("and {} more", plan.steps.len() - LINES));
-    }
-    lines.join("\n")
 }
 
 /// An error with its causes, in one paragraph.

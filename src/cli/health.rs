@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 
 use super::{Failure, Kind};
 use crate::codex::Codex;
+use crate::codex::time::Timestamp;
 use crate::sys::nft::{Nft, fingerprint};
 use crate::sys::{self, cmd};
+use crate::tether::fit::fit;
 use crate::tether::health::{Check, Facts, judge, units};
 use crate::tether::{explain, source, status};
 use crate::tree::Sha256Digest;
@@ -28,6 +30,9 @@ pub struct Args {
     /// Folder of the bonds
     #[arg(long, value_name = "DIR", default_value = "/var/lib/sepulcher/codex")]
     bonds: PathBuf,
+    /// Folder of secrets, with the preshared keys in `peers/`
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/sepulcher/secrets")]
+    secrets: PathBuf,
     /// Where the agent writes its status
     #[arg(long, value_name = "FILE", default_value = status::PATH)]
     status: PathBuf,
@@ -87,11 +92,15 @@ fn look(args: &Args, expected: &Result<Sha256Digest, String>) -> Vec<Check> {
         Ok(codex) => codex,
         Err(error) => return vec![Check { subject: "codex", result: Err(told(&error)) }],
     };
-    let ruleset = match source::ruleset(&codex) {
+    let facts = facts(args, &codex, expected);
+    let own = facts.public_key.as_ref().ok().and_then(|text| text.parse().ok());
+    let now = Timestamp::from_epoch(sys::clock::epoch_seconds());
+    let held = fit(&codex, now, own, &args.secrets);
+    let ruleset = match source::ruleset(&held.codex) {
         Ok(text) => Sha256Digest::of(text.as_bytes()),
         Err(error) => return vec![Check { subject: "codex", result: Err(told(&error)) }],
     };
-    judge(&codex, ruleset, &facts(args, &codex, expected))
+    judge(&held, ruleset, &facts)
 }
 
 fn facts(args: &Args, codex: &Codex, expected: &Result<Sha256Digest, String>) -> Facts {

@@ -12,7 +12,7 @@ use crate::codex::name::Name;
 use crate::codex::{Backend, Codex};
 use crate::sync::{Observed, ObservedPeer};
 use crate::sys;
-use crate::tether::{self, Error, Options, source, status};
+use crate::tether::{self, Error, Options, door, source, status};
 
 /// Verbs of `sepulcher tether`.
 #[derive(Debug, Subcommand)]
@@ -45,6 +45,9 @@ struct Place {
 pub struct Run {
     #[command(flatten)]
     place: Place,
+    /// Folder of secrets, with the preshared keys in `peers/`
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/sepulcher/secrets")]
+    secrets: PathBuf,
     /// File with the host's private key
     #[arg(long, value_name = "FILE", default_value = "/run/credentials/tether.key")]
     key: PathBuf,
@@ -60,6 +63,12 @@ pub struct Run {
     /// Seconds between two looks when nothing changes
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..))]
     recheck: u64,
+    /// Socket to answer the host on
+    #[arg(long, value_name = "PATH", default_value = door::PATH)]
+    door: PathBuf,
+    /// Socket of the host that changes bonds
+    #[arg(long, value_name = "PATH", default_value = door::CONTROL)]
+    control: PathBuf,
 }
 
 /// Arguments of `sepulcher tether status`.
@@ -98,11 +107,12 @@ pub fn run(verb: Verb) -> Result<(), Failure> {
 }
 
 fn agent(args: Run) -> Result<(), Failure> {
-    let Run { place, key, ruleset, nft, status, recheck } = args;
+    let Run { place, secrets, key, ruleset, nft, status, recheck, door, control } = args;
     let Place { law, bonds, backend, interface } = place;
     let options = Options {
         law,
         bonds,
+        secrets,
         key,
         ruleset,
         nft,
@@ -110,6 +120,8 @@ fn agent(args: Run) -> Result<(), Failure> {
         interface,
         status,
         recheck: Duration::from_secs(recheck),
+        door,
+        control,
     };
     tether::run(options, &mut |line| eprintln!("tether: {line}"))?;
     Ok(())
@@ -123,11 +135,11 @@ impl From<Error> for Failure {
 
 fn failure(error: &Error) -> Failure {
     let kind = match error {
-        Error::Key { .. } | Error::Codex(_) | Error::NoBonds(_) => Kind::Input,
+        Error::Key { .. } | Error::Codex(_) | Error::NoBonds(_) | Error::NotOurs { .. } => Kind::Input,
         Error::Nft(_) | Error::Link(_) | Error::WireGuard(_) => Kind::Unavailable,
         Error::Render(_) | Error::NoTable | Error::NotTaken { .. } => Kind::Internal,
         Error::File(error) if error.is_not_found() => Kind::Input,
-        Error::File(_) | Error::Wait(_) => Kind::Io,
+        Error::File(_) | Error::Wait(_) | Error::Door { .. } => Kind::Io,
     };
     let failure = Failure::from_error(kind, error);
     match error.remedy() {
@@ -140,7 +152,7 @@ fn show(args: &Status) -> Result<(), Failure> {
     let codex = source::in_force(&args.place.law, &args.place.bonds)?;
     let backend = args.place.backend.map_or(codex.tether.backend, Into::into);
     let name = &args.place.interface;
-    let observed = tether::observe(name, backend, &std::collections::BTreeMap::new())?;
+    let observed = tether::observe(name, backend)?;
     if observed.link.is_none() {
         return Err(Failure::new(Kind::Unavailable, format!("there is no {name} in this network namespace"))
             .hint("on the appliance, run it in the agent's container: podman exec <appliance>-vpn sepulcher tether status"));

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Desired, DesiredPeer, Prefix};
-use crate::codex::key::PublicKey;
-use crate::codex::name::DnsName;
-use crate::codex::{Codex, Endpoint, Peer, PeerKind, PeerState};
+use crate::codex::key::{PublicKey, SharedKey};
+use crate::codex::name::{DnsName, Name};
+use crate::codex::{Codex, Endpoint, Peer, PeerKind};
 
 /// Addresses of the host names that are dialled, as far as they are known.
 pub type DialTargets = BTreeMap<DnsName, IpAddr>;
@@ -14,46 +14,66 @@ pub type DialTargets = BTreeMap<DnsName, IpAddr>;
 /// Host names that are dialled and have no known address yet.
 pub type Unresolved = BTreeSet<DnsName>;
 
+/// Preshared keys by the public key that they belong to.
+pub type PresharedKeys = BTreeMap<PublicKey, SharedKey>;
+
 impl Desired {
     /// What `codex` asks of the interface whose private key belongs to `public_key`.
     ///
     /// A peer whose endpoint is a name without a known address is bonded all the same; it is dialled once
-    /// the name is known, and may dial us before.
-    pub fn of(codex: &Codex, public_key: PublicKey, known: &DialTargets) -> Self {
+    /// the name is known, and may dial us before. A key that needs a preshared one which is not among `shared`
+    /// is not bonded: it must not get in without.
+    pub fn of(codex: &Codex, public_key: PublicKey, known: &DialTargets, shared: &PresharedKeys) -> Self {
         let tether = &codex.tether;
         let mut addresses =
             BTreeSet::from([Prefix { address: tether.address.into(), length: tether.network.prefix() }]);
         if let Some((network, address)) = tether.network6 {
             addresses.insert(Prefix { address: address.into(), length: network.prefix() });
         }
-        let active = codex.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active);
-        let peers: BTreeMap<_, _> = active
-            .clone()
-            .map(|(name, peer)| {
-                let (endpoint, keepalive) = dial(peer, known);
-                let wanted =
-                    DesiredPeer { name: name.clone(), allowed_ips: allowed_ips(peer), endpoint, keepalive };
-                (peer.public_key, wanted)
-            })
-            .collect();
+        let mut peers = BTreeMap::new();
+        let mut overlaps = BTreeMap::new();
+        for (name, peer) in codex.active() {
+            for (key, preshared) in keys(peer) {
+                let preshared = if preshared { shared.get(&key).cloned().map(Some) } else { Some(None) };
+                if let Some(preshared) = preshared {
+                    peers.insert(key, wanted(name, peer, preshared, known));
+                }
+            }
+            if let Some(old) = &peer.overlap
+                && peers.contains_key(&old.public_key)
+                && peers.contains_key(&peer.public_key)
+            {
+                overlaps.insert(old.public_key, peer.public_key);
+            }
+        }
         Self {
             public_key,
             listen_port: tether.port,
             mtu: u32::from(tether.mtu),
             addresses,
-            routes: active.flat_map(|(_, peer)| routes(peer)).collect(),
+            routes: codex.active().flat_map(|(_, peer)| routes(peer)).collect(),
             peers,
+            overlaps,
         }
     }
+}
+
+/// The keys by which a peer gets in, and whether each needs a preshared one.
+fn keys(peer: &Peer) -> impl Iterator<Item = (PublicKey, bool)> {
+    let old = peer.overlap.iter().map(|old| (old.public_key, old.preshared));
+    old.chain([(peer.public_key, peer.preshared)])
+}
+
+fn wanted(name: &Name, peer: &Peer, preshared: Option<SharedKey>, known: &DialTargets) -> DesiredPeer {
+    let (endpoint, keepalive) = dial(peer, known);
+    DesiredPeer { name: name.clone(), allowed_ips: allowed_ips(peer), endpoint, keepalive, preshared }
 }
 
 /// The host names that active peers of `codex` are dialled by.
 pub fn dialled_names(codex: &Codex) -> Unresolved {
     codex
-        .peers
-        .values()
-        .filter(|peer| peer.state == PeerState::Active)
-        .filter_map(|peer| match &peer.kind {
+        .active()
+        .filter_map(|(_, peer)| match &peer.kind {
             PeerKind::Lych { endpoint: Some((Endpoint::Dns(name), _)), .. } => Some(name.clone()),
             _ => None,
         })

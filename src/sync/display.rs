@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::{DesiredPeer, PeerChange, Plan, Prefix, Step};
+use super::{DesiredPeer, PeerChange, Plan, Prefix, PresharedChange, Step};
 use crate::codex::key::PublicKey;
 
 impl fmt::Display for Prefix {
@@ -39,7 +39,7 @@ impl fmt::Display for Step {
 }
 
 fn added(f: &mut fmt::Formatter<'_>, key: &PublicKey, peer: &DesiredPeer) -> fmt::Result {
-    let DesiredPeer { name, allowed_ips, endpoint, keepalive } = peer;
+    let DesiredPeer { name, allowed_ips, endpoint, keepalive, preshared } = peer;
     write!(f, "+ peer {name} {key} allowed ips {}", joined(allowed_ips))?;
     if let Some(endpoint) = endpoint {
         write!(f, ", endpoint {endpoint}")?;
@@ -47,11 +47,14 @@ fn added(f: &mut fmt::Formatter<'_>, key: &PublicKey, peer: &DesiredPeer) -> fmt
     if *keepalive > 0 {
         write!(f, ", keepalive {keepalive} s")?;
     }
+    if preshared.is_some() {
+        f.write_str(", with a preshared key")?;
+    }
     Ok(())
 }
 
 fn changed(f: &mut fmt::Formatter<'_>, key: &PublicKey, change: &PeerChange) -> fmt::Result {
-    let PeerChange { name, allowed_ips, endpoint, keepalive, drop_preshared } = change;
+    let PeerChange { name, allowed_ips, endpoint, keepalive, preshared } = change;
     write!(f, "~ peer {name} {key}")?;
     if let Some(allowed_ips) = allowed_ips {
         write!(f, ", allowed ips {}", joined(allowed_ips))?;
@@ -62,12 +65,16 @@ fn changed(f: &mut fmt::Formatter<'_>, key: &PublicKey, change: &PeerChange) -> 
     if let Some(keepalive) = keepalive {
         write!(f, ", keepalive {keepalive} s")?;
     }
-    if *drop_preshared {
-        f.write_str(", without its preshared key")?;
+    match preshared {
+        Some(PresharedChange::Set(_)) => f.write_str(", another preshared key"),
+        Some(PresharedChange::Remove) => f.write_str(", without its preshared key"),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn joined(prefixes: &BTreeSet<Prefix>) -> String {
+    if prefixes.is_empty() {
+        return "(none)".to_owned();
+    }
     prefixes.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }

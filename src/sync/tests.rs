@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod handover;
+
 fn key(number: u32) -> PublicKey {
     let mut bytes = [9; 32];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
@@ -18,7 +20,7 @@ fn address(number: u32) -> Prefix {
 }
 
 fn desired_peer(allowed_ips: BTreeSet<Prefix>) -> DesiredPeer {
-    DesiredPeer { name: "phone".parse().unwrap(), allowed_ips, endpoint: None, keepalive: 0 }
+    DesiredPeer { name: "phone".parse().unwrap(), allowed_ips, endpoint: None, keepalive: 0, preshared: None }
 }
 
 fn desired(peers: BTreeMap<PublicKey, DesiredPeer>) -> Desired {
@@ -29,6 +31,7 @@ fn desired(peers: BTreeMap<PublicKey, DesiredPeer>) -> Desired {
         addresses: BTreeSet::from([Prefix { length: 20, ..address(1) }]),
         routes: BTreeSet::new(),
         peers,
+        overlaps: BTreeMap::new(),
     }
 }
 
@@ -52,19 +55,20 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Step::SetListenPort(port) => observed.listen_port = Some(port),
             Step::RemovePeer(key) => assert!(observed.peers.remove(&key).is_some()),
             Step::AddPeer(key, peer) => {
-                let DesiredPeer { name: _, allowed_ips, endpoint, keepalive } = peer;
+                let DesiredPeer { name: _, allowed_ips, endpoint, keepalive, preshared } = peer;
                 take(observed, &allowed_ips);
                 let held = ObservedPeer {
                     allowed_ips,
                     endpoint,
                     dialled: endpoint,
                     keepalive,
+                    preshared,
                     ..ObservedPeer::default()
                 };
                 assert!(observed.peers.insert(key, held).is_none());
             }
             Step::UpdatePeer(key, change) => {
-                let PeerChange { name: _, allowed_ips, endpoint, keepalive, drop_preshared } = change;
+                let PeerChange { name: _, allowed_ips, endpoint, keepalive, preshared } = change;
                 if let Some(allowed_ips) = &allowed_ips {
                     take(observed, allowed_ips);
                 }
@@ -73,7 +77,11 @@ fn apply(plan: &Plan, observed: &mut Observed) {
                 held.endpoint = endpoint.or(held.endpoint);
                 held.dialled = endpoint.or(held.dialled);
                 held.keepalive = keepalive.unwrap_or(held.keepalive);
-                held.preshared &= !drop_preshared;
+                match preshared {
+                    Some(PresharedChange::Set(key)) => held.preshared = Some(key),
+                    Some(PresharedChange::Remove) => held.preshared = None,
+                    None => {}
+                }
             }
         }
     }
@@ -88,21 +96,26 @@ fn take(observed: &mut Observed, prefixes: &BTreeSet<Prefix>) {
 /// Disjoint allowed IPs, as the Codex guarantees: each address goes to the peer that the map names.
 fn any_peers() -> impl Strategy<Value = BTreeMap<PublicKey, DesiredPeer>> {
     let owners = btree_map(2..40_u32, 0..8_u32, 0..20);
-    let settings = vec((any::<Option<u8>>(), 0..3_u16), 8);
+    let settings = vec((any::<Option<u8>>(), 0..3_u16, any_shared()), 8);
     (owners, settings).prop_map(|(owners, settings)| {
         let mut peers = BTreeMap::new();
         for (number, owner) in owners {
             let peer = peers.entry(key(owner)).or_insert_with(|| desired_peer(BTreeSet::new()));
             peer.allowed_ips.insert(address(number));
         }
-        for (owner, (endpoint, keepalive)) in (0..).zip(settings) {
+        for (owner, (endpoint, keepalive, preshared)) in (0..).zip(settings) {
             if let Some(peer) = peers.get_mut(&key(owner)) {
                 peer.endpoint = endpoint.map(|last| SocketAddr::from(([192, 0, 2, last], 51820)));
                 peer.keepalive = keepalive;
+                peer.preshared = preshared;
             }
         }
         peers
     })
+}
+
+fn any_shared() -> impl Strategy<Value = Option<SharedKey>> {
+    (0..3_u8).prop_map(|byte| SharedKey::new([byte; 32]))
 }
 
 fn any_desired() -> impl Strategy<Value = Desired> {
@@ -121,7 +134,7 @@ fn any_desired() -> impl Strategy<Value = Desired> {
 
 /// Whatever an earlier Codex and somebody's hand left behind.
 fn any_observed() -> impl Strategy<Value = Observed> {
-    let drift = btree_map(0..8_u32, (any::<bool>(), 0..3_u16, any::<Option<u8>>()), 0..8);
+    let drift = btree_map(0..8_u32, (any_shared(), 0..3_u16, any::<Option<u8>>()), 0..8);
     (proptest::option::of(any_desired()), drift, any::<bool>()).prop_map(|(earlier, drift, up)| {
         let mut observed = Observed::default();
         let Some(earlier) = earlier else { return observed };
@@ -146,7 +159,7 @@ proptest! {
         let held: Vec<_> = observed.peers.iter().map(|(key, peer)| (*key, peer.allowed_ips.clone())).collect();
         let asked: Vec<_> = desired.peers.iter().map(|(key, peer)| (*key, peer.allowed_ips.clone())).collect();
         prop_assert_eq!(held, asked);
-        prop_assert_eq!(desired.peers_digest(), observed.peers_digest());
+        prop_assert_eq!(desired.peers_digest(), observed.peers_digest(&desired.overlaps));
     }
 
     #[test]
@@ -159,7 +172,7 @@ proptest! {
                 Step::UpdatePeer(key, _) => {
                     let (wanted, held) = (&desired.peers[&key], &observed.peers[&key]);
                     prop_assert!(wanted.allowed_ips != held.allowed_ips || wanted.keepalive != held.keepalive
-                        || held.preshared || (wanted.endpoint.is_some() && wanted.endpoint != held.dialled));
+                        || wanted.preshared != held.preshared || (wanted.endpoint.is_some() && wanted.endpoint != held.dialled));
                     key
                 }
                 _ => continue,
@@ -180,7 +193,7 @@ proptest! {
         match &steps[0] {
             Step::UpdatePeer(changed, change) => {
                 prop_assert!(known && *changed == key(number));
-                prop_assert!(change.endpoint.is_none() && change.keepalive.is_none() && !change.drop_preshared);
+                prop_assert!(change.endpoint.is_none() && change.keepalive.is_none() && change.preshared.is_none());
             }
             step => prop_assert!(!known && matches!(step, Step::AddPeer(added, _) if *added == key(number))),
         }

@@ -1,6 +1,8 @@
 //! The nftables of the network namespace we are in, through the `nft` program.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::net::IpAddr;
 
 use serde_json::Value;
 
@@ -24,6 +26,23 @@ pub enum Error {
     /// `nft` printed something else than JSON.
     #[error("cannot read what nft lists")]
     Json(#[from] serde_json::Error),
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Program { source: cmd::Error::Start { .. }, .. } => {
+                Some("install nftables, or name its program with `--nft`")
+            }
+            Self::Program { source: cmd::Error::Failed { stderr, .. }, .. }
+                if stderr.contains("Operation not permitted") =>
+            {
+                Some("run in a network namespace where this process has CAP_NET_ADMIN")
+            }
+            Self::Program { .. } | Self::Json(_) => None,
+        }
+    }
 }
 
 /// The `nft` program.
@@ -58,6 +77,12 @@ impl Nft {
         self.list(&["-j", "-s", "list", "table", "inet", "sepulcher"]).map(Some)
     }
 
+    /// Packets that the elements of one of our sets have counted, by the address that each element is.
+    pub fn counted(&self, set: &str) -> Result<BTreeMap<IpAddr, u64>, Error> {
+        let [family, table] = ["inet", "sepulcher"];
+        Ok(packets(&self.list(&["-j", "list", "set", family, table, set])?))
+    }
+
     fn list(&self, args: &[&str]) -> Result<Value, Error> {
         let text = cmd::Command::new(&self.program)
             .args(args.iter().copied())
@@ -70,6 +95,17 @@ impl Nft {
 /// Entries of an `nft -j` listing.
 pub fn entries(listing: &Value) -> impl Iterator<Item = &Value> {
     listing["nftables"].as_array().into_iter().flatten()
+}
+
+/// Address → packets of the counter, for every element of a listed set that has one.
+fn packets(listing: &Value) -> BTreeMap<IpAddr, u64> {
+    let sets = entries(listing).filter_map(|entry| entry["set"]["elem"].as_array());
+    sets.flatten()
+        .filter_map(|element| {
+            let element = &element["elem"];
+            Some((element["val"].as_str()?.parse().ok()?, element["counter"]["packets"].as_u64()?))
+        })
+        .collect()
 }
 
 /// Digest of a listed table: the same as long as nobody changed it. What changes by itself (handles, the
@@ -132,5 +168,18 @@ mod tests {
         let error = Nft::new("/nonexistent/nft").load("").unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
         assert_eq!(cause, "cannot start /nonexistent/nft");
+        assert!(error.remedy().unwrap().contains("--nft"));
+    }
+
+    #[test]
+    fn elements_are_counted_by_their_address() {
+        let element =
+            json!({"elem": {"val": "10.88.16.2", "timeout": 3600, "counter": {"packets": 3, "bytes": 180}}});
+        let listing = json!({"nftables": [
+            {"metainfo": {"version": "1.1"}},
+            {"set": {"name": "denied", "elem": [element, {"elem": {"val": "10.88.16.3"}}, "10.88.16.4"]}},
+        ]});
+        assert_eq!(packets(&listing), BTreeMap::from([("10.88.16.2".parse().unwrap(), 3)]));
+        assert_eq!(packets(&json!({"nftables": [{"set": {"name": "denied"}}]})), BTreeMap::new());
     }
 }

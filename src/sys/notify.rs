@@ -18,3 +18,8 @@ pub fn status(status: &str) -> io::Result<()> {
 pub fn stopping() -> io::Result<()> {
     sd_notify::notify(&[NotifyState::Stopping])
 }
+
+/// The service has not hung up: to be told more often than its unit's `WatchdogSec`.
+pub fn alive() -> io::Result<()> {
+    sd_notify::notify(&[NotifyState::Watchdog])
+}

@@ -1,7 +1,7 @@
-//! What an agent waits for: a changed folder, a signal, a nudge from a thread, or its time.
+//! What an agent waits for: a changed folder, a signal, a nudge from a thread, a moment, or its time.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use inotify::{Inotify, WatchMask};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// A folder is quiet when nothing happened in it for this long.
@@ -21,12 +24,21 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Why the wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wake {
-    /// Something changed in a watched folder, or somebody asked for a look (SIGHUP, a nudge).
+    /// Something changed in a watched folder, somebody asked for a look (SIGHUP, a nudge), or the moment has
+    /// come or moved.
     Changed,
     /// The time is up.
     Tick,
     /// SIGTERM or SIGINT.
     Stop,
+}
+
+/// What a poll found.
+#[derive(Debug, Default)]
+struct Woken {
+    folder: bool,
+    nudged: bool,
+    alarm: bool,
 }
 
 /// Waits for all of it at once. Signals are caught from its making on, also as process 1.
@@ -36,6 +48,8 @@ pub struct Waker {
     folders: Vec<PathBuf>,
     nudged: UnixStream,
     nudge: UnixStream,
+    /// Runs on the wall clock, and is told when that is set.
+    alarm: OwnedFd,
     stop: Arc<AtomicBool>,
 }
 
@@ -52,7 +66,8 @@ impl Waker {
             signal_hook::low_level::pipe::register(signal, nudge.try_clone()?)?;
         }
         signal_hook::low_level::pipe::register(SIGHUP, nudge.try_clone()?)?;
-        let mut waker = Self { inotify: Inotify::init()?, folders, nudged, nudge, stop };
+        let alarm = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        let mut waker = Self { inotify: Inotify::init()?, folders, nudged, nudge, alarm, stop };
         waker.watch()?;
         Ok(waker)
     }
@@ -62,9 +77,13 @@ impl Waker {
         self.nudge.try_clone().map(Nudger)
     }
 
-    /// Waits for at most `time`. Changes of a folder are awaited until they end, so that one wake covers
-    /// a burst of them.
-    pub fn wait(&mut self, time: Duration) -> io::Result<Wake> {
+    /// Waits for at most `time`, and not beyond `moment` (seconds since the epoch) by the wall clock: when that
+    /// is set to another time, the wait ends too. Changes of a folder are awaited until they end, so that one
+    /// wake covers a burst of them.
+    pub fn wait(&mut self, time: Duration, moment: Option<u64>) -> io::Result<Wake> {
+        if !self.set_alarm(moment)? {
+            return Ok(Wake::Changed);
+        }
         let deadline = Instant::now() + time;
         let mut burst: Option<Instant> = None;
         loop {
@@ -72,12 +91,20 @@ impl Waker {
                 return Ok(Wake::Stop);
             }
             let until = burst.map_or(deadline, |start| (Instant::now() + QUIET).min(start + PATIENCE));
-            let (folder, nudged) = self.poll(until.saturating_duration_since(Instant::now()))?;
+            let Woken { folder, nudged, alarm } =
+                self.poll(until.saturating_duration_since(Instant::now()))?;
             if nudged {
                 self.drain_nudges()?;
-                if !self.stop.load(Ordering::Relaxed) {
-                    return Ok(Wake::Changed);
-                }
+            }
+            if self.stop.load(Ordering::Relaxed) {
+                return Ok(Wake::Stop);
+            }
+            if alarm {
+                // Takes note of it; that the clock was set is told as an error.
+                let _ = rustix::io::read(&self.alarm, &mut [0; 8]);
+            }
+            if nudged || alarm {
+                return Ok(Wake::Changed);
             } else if folder {
                 self.drain_folder()?;
                 let start = *burst.get_or_insert_with(Instant::now);
@@ -92,19 +119,38 @@ impl Waker {
         }
     }
 
-    /// Which of folder and nudges has something to read; neither after `time` or a signal.
-    fn poll(&self, time: Duration) -> io::Result<(bool, bool)> {
+    /// Sets the alarm to a moment; one that has passed rings at once. False when the clock was set meanwhile.
+    fn set_alarm(&self, moment: Option<u64>) -> io::Result<bool> {
+        let never = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // A time of zero would be none.
+        let value = moment.map_or(never, |moment| Timespec {
+            tv_sec: i64::try_from(moment.max(1)).unwrap_or(i64::MAX),
+            tv_nsec: 0,
+        });
+        let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+        match timerfd_settime(&self.alarm, flags, &Itimerspec { it_interval: never, it_value: value }) {
+            Err(Errno::CANCELED) => Ok(false),
+            result => Ok(result.map(|_| true)?),
+        }
+    }
+
+    /// What has something to tell; nothing after `time` or a signal.
+    fn poll(&self, time: Duration) -> io::Result<Woken> {
         let mut fds = [
             PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.nudged.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.alarm.as_fd(), PollFlags::IN),
         ];
         let timeout = Timespec {
             tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(time.subsec_nanos()),
         };
         match poll(&mut fds, Some(&timeout)) {
-            Ok(_) => Ok((!fds[0].revents().is_empty(), !fds[1].revents().is_empty())),
-            Err(Errno::INTR) => Ok((false, false)),
+            Ok(_) => {
+                let [folder, nudged, alarm] = fds.map(|fd| !fd.revents().is_empty());
+                Ok(Woken { folder, nudged, alarm })
+            }
+            Err(Errno::INTR) => Ok(Woken::default()),
             Err(errno) => Err(errno.into()),
         }
     }
@@ -182,7 +228,7 @@ mod tests {
     fn the_time_alone_is_a_tick() {
         let folder = tempfile::tempdir().unwrap();
         let mut waker = Waker::new(vec![folder.path().to_owned()]).unwrap();
-        assert_eq!(waker.wait(Duration::from_millis(1)).unwrap(), Wake::Tick);
+        assert_eq!(waker.wait(Duration::from_millis(1), None).unwrap(), Wake::Tick);
     }
 
     #[test]
@@ -192,8 +238,8 @@ mod tests {
         for number in 0..50 {
             crate::sys::fs::write_atomic(&folder.path().join(number.to_string()), 0o644, b"x").unwrap();
         }
-        assert_eq!(waker.wait(LONG).unwrap(), Wake::Changed);
-        assert_eq!(waker.wait(Duration::from_millis(1)).unwrap(), Wake::Tick);
+        assert_eq!(waker.wait(LONG, None).unwrap(), Wake::Changed);
+        assert_eq!(waker.wait(Duration::from_millis(1), None).unwrap(), Wake::Tick);
     }
 
     #[test]
@@ -202,15 +248,28 @@ mod tests {
         let below = above.path().join("peers");
         let mut waker = Waker::new(vec![above.path().to_owned(), below.clone()]).unwrap();
         crate::sys::fs::create_dir_all(&below).unwrap();
-        assert_eq!(waker.wait(LONG).unwrap(), Wake::Changed);
+        assert_eq!(waker.wait(LONG, None).unwrap(), Wake::Changed);
         crate::sys::fs::write_atomic(&below.join("phone.toml"), 0o644, b"x").unwrap();
-        assert_eq!(waker.wait(LONG).unwrap(), Wake::Changed);
+        assert_eq!(waker.wait(LONG, None).unwrap(), Wake::Changed);
     }
 
     #[test]
     fn a_nudge_ends_the_wait() {
         let mut waker = Waker::new(Vec::new()).unwrap();
         waker.nudger().unwrap().nudge().unwrap();
-        assert_eq!(waker.wait(LONG).unwrap(), Wake::Changed);
+        assert_eq!(waker.wait(LONG, None).unwrap(), Wake::Changed);
+    }
+
+    #[test]
+    fn a_moment_ends_the_wait_when_it_comes_and_one_that_has_passed_at_once() {
+        let mut waker = Waker::new(Vec::new()).unwrap();
+        let now = crate::sys::clock::epoch_seconds();
+        assert_eq!(waker.wait(LONG, Some(now.saturating_sub(60))).unwrap(), Wake::Changed);
+        assert_eq!(waker.wait(LONG, Some(now + 2)).unwrap(), Wake::Changed);
+        let woken = crate::sys::clock::epoch_seconds();
+        assert!((now + 2..=now + 4).contains(&woken), "{now} {woken}");
+        // It is for one wait alone.
+        assert_eq!(waker.wait(Duration::from_millis(1), None).unwrap(), Wake::Tick);
+        assert_eq!(waker.wait(Duration::from_millis(1), Some(now + 3600)).unwrap(), Wake::Tick);
     }
 }

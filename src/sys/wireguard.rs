@@ -11,9 +11,9 @@ use wireguard_control::{Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuil
 pub use secret::{NotASecret, SecretKey, fresh_preshared_key};
 
 use crate::codex::Backend;
-use crate::codex::key::PublicKey;
+use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::net::Port;
-use crate::sync::{DesiredPeer, ObservedPeer, PeerChange, Plan, Prefix, Step, Traffic};
+use crate::sync::{DesiredPeer, ObservedPeer, PeerChange, Plan, Prefix, PresharedChange, Step, Traffic};
 
 /// A WireGuard device that cannot be read or changed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,9 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// There is a tun device of that name, and no WireGuard behind it.
+    #[error("{0} exists, and no WireGuard answers behind it")]
+    Nobody(String),
     /// Changing failed.
     #[error("cannot configure the WireGuard device {name}")]
     Apply {
@@ -37,6 +40,26 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// What to do about it.
+    pub fn remedy(&self) -> Option<&'static str> {
+        let source = match self {
+            Self::Name(_) => return None,
+            Self::Nobody(_) => return Some("remove that device, or find out which program made it"),
+            Self::Read { source, .. } | Self::Apply { source, .. } => source,
+        };
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Some("run in a network namespace where this process has CAP_NET_ADMIN")
+            }
+            io::ErrorKind::NotFound => {
+                Some("install `wireguard-go`, or name another one in $WG_USERSPACE_IMPLEMENTATION")
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What a WireGuard device holds; what is not WireGuard's (link, addresses, routes) is in [`super::link`].
@@ -105,7 +128,7 @@ fn update(plan: &Plan, secret: &SecretKey) -> Option<DeviceUpdate> {
 }
 
 fn added(key: &PublicKey, peer: &DesiredPeer) -> PeerConfigBuilder {
-    let DesiredPeer { name: _, allowed_ips, endpoint, keepalive } = peer;
+    let DesiredPeer { name: _, allowed_ips, endpoint, keepalive, preshared } = peer;
     let mut builder = allow(PeerConfigBuilder::new(&Key(*key.as_bytes())), allowed_ips);
     if let Some(endpoint) = endpoint {
         builder = builder.set_endpoint(*endpoint);
@@ -113,11 +136,14 @@ fn added(key: &PublicKey, peer: &DesiredPeer) -> PeerConfigBuilder {
     if *keepalive > 0 {
         builder = builder.set_persistent_keepalive_interval(*keepalive);
     }
+    if let Some(preshared) = preshared {
+        builder = builder.set_preshared_key(Key(*preshared.as_bytes()));
+    }
     builder
 }
 
 fn changed(key: &PublicKey, change: &PeerChange) -> PeerConfigBuilder {
-    let PeerChange { name: _, allowed_ips, endpoint, keepalive, drop_preshared } = change;
+    let PeerChange { name: _, allowed_ips, endpoint, keepalive, preshared } = change;
     let mut builder = PeerConfigBuilder::new(&Key(*key.as_bytes()));
     if let Some(allowed_ips) = allowed_ips {
         builder = allow(builder, allowed_ips);
@@ -128,10 +154,11 @@ fn changed(key: &PublicKey, change: &PeerChange) -> PeerConfigBuilder {
     if let Some(keepalive) = keepalive {
         builder = builder.set_persistent_keepalive_interval(*keepalive);
     }
-    if *drop_preshared {
-        builder = builder.unset_preshared_key();
+    match preshared {
+        Some(PresharedChange::Set(key)) => builder.set_preshared_key(Key(*key.as_bytes())),
+        Some(PresharedChange::Remove) => builder.unset_preshared_key(),
+        None => builder,
     }
-    builder
 }
 
 fn allow(builder: PeerConfigBuilder, allowed_ips: &BTreeSet<Prefix>) -> PeerConfigBuilder {
@@ -196,7 +223,7 @@ fn observed(peer: &PeerInfo) -> ObservedPeer {
         dialled: None,
         keepalive: config.persistent_keepalive_interval.unwrap_or(0),
         // The absence of a preshared key is reported as zeros.
-        preshared: config.preshared_key.as_ref().is_some_and(|key| key.0 != [0; 32]),
+        preshared: config.preshared_key.as_ref().and_then(|key| SharedKey::new(key.0)),
         traffic: Traffic {
             last_handshake: stats
                 .last_handshake_time
@@ -229,7 +256,7 @@ mod tests {
             allowed_ips: None,
             endpoint: None,
             keepalive: Some(25),
-            drop_preshared: false,
+            preshared: None,
         };
         let plan = Plan { steps: vec![Step::UpdatePeer(key(9), change)] };
         let expected = DeviceUpdate::new()
@@ -244,6 +271,7 @@ mod tests {
             allowed_ips: BTreeSet::from([Prefix::host([10, 88, 16, 2])]),
             endpoint: None,
             keepalive: 0,
+            preshared: None,
         };
         let plan = Plan { steps: vec![Step::RemovePeer(key(8)), Step::AddPeer(key(9), peer)] };
         let expected = DeviceUpdate::new().remove_peer_by_key(&Key([8; 32])).add_peer(
@@ -280,10 +308,90 @@ mod tests {
     #[test]
     fn a_preshared_key_of_zeros_is_none() {
         let mut peer = PeerInfo::from_public_key(Key([9; 32]));
-        assert!(!observed(&peer).preshared);
+        assert_eq!(observed(&peer).preshared, None);
         peer.config.preshared_key = Some(Key([0; 32]));
-        assert!(!observed(&peer).preshared);
+        assert_eq!(observed(&peer).preshared, None);
         peer.config.preshared_key = Some(Key([7; 32]));
-        assert!(observed(&peer).preshared);
+        assert_eq!(observed(&peer).preshared, SharedKey::new([7; 32]));
+    }
+
+    #[test]
+    fn a_preshared_key_is_set_and_removed_in_place() {
+        let sent = |preshared| {
+            let name = "phone".parse().unwrap();
+            let change = PeerChange {
+                name,
+                allowed_ips: None,
+                endpoint: None,
+                keepalive: None,
+                preshared: Some(preshared),
+            };
+            update(&Plan { steps: vec![Step::UpdatePeer(key(9), change)] }, &SecretKey::generate()).unwrap()
+        };
+        let builder = || PeerConfigBuilder::new(&Key([9; 32]));
+        let shared = PresharedChange::Set(SharedKey::new([7; 32]).unwrap());
+        assert_eq!(sent(shared), DeviceUpdate::new().add_peer(builder().set_preshared_key(Key([7; 32]))));
+        assert_eq!(
+            sent(PresharedChange::Remove),
+            DeviceUpdate::new().add_peer(builder().unset_preshared_key())
+        );
+    }
+
+    #[test]
+    fn one_of_ten_thousand_peers_is_one_in_the_update_and_all_of_them_are_encoded_once() {
+        let secret = SecretKey::generate();
+        let peers = (0..10_000_u32).map(|number| {
+            let mut bytes = [9; 32];
+            bytes[..4].copy_from_slice(&number.to_be_bytes());
+            let wanted = DesiredPeer {
+                name: "phone".parse().unwrap(),
+                allowed_ips: BTreeSet::from([Prefix::host(std::net::Ipv4Addr::from_bits(
+                    0x0a58_1002 + number,
+                ))]),
+                endpoint: None,
+                keepalive: 0,
+                preshared: SharedKey::new(bytes),
+            };
+            (PublicKey::try_from(bytes).unwrap(), wanted)
+        });
+        let desired = crate::sync::Desired {
+            public_key: secret.public(),
+            listen_port: Port::new(51820).unwrap(),
+            mtu: 1420,
+            addresses: BTreeSet::new(),
+            routes: BTreeSet::new(),
+            peers: peers.collect(),
+            overlaps: BTreeMap::new(),
+        };
+        let whole = desired
+            .peers
+            .iter()
+            .fold(DeviceUpdate::new().set_private_key(secret.to_control()), |update, (key, peer)| {
+                update.add_peer(added(key, peer))
+            });
+        let first = crate::sync::plan(&desired, &crate::sync::Observed::default());
+        assert_eq!(update(&first, &secret), Some(whole.set_listen_port(51820)));
+        let mut observed = crate::sync::Observed {
+            link: Some(crate::sync::ObservedLink { up: true, mtu: 1420, ..Default::default() }),
+            public_key: Some(secret.public()),
+            listen_port: Some(desired.listen_port),
+            peers: BTreeMap::new(),
+        };
+        for (key, peer) in &desired.peers {
+            let (allowed_ips, preshared) = (peer.allowed_ips.clone(), peer.preshared.clone());
+            observed.peers.insert(*key, ObservedPeer { allowed_ips, preshared, ..ObservedPeer::default() });
+        }
+        let (key, _) = observed.peers.pop_first().unwrap();
+        let second = crate::sync::plan(&desired, &observed);
+        let expected = DeviceUpdate::new().add_peer(added(&key, &desired.peers[&key]));
+        assert_eq!(update(&second, &secret), Some(expected));
+    }
+
+    #[test]
+    fn an_obstacle_names_its_remedy() {
+        let read = |kind: io::ErrorKind| Error::Read { name: "wg0".into(), source: kind.into() };
+        assert!(read(io::ErrorKind::PermissionDenied).remedy().unwrap().contains("CAP_NET_ADMIN"));
+        assert!(read(io::ErrorKind::NotFound).remedy().unwrap().contains("wireguard-go"));
+        assert_eq!(read(io::ErrorKind::Other).remedy(), None);
     }
 }

@@ -7,6 +7,7 @@ use super::status::Status;
 use crate::codex::Codex;
 use crate::sync::{Desired, DialTargets};
 use crate::sys::nft;
+use crate::tether::fit::Fit;
 use crate::tree::Sha256Digest;
 
 /// A status that is older than this is one of an agent that hangs: it looks three times in between.
@@ -50,16 +51,17 @@ pub fn units(codex: &Codex) -> Vec<String> {
         .collect()
 }
 
-/// Judges the facts against the Codex, whose bonds are all right; `ruleset` is the digest of the pod's
-/// ruleset that the Codex renders.
-pub fn judge(codex: &Codex, ruleset: Sha256Digest, facts: &Facts) -> Vec<Check> {
+/// Judges the facts against what can be held of the Codex; `ruleset` is the digest of the pod's ruleset that
+/// it renders.
+pub fn judge(held: &Fit, ruleset: Sha256Digest, facts: &Facts) -> Vec<Check> {
+    let codex = &held.codex;
     let Facts { status, now, public_key, host_table, host_expected, states, failed } = facts;
     let status = status.as_ref().map_err(Clone::clone);
     let check = |subject, result| Check { subject, result };
     vec![
         check("agent", status.clone().and_then(|status| agent(status, *now))),
         check("host key", status.clone().and_then(|status| identity(status, public_key))),
-        check("bonds", status.clone().and_then(|status| bonds(codex, status))),
+        check("bonds", status.clone().and_then(|status| bonds(held, status))),
         check("pod ruleset", status.clone().and_then(|status| pod_ruleset(ruleset, status))),
         check("services", status.and_then(|status| answering(codex, status))),
         check("host ruleset", host_ruleset(host_table, host_expected)),
@@ -90,7 +92,7 @@ fn identity(status: &Status, public_key: &Result<String, String>) -> Result<Stri
 }
 
 /// A broken bond is for its writer to mend and no fault of this body, as long as the valid ones are held.
-fn bonds(codex: &Codex, status: &Status) -> Result<String, String> {
+fn bonds(fit: &Fit, status: &Status) -> Result<String, String> {
     let broken: Vec<_> = status.broken.iter().map(|broken| broken.file.as_str()).collect();
     let note = match broken.len() {
         0 => String::new(),
@@ -98,10 +100,11 @@ fn bonds(codex: &Codex, status: &Status) -> Result<String, String> {
     };
     let held = status.peers.held;
     // The key is no part of the peers' digest; any will do.
+    let Fit { codex, preshared, unfit: _ } = fit;
     let (active, same) = match codex.peers.values().next() {
         None => (0, held == 0),
         Some(any) => {
-            let desired = Desired::of(codex, any.public_key, &DialTargets::new());
+            let desired = Desired::of(codex, any.public_key, &DialTargets::new(), preshared);
             (desired.peers.len(), status.holds(desired.peers_digest()))
         }
     };
@@ -161,6 +164,7 @@ fn none_failed(failed: &[String]) -> Result<String, String> {
 mod tests {
     use super::*;
     use crate::codex::Sources;
+    use crate::sync::PresharedKeys;
     use crate::tether::bonds::Broken;
     use crate::tether::status::Peers;
 
@@ -187,13 +191,17 @@ mod tests {
         Codex::parse(&sources).unwrap()
     }
 
+    fn fit() -> Fit {
+        Fit { codex: codex(), preshared: PresharedKeys::new(), unfit: Vec::new() }
+    }
+
     fn digest(text: &str) -> Sha256Digest {
         Sha256Digest::of(text.as_bytes())
     }
 
     fn healthy() -> Facts {
         let codex = codex();
-        let desired = Desired::of(&codex, KEY.parse().unwrap(), &DialTargets::new());
+        let desired = Desired::of(&codex, KEY.parse().unwrap(), &DialTargets::new(), &PresharedKeys::new());
         let status = Status {
             schema: 1,
             ready: true,
@@ -222,7 +230,7 @@ mod tests {
     fn complaints(change: impl FnOnce(&mut Facts)) -> Vec<&'static str> {
         let mut facts = healthy();
         change(&mut facts);
-        let checks = judge(&codex(), digest("pod"), &facts);
+        let checks = judge(&fit(), digest("pod"), &facts);
         checks.into_iter().filter(|check| check.result.is_err()).map(|check| check.subject).collect()
     }
 
@@ -256,7 +264,7 @@ mod tests {
         let broken = |last_good| Broken { file: "peers/x.toml".into(), last_good, reason: "?".into() };
         let mut facts = healthy();
         facts.status.as_mut().unwrap().broken = vec![broken(false)];
-        let checks = judge(&codex(), digest("pod"), &facts);
+        let checks = judge(&fit(), digest("pod"), &facts);
         let told = checks.iter().find(|check| check.subject == "bonds").unwrap().result.clone();
         assert_eq!(told.unwrap(), "1 of 2 bonds are active, and held; 1 broken: peers/x.toml");
         // Its last good state is held beside the valid ones.

@@ -1,4 +1,4 @@
-//! What the agent tells the host: `tether.json` in the runtime folder that both see.
+//! What the agent tells the host: `tether.json` in the agent's runtime folder, which both see.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::bonds::Broken;
 use crate::tree::Sha256Digest;
 
 /// Where the agent writes it, and health reads it.
-pub const PATH: &str = "/run/sepulcher/tether.json";
+pub const PATH: &str = "/run/sepulcher/agent/tether.json";
 
 /// The state after the agent's last look, written whole or not at all.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -124,10 +124,15 @@ impl Machine {
 
     /// One HTTP GET; the response, or `None` when there is none within two seconds.
     pub fn get(&self, host: &str, port: u16, path: &str) -> Option<String> {
-        let request = format!("GET {path} HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n");
-        let line = format!(
-            "timeout 2 bash -c 'exec 3<>/dev/tcp/{host}/{port} && printf \"{request}\" >&3 && cat <&3'"
-        );
+        self.say(host, port, &format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+    }
+
+    /// Says something by TCP; what is answered until the end, or `None` when that does not come within two seconds.
+    pub fn say(&self, host: &str, port: u16, text: &str) -> Option<String> {
+        let text = text.replace('\\', "\\\\").replace('%', "%%").replace('\r', "\\r").replace('\n', "\\n");
+        let text = text.replace('"', "\\042");
+        let line =
+            format!("timeout 2 bash -c 'exec 3<>/dev/tcp/{host}/{port} && printf \"{text}\" >&3 && cat <&3'");
         self.try_sh(&line).ok()
     }
 }

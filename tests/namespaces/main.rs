@@ -2,6 +2,10 @@
 //! is touched.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod bonds;
 mod client;
+mod door;
+mod gateway;
 mod lab;
+mod obstacles;
 mod tether;

@@ -1,145 +1,15 @@
 //! `sepulcher tether run` against real packets.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use sepulcher::codex::key::PublicKey;
 use sepulcher::render::nftables;
 use sepulcher::sys::nft::fingerprint;
 use sepulcher::sys::wireguard::SecretKey;
 use sepulcher::tether::source;
-use sepulcher::tether::status::Status;
 use sepulcher::tree::Sha256Digest;
 
+use crate::gateway::{Device, Gateway, SEPULCHER};
 use crate::lab::{Daemon, Machine, can_run, scratch, until, until_equal};
-
-const SEPULCHER: &str = env!("CARGO_BIN_EXE_sepulcher");
-
-/// A gateway with an agent and a stand-in of the Oculus, all files in `folder`.
-struct Gateway {
-    machine: Machine,
-    folder: PathBuf,
-    key: PublicKey,
-}
-
-impl Gateway {
-    fn new(folder: &Path) -> Self {
-        let machine = Machine::new();
-        // The pod's own address: where published ports arrive.
-        machine.sh("ip address add 10.88.0.10/32 dev lo");
-        for below in ["law/services", "bonds/peers"] {
-            fs::create_dir_all(folder.join(below)).unwrap();
-        }
-        let law = "schema = 1\n[appliance]\nname = \"lab\"\n[tether]\nbackend = \"userspace\"\n";
-        fs::write(folder.join("law/lychd.toml"), law).unwrap();
-        let oculus =
-            "description = \"Trace UI\"\nrootfs = \"stand-in\"\n[[port]]\nnumber = 6006\ntier = \"tether\"\n";
-        fs::write(folder.join("law/services/oculus.toml"), oculus).unwrap();
-        let secret = SecretKey::generate();
-        fs::write(folder.join("tether.key"), secret.to_file().as_bytes()).unwrap();
-        Self { machine, folder: folder.to_owned(), key: secret.public() }
-    }
-
-    fn agent(&self) -> Daemon {
-        let mut command = self.machine.command(SEPULCHER);
-        command.args(["tether", "run", "--recheck", "1", "--law"]).arg(self.folder.join("law"));
-        command.arg("--bonds").arg(self.folder.join("bonds"));
-        command.arg("--key").arg(self.folder.join("tether.key"));
-        command.arg("--status").arg(self.folder.join("tether.json"));
-        Daemon::start(command, &self.folder.join("agent.log"))
-    }
-
-    fn stand_in(&self) -> Daemon {
-        let mut command = self.machine.command(SEPULCHER);
-        command.args(["stand-in", "oculus", "6006", "--path", "/traces"]);
-        Daemon::start(command, &self.folder.join("oculus.log"))
-    }
-
-    /// What the agent told last.
-    fn status(&self) -> Option<Status> {
-        serde_json::from_slice(&fs::read(self.folder.join("tether.json")).ok()?).ok()
-    }
-
-    fn held(&self) -> usize {
-        self.status().map_or(0, |status| status.peers.held)
-    }
-
-    fn bond(&self, name: &str, content: &str) {
-        let file = self.folder.join(format!("bonds/peers/{name}.toml"));
-        let beside = self.folder.join(format!("bonds/peers/.{name}.new"));
-        fs::write(&beside, content).unwrap();
-        fs::rename(beside, file).unwrap();
-    }
-
-    /// What the interface holds of the peer with that key.
-    fn peer(&self, key: PublicKey) -> serde_json::Value {
-        let (law, bonds) = (self.folder.join("law"), self.folder.join("bonds"));
-        let line =
-            format!("{SEPULCHER} tether status --json --law {} --bonds {}", law.display(), bonds.display());
-        let all: serde_json::Value = serde_json::from_str(&self.machine.sh(&line)).unwrap();
-        all["peers"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|peer| peer["public_key"] == key.to_string())
-            .cloned()
-            .unwrap()
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.folder.join("agent.log")).unwrap()
-    }
-}
-
-/// A device with a tunnel to the gateway.
-struct Device {
-    machine: Machine,
-    key: PublicKey,
-    address: String,
-}
-
-impl Device {
-    fn new(gateway: &Gateway, number: u8) -> Self {
-        let machine = Machine::new();
-        let here = format!("192.0.2.{}/30", 4 * number + 1);
-        gateway.machine.plug(
-            &format!("up{number}"),
-            &here,
-            &machine,
-            &format!("192.0.2.{}/30", 4 * number + 2),
-        );
-        let secret = SecretKey::generate();
-        let key_file = gateway.folder.join(format!("device{number}.key"));
-        fs::write(&key_file, secret.to_file().as_bytes()).unwrap();
-        let address = format!("10.88.16.{}", number + 2);
-        machine.wireguard();
-        machine.sh(&format!(
-            "ip route add 10.88.0.10 via 192.0.2.{} && \
-             wg set wg0 private-key {} peer {} allowed-ips 10.88.16.0/20 endpoint 10.88.0.10:51820 && \
-             ip address add {address}/20 dev wg0 && ip link set wg0 up",
-            4 * number + 1,
-            key_file.display(),
-            gateway.key,
-        ));
-        Self { machine, key: secret.public(), address }
-    }
-
-    fn file(&self, more: &str) -> String {
-        format!(
-            "public-key = \"{}\"\naddress = \"{}\"\ngrants = [\"oculus\"]\n{more}",
-            self.key, self.address
-        )
-    }
-
-    fn page(&self) -> String {
-        until("the page comes through the tunnel", || self.machine.get("10.88.16.1", 6006, "/traces"))
-    }
-}
-
-fn counters(peer: &serde_json::Value) -> (u64, u64, u64) {
-    let number = |key: &str| peer[key].as_u64().unwrap_or_default();
-    (number("last_handshake"), number("received_bytes"), number("sent_bytes"))
-}
 
 #[test]
 fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
@@ -158,8 +28,7 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
     let page = phone.page();
     let expected = format!("stand-in oculus port 6006 path /traces caller {}\n", phone.address);
     assert!(page.ends_with(&expected), "{page}");
-    let before = counters(&gateway.peer(phone.key));
-    assert!(before.0 > 0 && before.1 > 0);
+    let before = gateway.session(&phone);
     assert_eq!(laptop.machine.get("10.88.16.1", 6006, "/"), None, "nobody unbonded gets through");
 
     let granted = |gateway: &Gateway| {
@@ -174,9 +43,7 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
     assert!(granted(&gateway) >= packets, "the ruleset was changed in place");
     assert_eq!(table(&gateway.machine), fresh_table(&gateway), "changing in place makes the same table");
     assert!(laptop.page().contains(&format!("caller {}", laptop.address)));
-    let after = counters(&gateway.peer(phone.key));
-    assert_eq!(after.0, before.0, "the phone's session is the same");
-    assert!(after.1 >= before.1 && after.2 >= before.2, "{before:?} {after:?}");
+    gateway.assert_untouched(&phone, &before);
 
     gateway.bond("phone", "public-key = 7\n");
     until("the broken bond is told", || {
@@ -188,7 +55,7 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
     gateway.bond("laptop", &laptop.file("state = \"revoked\"\n"));
     until_equal("the number of peers", &1, || gateway.held());
     assert_eq!(laptop.machine.get("10.88.16.1", 6006, "/"), None, "a revoked peer gets nothing");
-    assert_eq!(counters(&gateway.peer(phone.key)).0, before.0, "the phone's session is the same");
+    gateway.assert_untouched(&phone, &before);
 
     drift_is_repaired(&gateway, &phone);
     agent_leaves_promptly_and_quietly(&gateway, &mut agent);
@@ -263,7 +130,7 @@ fn health_is_told_and_so_is_each_thing_that_is_wrong() {
     let health = |seconds: u8| {
         let line = format!(
             "cd {} && PATH=.:$PATH {SEPULCHER} health --timeout {seconds} --law law --bonds bonds --status tether.json \
-             --public-key tether.pub --ruleset host.nft || true",
+             --secrets secrets --public-key tether.pub --ruleset host.nft || true",
             folder.display()
         );
         host.sh(&line)
@@ -296,10 +163,8 @@ fn the_port_is_silent_before_the_agent_has_loaded_the_ruleset_and_interface_is_w
     let gateway = Gateway::new(&folder);
     // A ruleset that nft refuses: without it nothing else may be made.
     fs::write(folder.join("bad.nft"), "table inet sepulcher { chain }\n").unwrap();
-    let mut command = gateway.machine.command(SEPULCHER);
-    command.args(["tether", "run", "--law"]).arg(folder.join("law"));
-    command.arg("--bonds").arg(folder.join("bonds")).arg("--key").arg(folder.join("tether.key"));
-    command.arg("--status").arg(folder.join("tether.json")).arg("--ruleset").arg(folder.join("bad.nft"));
+    let mut command = gateway.agent_command(1);
+    command.arg("--ruleset").arg(folder.join("bad.nft"));
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(69), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(gateway.machine.try_sh("ip link show wg0").is_err(), "no interface without a ruleset");

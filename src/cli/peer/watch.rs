@@ -44,7 +44,7 @@ impl Watch {
             if !draw(&text.unwrap_or_else(|failure| failure.to_string()))? {
                 return Ok(());
             }
-            match waker.wait(Duration::from_secs(seconds)) {
+            match waker.wait(Duration::from_secs(seconds), None) {
                 Ok(Wake::Stop) => return Ok(()),
                 Ok(Wake::Changed | Wake::Tick) => text = look(),
                 Err(error) => return Err(Failure::from_error(Kind::Io, &error)),

@@ -1,0 +1,87 @@
+//! Addresses and endpoints that change hands: between two keys of one peer, between two peers, between two
+//! places of one peer.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use super::{Desired, Observed, ObservedPeer, Prefix, peers_digest};
+use crate::codex::key::PublicKey;
+use crate::tree::Sha256Digest;
+
+/// A session whose handshake is older than this in seconds is dead: WireGuard refuses its keys
+/// (`REJECT_AFTER_TIME`), so nothing proves any more that the peer is where its last packet came from.
+const SESSION: u64 = 180;
+
+impl Desired {
+    /// Whether `key` is one of two keys of one peer.
+    pub fn is_overlapping(&self, key: &PublicKey) -> bool {
+        self.overlaps.iter().any(|(old, new)| old == key || new == key)
+    }
+
+    /// Gives the addresses that two keys of one peer share to that key which is in use: the one that shook hands
+    /// last, and the old one until the new one has. The other one keeps its place without an address, so that it
+    /// can shake hands, and take over by that.
+    pub(super) fn settled(&self, observed: &BTreeMap<PublicKey, ObservedPeer>) -> Cow<'_, Self> {
+        if self.overlaps.is_empty() {
+            return Cow::Borrowed(self);
+        }
+        let mut settled = self.clone();
+        for (old, new) in std::mem::take(&mut settled.overlaps) {
+            let last = |key| observed.get(key).and_then(|peer| peer.traffic.last_handshake);
+            let taken_over = last(&new).is_some() && last(&new) >= last(&old);
+            let loser = if taken_over { old } else { new };
+            if let Some(peer) = settled.peers.get_mut(&loser) {
+                peer.allowed_ips.clear();
+            }
+        }
+        Cow::Owned(settled)
+    }
+}
+
+impl Observed {
+    /// [`peers_digest`] of the observed peers. What one of two keys of a peer holds counts for both: which of
+    /// them it is follows from handshakes.
+    pub fn peers_digest(&self, overlaps: &BTreeMap<PublicKey, PublicKey>) -> Sha256Digest {
+        let mut held: BTreeMap<_, _> =
+            self.peers.iter().map(|(key, peer)| (key, Cow::Borrowed(&peer.allowed_ips))).collect();
+        for (old, new) in overlaps {
+            if let (Some(one), Some(other)) = (self.peers.get(old), self.peers.get(new)) {
+                let both: BTreeSet<_> = one.allowed_ips.union(&other.allowed_ips).copied().collect();
+                held.insert(old, Cow::Owned(both.clone()));
+                held.insert(new, Cow::Owned(both));
+            }
+        }
+        peers_digest(held.iter().map(|(key, allowed_ips)| (*key, allowed_ips.as_ref())))
+    }
+
+    /// Notes which peers are left where they are. `asked` are the endpoints that were asked for before, `now` is
+    /// in seconds since the epoch.
+    ///
+    /// A peer with a living session is where its packets come from, and an agent that has just started takes it
+    /// that the endpoint of the Codex was asked for. One that we keep alive and that has fallen silent is dialled
+    /// anew where the Codex says: the place that it roamed to does not answer.
+    pub fn note_dialled(&mut self, desired: &Desired, asked: &BTreeMap<PublicKey, SocketAddr>, now: u64) {
+        for (key, peer) in &mut self.peers {
+            let Some(wanted) = desired.peers.get(key) else { continue };
+            let alive = peer.traffic.last_handshake.is_some_and(|at| now.abs_diff(at) < SESSION);
+            let asked = asked.get(key).copied();
+            peer.dialled = match (alive, asked) {
+                (true, asked) => asked.or(wanted.endpoint),
+                (false, asked) => asked.filter(|_| wanted.keepalive == 0),
+            };
+        }
+    }
+}
+
+/// Allowed IPs that somebody holds who is not to have them any more. Until they are taken away, whoever has
+/// them next must not have grants for them.
+pub fn contested(desired: &Desired, observed: &Observed) -> BTreeSet<Prefix> {
+    let mut contested = BTreeSet::new();
+    for (key, peer) in &observed.peers {
+        let allowed = desired.peers.get(key).map(|wanted| &wanted.allowed_ips);
+        let taken = peer.allowed_ips.iter().filter(|prefix| !allowed.is_some_and(|ips| ips.contains(prefix)));
+        contested.extend(taken);
+    }
+    contested
+}

@@ -1,0 +1,421 @@
+//! One look of the agent: read, compare, repair, read back, tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::board::{Board, Known};
+use super::bonds::{Broken, Texts};
+use super::door::Door;
+use super::fit::{Fit, fit};
+use super::rules::Rules;
+use super::ruleset::{Outcome, Ruleset};
+use super::status::{Peers, Status};
+use super::{Error, Options, bonds, explain, interface, notify, source};
+use crate::codex::key::PublicKey;
+use crate::codex::time::Timestamp;
+use crate::codex::{Backend, Codex, DOOR_PORT, Grants, Protocol};
+use crate::sync::{self, Desired, Observed, Plan, Prefix};
+use crate::sys;
+use crate::sys::wake::{Wake, Waker};
+use crate::sys::wireguard::SecretKey;
+
+/// What the agent remembers from one look to the next.
+pub(super) struct Agent {
+    options: Options,
+    secret: SecretKey,
+    public_key: PublicKey,
+    ruleset: Ruleset,
+    resolver: sys::resolve::Resolver,
+    /// Texts that were in force at the last look.
+    texts: Texts,
+    /// The Codex that they make, whatever the time.
+    declared: Option<Codex>,
+    /// Time of the last look.
+    now: Timestamp,
+    broken: Vec<Broken>,
+    /// Endpoints that were asked for.
+    asked: BTreeMap<PublicKey, SocketAddr>,
+    drift: u64,
+    /// Declared ports without a listener.
+    silent: Vec<String>,
+    /// What the last successful look found.
+    last: Option<Last>,
+    board: Arc<Board>,
+    door: Door,
+}
+
+struct Last {
+    backend: Backend,
+    desired: Desired,
+    peers: Peers,
+}
+
+impl Agent {
+    pub(super) fn new(options: Options) -> Result<Self, Error> {
+        let bytes = zeroize::Zeroizing::new(sys::fs::read_bounded(&options.key, 4096)?);
+        let secret =
+            SecretKey::parse(&bytes).map_err(|source| Error::Key { path: options.key.clone(), source })?;
+        let board = Arc::new(Board::new(&options.interface, &options.nft));
+        let door = Door::open(Arc::clone(&board), &options.door, &options.control)?;
+        Ok(Self {
+            public_key: secret.public(),
+            ruleset: Ruleset::new(&options.nft),
+            options,
+            secret,
+            resolver: sys::resolve::Resolver::default(),
+            texts: Texts::new(),
+            declared: None,
+            now: Timestamp::from_epoch(0),
+            broken: Vec::new(),
+            asked: BTreeMap::new(),
+            drift: 0,
+            silent: Vec::new(),
+            last: None,
+            board,
+            door,
+        })
+    }
+
+    /// Whether no look has succeeded yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Whether some service does not listen yet.
+    pub(super) fn awaits_services(&self) -> bool {
+        !self.silent.is_empty()
+    }
+
+    /// Whether some peer has two keys.
+    pub(super) fn is_overlapping(&self) -> bool {
+        self.last.as_ref().is_some_and(|last| !last.desired.overlaps.is_empty())
+    }
+
+    /// When a bond's time comes next after the last look, in seconds since the epoch.
+    pub(super) fn next_change(&self) -> Option<u64> {
+        self.declared.as_ref()?.next_change(self.now).map(Timestamp::epoch)
+    }
+
+    /// Reads the Codex, compares, repairs, and reads back. A Codex that cannot be read leaves the last one in
+    /// force: time goes on for its bonds, and what somebody changes is put right.
+    pub(super) fn look(&mut self, wake: Wake, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        self.now = Timestamp::from_epoch(sys::clock::epoch_seconds());
+        let mut broken = Vec::new();
+        let read = self.read(&mut broken);
+        let Some(declared) = &self.declared else { return read };
+        let held = fit(declared, self.now, Some(self.public_key), &self.options.secrets);
+        broken.extend(held.unfit.iter().cloned());
+        if read.is_ok() {
+            self.report(broken, say);
+        }
+        self.resolver.known();
+        let names = sync::dialled_names(&held.codex);
+        self.resolver.look_up(names, wake == Wake::Tick, waker.nudger().map_err(Error::Wait)?);
+        let kept = self.keep(&held, say);
+        read.and(kept)
+    }
+
+    /// Reads the Codex in force: bonds as they stand, or as they last were good.
+    fn read(&mut self, broken: &mut Vec<Broken>) -> Result<(), Error> {
+        let (texts, unreadable) = source::load(&self.options.law, &self.options.bonds)?;
+        let settled = bonds::settle(&texts, &unreadable, &self.texts, source::is_tombstone, source::parse)?;
+        *broken = settled.broken;
+        self.texts = settled.texts;
+        self.declared = Some(settled.codex);
+        Ok(())
+    }
+
+    /// Tells what is broken since the last look.
+    fn report(&mut self, broken: Vec<Broken>, say: &mut dyn FnMut(&str)) {
+        for new in broken.iter().filter(|one| !self.broken.contains(one)) {
+            let state = if new.last_good { "its last good state stays in force" } else { "it is not bonded" };
+            say(&format!("{} is broken; {state}\n{}", new.file, new.reason.trim_end()));
+        }
+        self.broken = broken;
+    }
+
+    /// Makes ruleset and interface what can be held of the bonds.
+    fn keep(&mut self, held: &Fit, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let Fit { codex, preshared, unfit: _ } = held;
+        let start = Instant::now();
+        let desired = Desired::of(codex, self.public_key, self.resolver.known(), preshared);
+        let backend = self.options.backend.unwrap_or(codex.tether.backend);
+        let observed = self.observe(backend, &desired)?;
+        let plan = sync::plan(&desired, &observed);
+        let withheld = withheld(codex, &sync::contested(&desired, &observed));
+        let mut reloaded = match self.load_ruleset(withheld.as_ref().unwrap_or(codex)) {
+            Ok(outcome) => outcome == Outcome::Repaired,
+            Err(error) if self.ruleset.is_loaded() => {
+                interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret)?;
+                return Err(error);
+            }
+            Err(error) => return Err(error),
+        };
+        let observed = self.carry_out(backend, &desired, &plan, say)?;
+        if withheld.is_some() {
+            reloaded |= self.load_ruleset(codex)? == Outcome::Repaired;
+        }
+        let unasked = self.last.as_ref().is_some_and(|last| last.desired == desired);
+        if reloaded || (unasked && plan.repairs(&desired)) {
+            self.drift += 1;
+            say("something was changed behind the agent's back and has been put right");
+        }
+        self.silent = silent(codex, &sys::sockets::listening()?);
+        self.remember(codex, backend, desired, &observed, start);
+        self.open_door(codex, say);
+        Ok(())
+    }
+
+    /// Reads the interface; at the first time also whether it is ours.
+    fn observe(&self, backend: Backend, desired: &Desired) -> Result<Observed, Error> {
+        let name = &self.options.interface;
+        let mut observed = interface::observe(name, backend)?;
+        if self.is_new() {
+            interface::claim(name, &observed, self.public_key)?;
+        }
+        observed.note_dialled(desired, &self.asked, sys::clock::epoch_seconds());
+        Ok(observed)
+    }
+
+    fn carry_out(
+        &self,
+        backend: Backend,
+        desired: &Desired,
+        plan: &Plan,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<Observed, Error> {
+        if !plan.is_empty() {
+            say(&excerpt(plan));
+        }
+        interface::apply(&self.options.interface, backend, desired, plan, &self.secret)
+    }
+
+    /// Moves the addresses of peers that have two keys to the key in use, and nothing else. True when there is
+    /// more to do, which needs a look.
+    pub(super) fn glance(&mut self, say: &mut dyn FnMut(&str)) -> Result<bool, Error> {
+        let Some(last) = &self.last else { return Ok(true) };
+        let plan = sync::plan(&last.desired, &self.observe(last.backend, &last.desired)?);
+        if plan.is_empty() || plan.repairs(&last.desired) {
+            return Ok(!plan.is_empty());
+        }
+        self.carry_out(last.backend, &last.desired, &plan, say).map(|_| false)
+    }
+
+    fn load_ruleset(&mut self, codex: &Codex) -> Result<Outcome, Error> {
+        self.ruleset.ensure(match &self.options.ruleset {
+            Some(path) => Rules::fixed(String::from_utf8_lossy(&sys::fs::read(path)?).into_owned()),
+            None => Rules::of(codex)?,
+        })
+    }
+
+    fn remember(
+        &mut self,
+        codex: &Codex,
+        backend: Backend,
+        desired: Desired,
+        observed: &Observed,
+        start: Instant,
+    ) {
+        self.asked = desired.peers.iter().filter_map(|(key, peer)| Some((*key, peer.endpoint?))).collect();
+        let peers = Peers {
+            declared: self.declared.as_ref().map_or(0, |declared| declared.peers.len()),
+            active: codex.active().count(),
+            held: observed.peers.len(),
+            digest: observed.peers_digest(&desired.overlaps).to_string(),
+        };
+        self.board.tell(Known {
+            codex: codex.clone(),
+            backend,
+            peers: peers.clone(),
+            broken: self.broken.len(),
+            drift: self.drift,
+        });
+        self.board.count(start.elapsed());
+        self.last = Some(Last { backend, desired, peers });
+    }
+
+    /// Answers on the tether's addresses. That it cannot yet is no reason not to serve the tether.
+    fn open_door(&mut self, codex: &Codex, say: &mut dyn FnMut(&str)) {
+        let tether = &codex.tether;
+        let addresses = [Some(IpAddr::V4(tether.address)), tether.network6.map(|(_, own)| IpAddr::V6(own))];
+        let addresses = addresses.into_iter().flatten();
+        let addresses = addresses.map(|address| SocketAddr::new(address, DOOR_PORT.get())).collect();
+        for (address, error) in self.door.answer_on(&addresses) {
+            say(&format!("cannot answer on {address}: {error}"));
+        }
+    }
+
+    /// Tells the host, the service manager and the journal how the look went.
+    pub(super) fn tell(
+        &self,
+        result: &Result<(), Error>,
+        first: bool,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<(), Error> {
+        let error = result.as_ref().err().map(|error| explain(error));
+        let last = self.last.as_ref();
+        let status = Status {
+            schema: 1,
+            ready: error.is_none(),
+            error,
+            written_ms: u64::try_from(sys::clock::since_boot().as_millis()).unwrap_or(u64::MAX),
+            interface: self.options.interface.clone(),
+            public_key: self.public_key.to_string(),
+            listen_port: last.map_or(0, |last| last.desired.listen_port.get()),
+            ruleset: self.ruleset.digest().map(|digest| digest.to_string()).unwrap_or_default(),
+            peers: last.map(|last| last.peers.clone()).unwrap_or_default(),
+            broken: self.broken.clone(),
+            silent: self.silent.clone(),
+            drift: self.drift,
+        };
+        if let Some(error) = &status.error {
+            say(error);
+        }
+        let line = status.line();
+        let word = if first && status.ready { sys::notify::ready(&line) } else { sys::notify::status(&line) };
+        notify(word, say);
+        if first && status.ready {
+            say(&format!("ready: {line}"));
+        }
+        write_status(&self.options.status, &status)
+    }
+}
+
+/// The Codex without the grants of peers whose address somebody else still holds; `None` when there are none.
+fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Codex> {
+    let networks: Vec<_> = contested.iter().filter(|one| **one != Prefix::host(one.address)).collect();
+    let is_contested = |address: IpAddr| {
+        contested.contains(&Prefix::host(address)) || networks.iter().any(|network| network.contains(address))
+    };
+    let affected: Vec<_> = codex
+        .active()
+        .filter(|(_, peer)| {
+            is_contested(peer.address.into()) || peer.address6.is_some_and(|own| is_contested(own.into()))
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if affected.is_empty() {
+        return None;
+    }
+    let mut codex = codex.clone();
+    for name in affected {
+        if let Some(peer) = codex.peers.get_mut(&name) {
+            peer.grants = Grants::default();
+        }
+    }
+    Some(codex)
+}
+
+/// Ports of services that nobody listens on.
+fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
+    let mut silent = Vec::new();
+    for (name, service) in &codex.services {
+        for port in
+            service.ports.iter().filter(|port| !listening.contains(&(port.protocol, port.number.get())))
+        {
+            silent.push(format!(
+                "{name} {} {}",
+                crate::render::nftables::protocol(port.protocol),
+                port.number
+            ));
+        }
+    }
+    silent
+}
+
+fn write_status(path: &Path, status: &Status) -> Result<(), Error> {
+    let mut text = serde_json::to_string(status).map_err(|source| sys::fs::Error {
+        action: "write",
+        path: path.to_owned(),
+        source: source.into(),
+    })?;
+    text.push('\n');
+    Ok(sys::fs::write_atomic(path, 0o644, text.as_bytes())?)
+}
+
+/// A plan for the journal: its first lines, and how many more there are.
+fn excerpt(plan: &Plan) -> String {
+    const LINES: usize = 20;
+    let mut lines: Vec<_> = plan.steps.iter().take(LINES).map(ToString::to_string).collect();
+    if plan.steps.len() > LINES {
+        lines.push(format!("and {} more", plan.steps.len() - LINES));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codex::Sources;
+    use crate::render::nftables;
+    use crate::sync::{DialTargets, ObservedPeer, PresharedKeys};
+
+    const KEYS: [&str; 2] =
+        ["DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=", "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg="];
+
+    const OCULUS: &str =
+        "description = \"x\"\nrootfs = \"stand-in\"\n[[port]]\nnumber = 6006\ntier = \"tether\"\n";
+
+    /// A Codex with one peer, and that peer as the interface holds it.
+    fn bonded(key: usize, last: u8, grants: &str) -> (Codex, Observed) {
+        let key = KEYS[key];
+        let peer = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = [{grants}]\n");
+        let sources: Sources = [
+            ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
+            ("services/oculus.toml", OCULUS.to_owned()),
+            ("peers/phone.toml", peer),
+        ]
+        .into_iter()
+        .collect();
+        let codex = Codex::parse(&sources).unwrap();
+        let held = desired(&codex).peers.into_iter().map(|(key, peer)| {
+            (key, ObservedPeer { allowed_ips: peer.allowed_ips, ..ObservedPeer::default() })
+        });
+        let observed = Observed { peers: held.collect(), ..Observed::default() };
+        (codex, observed)
+    }
+
+    fn desired(codex: &Codex) -> Desired {
+        let own = SecretKey::generate().public();
+        Desired::of(codex, own, &DialTargets::new(), &PresharedKeys::new())
+    }
+
+    /// The ruleset's grants while the interface is still as observed.
+    fn before_the_peers(codex: &Codex, observed: &Observed) -> Vec<String> {
+        let withheld = withheld(codex, &sync::contested(&desired(codex), observed));
+        nftables::grants(withheld.as_ref().unwrap_or(codex)).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn grants_of_an_address_wait_until_its_last_holder_is_gone() {
+        let (_, before) = bonded(0, 2, "\"oculus\"");
+        let (after, settled) = bonded(1, 2, "\"oculus\", \"bonds\"");
+        assert!(before_the_peers(&after, &before).is_empty());
+        assert_eq!(
+            before_the_peers(&after, &settled),
+            ["10.88.16.2 . tcp . 6006", "10.88.16.2 . tcp . 51821"]
+        );
+    }
+
+    #[test]
+    fn grants_wait_too_where_somebody_took_a_whole_network() {
+        let (codex, mut observed) = bonded(0, 2, "\"oculus\"");
+        let intruder = ObservedPeer {
+            allowed_ips: [Prefix { address: [10, 88, 16, 0].into(), length: 20 }].into(),
+            ..ObservedPeer::default()
+        };
+        observed.peers.insert(KEYS[1].parse().unwrap(), intruder);
+        assert!(before_the_peers(&codex, &observed).is_empty());
+    }
+
+    #[test]
+    fn the_grants_of_a_newcomer_and_of_a_peer_that_stays_wait_for_nobody() {
+        let (codex, held) = bonded(0, 2, "\"oculus\"");
+        for observed in [Observed::default(), held] {
+            assert_eq!(before_the_peers(&codex, &observed), ["10.88.16.2 . tcp . 6006"]);
+        }
+    }
+}

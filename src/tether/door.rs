@@ -1,0 +1,206 @@
+//! The agent's door: what peers and the host may ask it, by HTTP.
+//!
+//! It answers on the tether's addresses alone, and on a socket in the runtime folder that the host shares. A
+//! peer is known by the address it comes from, which WireGuard has proven, and by nothing else; what it may ask
+//! is what its grants say at that moment. Whoever may not ask something is told the same as about a path that
+//! does not exist. Changes of bonds are not made here: they are passed on to the host's control socket with the
+//! peer's name, because this container cannot write the bonds.
+
+mod http;
+mod metrics;
+pub mod seen;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::board::{Board, Known};
+use super::{Error, interface};
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::codex::{self, Codex};
+use crate::peer;
+use crate::sys;
+use crate::sys::nft::Nft;
+use crate::sys::serve::{self, Caller, Connection, Handler, Listener, Places};
+use http::{Answer, Fault, Request};
+use seen::Seen;
+
+/// Where the host asks.
+pub const PATH: &str = "/run/sepulcher/agent/door.sock";
+/// Where requests of peers are passed on to.
+pub const CONTROL: &str = "/run/sepulcher/control/bonds.sock";
+
+/// How many may ask at once.
+const CALLERS: usize = 16;
+/// How long a caller may take to ask, and to listen.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the host may take to change the bonds: it may wait for another change.
+const CHANGE: Duration = Duration::from_secs(30);
+/// The longest answer of the host, in bytes.
+const ANSWER: u64 = 1 << 20;
+
+/// Listens until it goes out of scope.
+pub struct Door {
+    places: Places,
+    handler: Arc<Handler>,
+    _host: Listener,
+    peers: BTreeMap<SocketAddr, Listener>,
+    /// Addresses that it could not listen on last time.
+    failed: BTreeSet<SocketAddr>,
+}
+
+impl Door {
+    /// Answers the host at `path`; requests of peers go to `control`.
+    pub fn open(board: Arc<Board>, path: &Path, control: &Path) -> Result<Self, Error> {
+        let control = control.to_owned();
+        let handler: Arc<Handler> =
+            Arc::new(move |connection, caller| answer(connection, caller, &board, &control));
+        let places = Places::new(CALLERS);
+        let host = Listener::unix(path, &places, Arc::clone(&handler))
+            .map_err(|source| Error::Door { path: path.to_owned(), source })?;
+        Ok(Self { places, handler, _host: host, peers: BTreeMap::new(), failed: BTreeSet::new() })
+    }
+
+    /// Answers peers on these addresses and on no other. Those that it cannot listen on are tried again next time,
+    /// and returned with the reason when that is new.
+    pub fn answer_on(&mut self, addresses: &BTreeSet<SocketAddr>) -> Vec<(SocketAddr, io::Error)> {
+        self.peers.retain(|address, _| addresses.contains(address));
+        let mut failed = Vec::new();
+        for address in addresses {
+            if self.peers.contains_key(address) {
+                continue;
+            }
+            match Listener::tcp(*address, &self.places, Arc::clone(&self.handler)) {
+                Ok(listener) => {
+                    self.peers.insert(*address, listener);
+                }
+                Err(error) => failed.push((*address, error)),
+            }
+        }
+        let before =
+            std::mem::replace(&mut self.failed, failed.iter().map(|(address, _)| *address).collect());
+        failed.retain(|(address, _)| !before.contains(address));
+        failed
+    }
+}
+
+/// Answers one request.
+fn answer(mut connection: Connection, caller: Caller, board: &Board, control: &Path) {
+    connection.give(PATIENCE);
+    let answer = match http::read(&mut connection) {
+        Ok(request) => respond(&request, caller, board, control),
+        Err(Fault::Refused(status, reason)) => Answer::error(status, "input", reason, None),
+        Err(Fault::Gone) => return,
+    };
+    connection.give(PATIENCE);
+    if answer.write(&mut connection).is_ok() {
+        connection.finish();
+    }
+}
+
+/// What may be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Matter {
+    Metrics,
+    Peers,
+    Bonds,
+}
+
+fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> Answer {
+    let Some(known) = board.known() else {
+        return Answer::error(503, "unavailable", "the agent has not read the bonds yet", None);
+    };
+    let matter = match (request.method.as_str(), request.target.as_str()) {
+        ("GET", "/metrics") => Matter::Metrics,
+        ("GET", "/v1/peers") => Matter::Peers,
+        ("POST", "/v1/bonds") => Matter::Bonds,
+        _ => return Answer::not_found(),
+    };
+    let now = Timestamp::from_epoch(sys::clock::epoch_seconds());
+    let peer = match caller {
+        Caller::Host => None,
+        Caller::Address(address) => match permitted(&known.codex, address, matter, now) {
+            Some(name) => Some(name),
+            None => return Answer::not_found(),
+        },
+    };
+    match (matter, peer) {
+        (Matter::Metrics, _) => observed(board, &known, now, |seen| Answer {
+            status: 200,
+            media: metrics::MEDIA,
+            body: metrics::page(&known, board.looks(), &seen).into_bytes(),
+        }),
+        (Matter::Peers, _) => observed(board, &known, now, |seen| Answer::json(200, &seen)),
+        (Matter::Bonds, Some(peer)) => pass_on(request, peer, control),
+        // The host has the bonds themselves.
+        (Matter::Bonds, None) => Answer::not_found(),
+    }
+}
+
+/// The peer at `address`, if it may ask about `matter` at `now`.
+fn permitted(codex: &Codex, address: IpAddr, matter: Matter, now: Timestamp) -> Option<&Name> {
+    let door = match matter {
+        Matter::Metrics => codex::Door::Metrics,
+        Matter::Peers | Matter::Bonds => codex::Door::Bonds,
+    };
+    let (name, _) = codex.active().find(|(_, peer)| {
+        let own = address == IpAddr::V4(peer.address) || peer.address6.is_some_and(|own| address == own);
+        own && !peer.is_expired(now) && peer.grants.doors.contains(&door)
+    })?;
+    Some(name)
+}
+
+/// Looks at interface and ruleset.
+fn observed(board: &Board, known: &Known, now: Timestamp, tell: impl FnOnce(Seen) -> Answer) -> Answer {
+    let look = || -> Result<Seen, Error> {
+        let nft = Nft::new(&board.nft);
+        let mut denied = nft.counted("denied")?;
+        denied.extend(nft.counted("denied6")?);
+        let observed = interface::observe(&board.interface, known.backend)?;
+        Ok(Seen::of(&board.interface, &observed, &denied, now.epoch()))
+    };
+    match look() {
+        Ok(seen) => tell(seen),
+        Err(error) => Answer::error(503, "unavailable", &super::explain(&error), error.remedy()),
+    }
+}
+
+/// Passes a request on to the host, and the host's answer back.
+fn pass_on(request: &Request, peer: &Name, control: &Path) -> Answer {
+    if !request.deliberate {
+        return Answer::error(415, "input", "send a request of `sepulcher peer` as application/json", None);
+    }
+    let asked: peer::Request = match serde_json::from_slice(&request.body) {
+        Ok(asked) => asked,
+        Err(error) => {
+            return Answer::error(400, "input", &format!("this is not a request: {error}"), None);
+        }
+    };
+    let line = serde_json::json!({"schema": 1, "peer": peer, "request": asked}).to_string();
+    let answered = serve::ask(control, &line, ANSWER, CHANGE);
+    let answered = answered.and_then(|text| Ok(serde_json::from_slice::<serde_json::Value>(&text)?));
+    match answered {
+        Ok(value) => Answer::json(status(&value), &value),
+        Err(error) => {
+            let message = format!("the host does not answer at {}: {error}", control.display());
+            Answer::error(503, "unavailable", &message, Some("`systemctl status sepulcher-control.socket`"))
+        }
+    }
+}
+
+/// The status that says what the host's answer says.
+fn status(answer: &serde_json::Value) -> u16 {
+    let Some(error) = answer.get("error") else { return 200 };
+    match error["kind"].as_str() {
+        Some("input") => 400,
+        Some("unavailable") => 503,
+        _ => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Who may ask what, and what is passed on.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
+
+use super::*;
+use crate::codex::{Backend, Sources};
+use crate::tether::status::Peers;
+
+const KEYS: [&str; 4] = [
+    "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=",
+    "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+    "/O8+G5a2GFPG6Kl6oB0kmvCkbKhLkf9a8HcHGEJGUlc=",
+    "rUBGzRp4xKUz6e2gNDcCrZPYpLC7O0gUGdbTRNXNwmY=",
+];
+
+fn board() -> Board {
+    let peer = |key: usize, last: u8, grants: &str| {
+        format!("public-key = \"{}\"\naddress = \"10.88.16.{last}\"\ngrants = [{grants}]\n", KEYS[key])
+    };
+    let sources: Sources = [
+        ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
+        ("peers/laptop.toml", peer(0, 2, "\"bonds\"")),
+        ("peers/grafana.toml", peer(1, 3, "\"metrics\"")),
+        ("peers/guest.toml", peer(2, 4, "\"bonds\"") + "expires = 2001-01-01T00:00:00Z\n"),
+        ("peers/phone.toml", peer(3, 5, "\"*\"")),
+    ]
+    .into_iter()
+    .collect();
+    let codex = Codex::parse(&sources).unwrap_or_else(|mistakes| panic!("{mistakes:?}"));
+    let board = Board::new("wg0", "/nonexistent/nft".as_ref());
+    let known = Known { codex, backend: Backend::Kernel, peers: Peers::default(), broken: 0, drift: 0 };
+    board.tell(known);
+    board
+}
+
+fn ask(method: &str, target: &str, from: Caller, control: &Path, body: &str) -> (u16, serde_json::Value) {
+    let (method, target, body) = (method.to_owned(), target.to_owned(), body.as_bytes().to_vec());
+    let request = Request { method, target, deliberate: true, body };
+    let answer = respond(&request, from, &board(), control);
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+fn peer(last: u8) -> Caller {
+    Caller::Address([10, 88, 16, last].into())
+}
+
+const LIST: &str = r#"{"verb":"list"}"#;
+
+#[test]
+fn whoever_lacks_the_grant_is_told_what_an_unknown_path_is_told() {
+    let nowhere = Path::new("/nonexistent");
+    let unknown = ask("GET", "/", peer(2), nowhere, "");
+    assert_eq!(unknown.0, 404);
+    let [laptop, grafana, guest, phone, stranger] = [2, 3, 4, 5, 9].map(peer);
+    let asked = [("GET", "/metrics"), ("GET", "/v1/peers"), ("POST", "/v1/bonds")];
+    let may = [
+        (laptop, [false, true, true]),
+        (grafana, [true, false, false]),
+        (guest, [false; 3]),
+        (phone, [false; 3]),
+        (stranger, [false; 3]),
+        (Caller::Host, [true, true, false]),
+    ];
+    for (caller, may) in may {
+        for ((method, target), may) in asked.into_iter().zip(may) {
+            let told = ask(method, target, caller, nowhere, LIST);
+            // Behind the door there is neither an interface nor a control socket.
+            let expected = if may { 503 } else { 404 };
+            assert_eq!(told.0, expected, "{caller:?} {method} {target}: {}", told.1);
+            assert!(may || told == unknown, "{}", told.1);
+        }
+    }
+    assert_eq!(ask("POST", "/v1/peers", laptop, nowhere, ""), unknown);
+    assert_eq!(ask("GET", "/v1/bonds", laptop, nowhere, ""), unknown);
+    assert_eq!(ask("GET", "/metrics?x", grafana, nowhere, ""), unknown);
+}
+
+/// Answers one request at the control socket, and tells what it was.
+fn control(path: &Path, answer: &'static str) -> std::thread::JoinHandle<String> {
+    let listener = UnixListener::bind(path).unwrap();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        (&stream).write_all(answer.as_bytes()).unwrap();
+        line
+    })
+}
+
+#[test]
+fn a_request_is_passed_on_with_the_name_of_who_asked_and_so_is_the_answer() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = |number: u8, answer: &'static str| {
+        let path = folder.path().join(number.to_string());
+        let host = control(&path, answer);
+        let told = ask("POST", "/v1/bonds", peer(2), &path, LIST);
+        (told.0, told.1.to_string(), host.join().unwrap())
+    };
+    let (status, body, line) = asked(1, "{\"ok\":{\"schema\":1}}\n");
+    assert_eq!((status, body.as_str()), (200, "{\"ok\":{\"schema\":1}}"));
+    assert_eq!(line, "{\"peer\":\"laptop\",\"request\":{\"verb\":\"list\"},\"schema\":1}\n");
+    assert_eq!(asked(2, "{\"error\":{\"message\":\"no\",\"kind\":\"input\"}}\n").0, 400);
+    assert_eq!(asked(3, "{\"error\":{\"message\":\"no\",\"kind\":\"unavailable\"}}\n").0, 503);
+    assert_eq!(asked(4, "{\"error\":{\"message\":\"no\",\"kind\":\"io\"}}\n").0, 500);
+    assert_eq!(asked(5, "{\"ok\"").0, 503, "half an answer");
+}
+
+#[test]
+fn what_is_no_request_or_comes_from_a_web_page_is_not_passed_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("control");
+    let _listener = UnixListener::bind(&path).unwrap();
+    for body in ["", "{}", "[]", r#"{"verb":"dance"}"#, r#"{"verb":"revoke","name":"../x"}"#] {
+        assert_eq!(ask("POST", "/v1/bonds", peer(2), &path, body).0, 400, "{body}");
+    }
+    let request =
+        Request { method: "POST".into(), target: "/v1/bonds".into(), deliberate: false, body: LIST.into() };
+    assert_eq!(respond(&request, peer(2), &board(), &path).status, 415);
+}
