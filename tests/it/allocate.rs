@@ -94,16 +94,12 @@ proptest! {
         });
         let got = peer::change(&bond, &situation, &mut || SharedKey::new([9; 32]).unwrap());
         let free = |last: &u8| peers.get(last).is_none_or(|fate| !fate.holds());
-        match ADDRESSES.into_iter().find(free) {
-            Some(last) => {
-                let peer = got.unwrap().peer;
-                prop_assert_eq!(peer.address.octets(), [10, 88, 16, last]);
-                prop_assert_eq!(peer.address6, Some(format!("fd88::{last:x}").parse().unwrap()));
-            }
-            None => {
-                let refused = got.unwrap_err();
-                prop_assert_eq!(refused.message, "every address of 10.88.16.0/28 is taken");
-            }
+        if let Some(last) = ADDRESSES.into_iter().find(free) {
+            let peer = got.unwrap().peer;
+            prop_assert_eq!(peer.address.octets(), [10, 88, 16, last]);
+            prop_assert_eq!(peer.address6, Some(format!("fd88::{last:x}").parse().unwrap()));
+        } else {
+            prop_assert_eq!(got.unwrap_err().message, "every address of 10.88.16.0/28 is taken");
         }
     }
 }
