@@ -8,7 +8,6 @@ mod allocate;
 pub mod audit;
 mod client;
 mod edit;
-mod observed;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -27,7 +26,6 @@ use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
 pub use client::Client;
 use edit::Edited;
-pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
 /// What is asked for; as JSON `{"verb":"bond","name":"phone",…}`.

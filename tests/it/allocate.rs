@@ -100,8 +100,7 @@ proptest! {
             prop_assert_eq!(peer.address.octets(), [10, 88, 16, last]);
             prop_assert_eq!(peer.address6, Some(format!("fd88::{last:x}").parse().unwrap()));
         } else {
-            let refused = got.unwrap_err();
-            prop_assert_eq!(refused.message, "every address of 10.88.16.0/28 is taken");
+            prop_assert_eq!(got.unwrap_err().message, "every address of 10.88.16.0/28 is taken");
         }
     }
 }

@@ -1,10 +1,14 @@
 //! What peers and the host may ask the agent, and what it tells its service manager.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::time::Duration;
 
+use sepulcher::cli::peer::list;
+use sepulcher::codex::time::Timestamp;
+use sepulcher::peer::PeerView;
 use sepulcher::tether::door::seen::Seen;
+use sepulcher::tether::source;
 
 use crate::gateway::{Device, Gateway};
 use crate::lab::{can_run, scratch, until};
@@ -48,11 +52,17 @@ fn the_door_answers_who_holds_its_grant_and_is_silent_to_others() {
     assert!(laptop.machine.get("10.88.16.1", 51821, "/").unwrap().starts_with("HTTP/1.1 404"));
     changes_are_passed_on(&gateway, &laptop);
 
-    let mut host = UnixStream::connect(folder.join("door.sock")).unwrap();
-    host.write_all(b"GET /v1/peers HTTP/1.1\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    host.read_to_string(&mut answer).unwrap();
-    assert_eq!(serde_json::from_str::<Seen>(body(&answer)).unwrap().peers.len(), 2);
+    // What `sepulcher peer list` shows on the appliance: a bond of these two is left out to make the other a stranger.
+    let codex = source::in_force(&folder.join("law"), &folder.join("bonds")).unwrap();
+    let now = Timestamp::from_epoch(sepulcher::sys::clock::epoch_seconds());
+    let mut views = PeerView::all(&codex, now);
+    views.retain(|view| view.name.as_str() == "phone");
+    let seen = list::observe(&folder.join("door.sock")).unwrap();
+    let table = list::join(views, seen).table(now);
+    let row =
+        |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{table}"));
+    assert!(row("phone ").contains("  active  ") && row("phone ").contains(" ago  "), "{table}");
+    assert!(row(&laptop.key.to_string()).contains("  in the kernel, not declared  "), "{table}");
 }
 
 fn changes_are_passed_on(gateway: &Gateway, laptop: &Device) {

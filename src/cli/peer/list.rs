@@ -10,12 +10,10 @@ use crate::cli::output::{age, length, table};
 use crate::cli::{Failure, Kind};
 use crate::codex::key::PublicKey;
 use crate::codex::time::Timestamp;
-use crate::peer::{Observed, ObservedPeer, PeerView, StateWord};
+use crate::peer::{PeerView, StateWord};
 use crate::sys::fs;
 use crate::sys::http::unix;
-
-/// The agent's door on this machine.
-pub const DOOR: &str = "/run/sepulcher/agent/door.sock";
+use crate::tether::door::seen::{Seen, SeenPeer};
 
 /// Columns of the table; those behind [`DECLARED`] need an agent.
 const HEADINGS: [&str; 10] =
@@ -34,7 +32,7 @@ pub struct Overview {
     /// Bonds, by name.
     peers: Vec<Row>,
     /// Peers of the kernel that no bond declares.
-    undeclared: Vec<ObservedPeer>,
+    undeclared: Vec<SeenPeer>,
 }
 
 /// A bond, and what the kernel shows of it; `None` where nothing is known.
@@ -54,7 +52,7 @@ pub struct Row {
 ///
 /// # Errors
 /// An agent that is there and does not answer.
-pub fn observe(door: &Path) -> Result<Option<Observed>, Failure> {
+pub fn observe(door: &Path) -> Result<Option<Seen>, Failure> {
     if !fs::exists(door)? {
         return Ok(None);
     }
@@ -66,8 +64,8 @@ pub fn observe(door: &Path) -> Result<Option<Observed>, Failure> {
 }
 
 /// What an agent's door has answered.
-pub fn parse(body: &[u8]) -> Result<Observed, Failure> {
-    let told = serde_json::from_slice::<Observed>(body);
+pub fn parse(body: &[u8]) -> Result<Seen, Failure> {
+    let told = serde_json::from_slice::<Seen>(body);
     told.map_err(|error| {
         Failure::new(Kind::Unavailable, format!("the agent's answer was not understood: {error}")).hint(
             "this program and the appliance may be of different versions: `sepulcher --version` on both",
@@ -76,21 +74,21 @@ pub fn parse(body: &[u8]) -> Result<Observed, Failure> {
 }
 
 /// Joins bonds with what the kernel holds.
-pub fn join(declared: Vec<PeerView>, observed: Option<Observed>) -> Overview {
+pub fn join(declared: Vec<PeerView>, observed: Option<Seen>) -> Overview {
     let seen = observed.is_some();
     let peers = observed.into_iter().flat_map(|observed| observed.peers).filter(|peer| peer.held);
-    let mut held: BTreeMap<PublicKey, ObservedPeer> = peers.map(|peer| (peer.public_key, peer)).collect();
+    let mut held: BTreeMap<PublicKey, SeenPeer> = peers.map(|peer| (peer.public_key, peer)).collect();
     let peers = declared.into_iter().map(|view| row(view, seen, &mut held)).collect();
     Overview { schema: 1, observed: seen, peers, undeclared: held.into_values().collect() }
 }
 
 /// Takes a bond's keys out of what is held.
-fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, ObservedPeer>) -> Row {
+fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, SeenPeer>) -> Row {
     let keys = [Some(declared.public_key), declared.overlap_public_key];
-    let found: Vec<ObservedPeer> = keys.into_iter().flatten().filter_map(|key| held.remove(&key)).collect();
+    let found: Vec<SeenPeer> = keys.into_iter().flatten().filter_map(|key| held.remove(&key)).collect();
     // While two keys overlap, the peer is where the one is that it used last.
     let newest = found.iter().max_by_key(|peer| peer.last_handshake);
-    let sum = |count: fn(&ObservedPeer) -> u64| (!found.is_empty()).then(|| found.iter().map(count).sum());
+    let sum = |count: fn(&SeenPeer) -> u64| (!found.is_empty()).then(|| found.iter().map(count).sum());
     Row {
         held: seen.then_some(!found.is_empty()),
         last_handshake: newest.and_then(|peer| peer.last_handshake).map(Timestamp::from_epoch),
@@ -98,7 +96,7 @@ fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, ObservedPe
         received: sum(|peer| peer.received),
         sent: sum(|peer| peer.sent),
         // Denials are counted by address, which both keys share.
-        denied: found.iter().filter_map(|peer| peer.denied).max(),
+        denied: found.iter().map(|peer| peer.denied).max(),
         declared,
     }
 }
@@ -201,8 +199,8 @@ impl Row {
 }
 
 /// A peer of the kernel that no bond declares; its key stands for its name.
-fn stranger(peer: &ObservedPeer, now: Timestamp) -> Vec<String> {
-    let ObservedPeer { public_key, endpoint, last_handshake, received, sent, denied, held: _ } = peer;
+fn stranger(peer: &SeenPeer, now: Timestamp) -> Vec<String> {
+    let SeenPeer { public_key, endpoint, last_handshake, received, sent, denied, held: _ } = peer;
     vec![
         public_key.to_string(),
         "-".to_owned(),
@@ -213,7 +211,7 @@ fn stranger(peer: &ObservedPeer, now: Timestamp) -> Vec<String> {
         endpoint.clone().unwrap_or_else(|| "-".to_owned()),
         bytes(Some(*received)),
         bytes(Some(*sent)),
-        denied.map_or("-".to_owned(), |count| count.to_string()),
+        denied.to_string(),
     ]
 }
 

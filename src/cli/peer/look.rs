@@ -8,6 +8,7 @@ use super::{Failure, Kind, Transport, Where};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::sys::clock;
+use crate::tether::door;
 
 /// Show all peers: what the bonds say beside what the kernel holds
 #[derive(Debug, clap::Args)]
@@ -78,7 +79,7 @@ impl Look {
 
     fn overview(&self, transport: &Transport) -> Result<Overview, Failure> {
         // A named folder is a workstation's, of which no agent knows.
-        let observed = if self.place.codex.is_some() { None } else { list::observe(Path::new(list::DOOR))? };
+        let observed = if self.place.codex.is_some() { None } else { list::observe(Path::new(door::PATH))? };
         Ok(list::join(transport.list()?, observed))
     }
 }
