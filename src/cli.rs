@@ -1,14 +1,20 @@
 //! Arguments, output, exit codes. Standard output is data, standard error is talk.
 
+mod audit;
 mod awaken;
 mod check;
 pub mod codex;
+mod completions;
 mod failure;
 mod health;
 mod image;
 mod init;
 mod lock;
+mod man;
+mod output;
+pub mod peer;
 pub mod progress;
+pub mod qr;
 mod render;
 mod renew;
 mod stand_in;
@@ -37,6 +43,12 @@ enum Verb {
     Render(render::Args),
     #[command(subcommand)]
     Image(image::Verb),
+    /// Bond devices and sites, and cut them off
+    #[command(subcommand)]
+    Peer(peer::Verb),
+    /// The log of all changes of the bonds
+    #[command(subcommand)]
+    Audit(audit::Verb),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
@@ -46,6 +58,8 @@ enum Verb {
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
+    Completions(completions::Args),
+    Man(man::Args),
     /// Answer on ports in place of a real service (example and tests)
     #[command(hide = true)]
     StandIn(stand_in::Args),
@@ -66,11 +80,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
         Verb::Image(verb) => image::run(&verb),
+        Verb::Peer(verb) => peer::run(&verb),
+        Verb::Audit(verb) => audit::run(&verb),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Awaken(args) => awaken::run(&args),
         Verb::Health(args) => health::run(&args),
         Verb::Tether(verb) => tether::run(verb),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
         Verb::StandIn(args) => stand_in::run(&args),
     };
     match done {
@@ -79,5 +97,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             eprint!("{failure}");
             failure.kind.exit_code()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_of_all_verbs_fit_together() {
+        super::Cli::command().debug_assert();
     }
 }

@@ -30,17 +30,18 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-use serde_as_text;
+pub(crate) use serde_as_text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub(crate) use diagnostic::plain;
 pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
 use key::PublicKey;
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
 pub use schema::LAW;
-pub(crate) use schema::file_name_mistake;
+pub(crate) use schema::{file_name_mistake, in_shares};
 pub(crate) use suggest::{distance as edits, nearest};
 use time::{Length, Timestamp};
 
@@ -87,7 +88,9 @@ impl Codex {
         let mut codex = self.clone();
         codex.peers.retain(|_, peer| !peer.is_expired(now));
         for peer in codex.peers.values_mut() {
-            peer.overlap = peer.overlap.take().filter(|overlap| overlap.until > now);
+            let lasts =
+                |overlap: &Overlap| overlap.until > now && !self.revoked_keys.contains(&overlap.public_key);
+            peer.overlap = peer.overlap.take().filter(lasts);
         }
         codex
     }

@@ -5,16 +5,18 @@
 //! 1. [`codex`] — the validated configuration, and every mistake it can hold
 //! 2. [`tree`] — path → {mode, bytes}: what rendering produces
 //! 3. [`render`] — Codex → tree: quadlets, WireGuard, nftables, Caddy, units, manifest
-//! 4. [`sync`] — desired and observed state → plan
-//! 5. [`sys`] — files, processes, netlink, HTTP: the only effects
-//! 6. [`image`] — tree + locked packages → verity-sealed disk
-//! 7. [`tether`] — the agent that keeps the kernel in step with the bonds
-//! 8. [`cli`] — arguments, output, exit codes
+//! 4. [`qr`] — text → QR code for terminal, SVG and PNG
+//! 5. [`sync`] — desired and observed state → plan
+//! 6. [`sys`] — files, processes, netlink, HTTP: the only effects
+//! 7. [`image`] — tree + locked packages → verity-sealed disk
+//! 8. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 9. [`cli`] — arguments, output, exit codes
 
 pub mod cli;
 pub mod codex;
 pub mod image;
 pub mod peer;
+pub mod qr;
 pub mod render;
 pub mod sync;
 pub mod sys;

@@ -5,7 +5,13 @@
 //! whoever asks makes it and keeps it.
 
 mod allocate;
+pub mod audit;
+mod client;
 mod edit;
+mod observed;
+pub mod store;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::collections::BTreeSet;
@@ -19,6 +25,8 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
+pub use client::Client;
+pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
 /// What is asked for; as JSON `{"verb":"bond","name":"phone",…}`.
@@ -67,6 +75,9 @@ pub struct Bond {
     /// What the peer dials, a name or an address; without one, the Codex's.
     #[serde(default)]
     pub dial: Option<String>,
+    /// Whether the answer holds the peer's configuration: then all that belongs into it must be known.
+    #[serde(default)]
+    pub client: bool,
 }
 
 /// What a new peer is.
@@ -115,6 +126,9 @@ pub struct Rotate {
     /// What the peer dials, a name or an address; without one, the Codex's.
     #[serde(default)]
     pub dial: Option<String>,
+    /// Whether the answer holds the peer's configuration: then all that belongs into it must be known.
+    #[serde(default)]
+    pub client: bool,
 }
 
 /// Grants to add or to take away.
@@ -168,7 +182,8 @@ pub struct Change {
     pub preshared: Option<(String, SharedKey)>,
     /// Preshared keys, relative to the folder of secrets, that nobody needs once the peer is written.
     pub stale: Vec<String>,
-    /// Keys that never come back from now on. To be added to the ledger after the peer is written, which holds them too.
+    /// Keys that never come back from now on, and those that an earlier command did not come to add. To be added to the
+    /// ledger after the peer is written, which holds them too.
     pub ledger: Vec<ledger::Entry>,
     /// What changes, a line each, for people.
     pub lines: Vec<String>,
@@ -222,9 +237,7 @@ pub fn change(
     let before = after.peers.insert(name.clone(), peer.clone());
     let preshared = edited.fresh_preshared.then(|| (preshared_file(name, peer.generation), fresh()));
     let stale = stale(name, before.as_ref(), &peer);
-    let ledger = dead_keys(name, &peer, situation.now);
-    let new = |entry: &ledger::Entry| !situation.codex.revoked_keys.contains(&entry.key);
-    let ledger: Vec<_> = ledger.into_iter().filter(new).collect();
+    let ledger = missing_entries(&after, situation.now);
     after.revoked_keys.extend(ledger.iter().map(|entry| entry.key));
     Ok(Change {
         name: name.clone(),
@@ -254,9 +267,9 @@ fn dead_keys(name: &Name, peer: &Peer, now: Timestamp) -> Vec<ledger::Entry> {
     if peer.state == PeerState::Revoked {
         dead.push(entry(peer.public_key, peer.generation));
     }
-    if let Some(overlap) =
-        peer.overlap.as_ref().filter(|overlap| peer.state == PeerState::Revoked || overlap.until <= now)
-    {
+    // An overlap that is over is not yet among `replaced`: a bonded peer's file names the key until its next change,
+    // and may not name one of the ledger.
+    if let Some(overlap) = peer.overlap.as_ref().filter(|_| peer.state == PeerState::Revoked) {
         dead.push(entry(overlap.public_key, before));
     }
     dead

@@ -18,15 +18,13 @@ pub fn open(folders: &[&Path]) -> Result<Codex, Failure> {
 
 /// The failure of a command whose Codex holds mistakes.
 pub fn refused(mistakes: &[Diagnostic], sources: &Sources) -> Failure {
-    let count = match mistakes.len() {
-        1 => "1 mistake".to_owned(),
-        count => format!("{count} mistakes"),
-    };
-    Failure::new(Kind::Input, format!("the Codex holds {count}")).report(render_all(
-        mistakes,
-        sources,
-        color(),
-    ))
+    broken(mistakes.len(), render_all(mistakes, sources, color()))
+}
+
+/// The failure of a command whose Codex holds so many mistakes, which `report` lays out.
+pub fn broken(count: usize, report: String) -> Failure {
+    let count = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };
+    Failure::new(Kind::Input, format!("the Codex holds {count}")).report(report)
 }
 
 /// Whether standard error shows colours.

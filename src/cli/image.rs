@@ -4,11 +4,11 @@ mod build;
 mod rendered;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::output::print;
 use super::store::StoreArgs;
 use super::{Failure, Kind};
 use crate::image::disk::{self, Role};
@@ -151,14 +151,6 @@ fn lines(report: &Report, manifest: Option<&Manifest>) -> String {
         None => text.push_str("\npackages unknown: there is no manifest beside the image\n"),
     }
     text
-}
-
-/// Data goes to standard output; a reader that has seen enough is no failure.
-fn print(text: &str) -> Result<(), Failure> {
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::from_error(Kind::Io, &error)),
-        _ => Ok(()),
-    }
 }
 
 impl From<inspect::Error> for Failure {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
+use indicatif::HumanBytes;
 
-use super::{Failure, Kind};
+use super::{Failure, Kind, output};
 use crate::codex::name::Name;
 use crate::codex::{Backend, Codex};
 use crate::sync::{Observed, ObservedPeer};
@@ -197,40 +198,19 @@ fn json(interface: &str, codex: &Codex, observed: &Observed) -> serde_json::Valu
 }
 
 fn table(interface: &str, codex: &Codex, observed: &Observed, now: u64) -> String {
-    use std::fmt::Write as _;
     let key = observed.public_key.map_or("none".to_owned(), |key| key.to_string());
     let port = observed.listen_port.map_or("none".to_owned(), |port| port.to_string());
-    let mut text = format!("interface {interface}  port {port}  public key {key}\n");
-    for (name, key, peer) in named(codex, observed) {
-        let name = name.map_or("(unknown)", Name::as_str);
-        let handshake =
-            peer.traffic.last_handshake.map_or("never".to_owned(), |at| age(now.saturating_sub(at)));
-        let (received, sent) = (peer.traffic.received, peer.traffic.sent);
-        let _ = writeln!(
-            text,
-            "{name:<32} {key}  handshake {handshake:<12} received {received} B  sent {sent} B"
-        );
-    }
-    text
-}
-
-/// Seconds as people say them.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s ago"),
-        60..3600 => format!("{} min ago", seconds / 60),
-        3600..86400 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86400),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ages_are_told_in_one_unit() {
-        let told: Vec<_> = [0, 59, 60, 3600, 200_000].into_iter().map(age).collect();
-        assert_eq!(told, ["0 s ago", "59 s ago", "1 min ago", "1 h ago", "2 d ago"]);
-    }
+    let row = |(name, key, peer): (Option<&Name>, String, &ObservedPeer)| {
+        let handshake = peer.traffic.last_handshake;
+        vec![
+            name.map_or("(unknown)".to_owned(), Name::to_string),
+            key,
+            handshake.map_or("never".to_owned(), |at| output::age(now.saturating_sub(at))),
+            HumanBytes(peer.traffic.received).to_string(),
+            HumanBytes(peer.traffic.sent).to_string(),
+        ]
+    };
+    let headings = ["NAME", "PUBLIC KEY", "HANDSHAKE", "RECEIVED", "SENT"].map(str::to_owned).to_vec();
+    let rows: Vec<_> = [headings].into_iter().chain(named(codex, observed).into_iter().map(row)).collect();
+    format!("interface {interface}  port {port}  public key {key}\n{}", output::table(&rows))
 }

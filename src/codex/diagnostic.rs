@@ -331,7 +331,7 @@ fn brief(text: &str) -> String {
 }
 
 /// Text with its control characters made visible.
-fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     annotate_snippets::normalize_untrusted_str(text)
 }
 

@@ -55,6 +55,7 @@ pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, 
                 .hint("`sepulcher init DIR` writes a Codex to start from"),
         );
     }
+    let mut peers = Vec::new();
     for file in sources.names() {
         if file == LAW {
             if let Some(other) = sources.text(file).and_then(other_schema) {
@@ -63,8 +64,8 @@ pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, 
             draft.law = parse(file, sources, mistakes, law::read);
         } else if let Some(name) = named(file, "services", sources, mistakes) {
             draft.services.insert(name, parse(file, sources, mistakes, service::read));
-        } else if let Some(name) = named(file, "peers", sources, mistakes) {
-            draft.peers.insert(name, parse(file, sources, mistakes, peer::read));
+        } else if file.starts_with("peers/") {
+            peers.push(file);
         } else if file == LEDGER || file == LAW_LEDGER {
             let keys = ledger::keys(sources.text(file).unwrap_or_default());
             draft
@@ -72,7 +73,50 @@ pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, 
                 .extend(keys.map(|(key, span)| (key, Place { file: file.into(), span: Some(span) })));
         }
     }
+    read_peers(&peers, sources, &mut draft, mistakes);
     Ok(draft)
+}
+
+/// How many peers are worth a thread.
+const PEERS_PER_THREAD: usize = 512;
+
+/// Reads the files of peers, of which there can be many, by several threads.
+fn read_peers(files: &[&str], sources: &Sources, draft: &mut Draft, mistakes: &mut Vec<Diagnostic>) {
+    let some = |files: &[&str]| {
+        let (mut peers, mut mistakes) = (Vec::new(), Vec::new());
+        for file in files {
+            if let Some(name) = named(file, "peers", sources, &mut mistakes) {
+                peers.push((name, parse(file, sources, &mut mistakes, peer::read)));
+            }
+        }
+        (peers, mistakes)
+    };
+    for (peers, told) in in_shares(files, PEERS_PER_THREAD, some) {
+        draft.peers.extend(peers);
+        mistakes.extend(told);
+    }
+}
+
+/// What `work` makes of `items`, cut into one share for each processor or for each `enough` items; in their order.
+pub(crate) fn in_shares<T: Sync, R: Send>(
+    items: &[T],
+    enough: usize,
+    work: impl Fn(&[T]) -> R + Sync,
+) -> Vec<R> {
+    let processors = std::thread::available_parallelism().map_or(1, Into::into);
+    let shares = items.len().div_ceil(enough).clamp(1, processors);
+    if shares == 1 {
+        return vec![work(items)];
+    }
+    std::thread::scope(|scope| {
+        let work = &work;
+        let chunks = items.chunks(items.len().div_ceil(shares));
+        let workers: Vec<_> = chunks.map(|chunk| scope.spawn(move || work(chunk))).collect();
+        let results = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        results.collect()
+    })
 }
 
 /// Name of the file that every Codex has.

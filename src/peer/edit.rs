@@ -28,7 +28,7 @@ impl Edited {
 /// A new peer's file.
 pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let Situation { codex, now, .. } = *situation;
-    let Bond { name, public_key, address, kind, grants, expires, preshared, dial: _ } = bond;
+    let Bond { name, public_key, address, kind, grants, expires, preshared, dial: _, client: _ } = bond;
     free_name(codex, name)?;
     free_key(situation, public_key)?;
     let address = match address {
@@ -91,7 +91,7 @@ pub fn revoke(revoke: &Revoke, situation: &Situation<'_>) -> Result<Edited, Refu
 
 /// The peer with another key.
 pub fn rotate(rotate: &Rotate, situation: &Situation<'_>) -> Result<Edited, Refused> {
-    let Rotate { name, public_key, preshared, overlap, dial: _ } = rotate;
+    let Rotate { name, public_key, preshared, overlap, dial: _, client: _ } = rotate;
     let (peer, mut document) = open(name, situation)?;
     free_key(situation, public_key)?;
     let generation = peer.generation.checked_add(1).ok_or_else(|| {

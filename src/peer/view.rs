@@ -43,6 +43,8 @@ pub struct PeerView {
     pub reason: Option<String>,
     /// Until when its key before is accepted too.
     pub overlap_until: Option<Timestamp>,
+    /// Its key before, while that is accepted.
+    pub overlap_public_key: Option<PublicKey>,
 }
 
 /// Whether a peer is bonded.
@@ -64,6 +66,7 @@ impl PeerView {
             PeerKind::Device => ("device", Vec::new()),
             PeerKind::Lych { routes, .. } => ("lych", routes.iter().map(ToString::to_string).collect()),
         };
+        let overlap = peer.overlap.as_ref().filter(|overlap| overlap.until > now);
         let state = match peer.state {
             PeerState::Revoked => StateWord::Revoked,
             PeerState::Active if peer.is_expired(now) => StateWord::Expired,
@@ -84,8 +87,14 @@ impl PeerView {
             expires: peer.expires,
             revoked: peer.revocation.at,
             reason: peer.revocation.reason.clone(),
-            overlap_until: peer.overlap.as_ref().map(|overlap| overlap.until).filter(|until| *until > now),
+            overlap_until: overlap.map(|overlap| overlap.until),
+            overlap_public_key: overlap.map(|overlap| overlap.public_key),
         }
+    }
+
+    /// Words of a peer's grants, as the Codex writes them.
+    pub fn grants(peer: &Peer) -> Vec<String> {
+        words(&peer.grants)
     }
 
     /// All peers of a Codex, by name.

@@ -117,7 +117,7 @@ fn addresses(peer: &Peer) -> Vec<String> {
 }
 
 /// `host:port`, with brackets around an IPv6 address.
-fn dial(host: &Endpoint, port: Port) -> String {
+pub fn dial(host: &Endpoint, port: Port) -> String {
     match host {
         Endpoint::Dns(name) => format!("{name}:{port}"),
         Endpoint::Ip(IpAddr::V4(address)) => format!("{address}:{port}"),

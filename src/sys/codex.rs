@@ -6,13 +6,16 @@ use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use crate::codex::ledger::{LAW_LEDGER, LEDGER};
-use crate::codex::{Diagnostic, LAW, Place, Sources, file_name_mistake};
+use crate::codex::{Diagnostic, LAW, Place, Sources, file_name_mistake, in_shares};
 
 /// The longest file that is read, in bytes.
 pub const FILE_LIMIT: u64 = 1 << 20;
 
 /// The longest ledger that is read, in bytes: some hundred thousand keys.
 pub const LEDGER_LIMIT: u64 = 16 << 20;
+
+/// How many files are worth a thread.
+const FILES_PER_THREAD: usize = 256;
 
 /// Folders of one file each service or peer.
 const FOLDERS: [&str; 2] = ["services", "peers"];
@@ -43,10 +46,7 @@ pub fn load(folders: &[&Path]) -> Sources {
     for (name, folder) in ledgers {
         let path = folder.join(LEDGER);
         if exists(&path) {
-            match read(&path, LEDGER_LIMIT) {
-                Ok(text) => sources.insert_shown(name, path.display().to_string(), text),
-                Err(mistake) => sources.insert_unread(name, path.display().to_string(), *mistake),
-            }
+            file(&path, name, LEDGER_LIMIT, &mut sources);
         }
     }
     sources
@@ -65,7 +65,7 @@ fn mistake(message: impl Into<String>) -> Diagnostic {
 /// `lychd.toml`, and names beside it that look like slips of what would be read.
 fn top(law: &Path, sources: &mut Sources) {
     if exists(&law.join(LAW)) {
-        file(law, LAW, sources);
+        file(&law.join(LAW), LAW, FILE_LIMIT, sources);
     } else {
         let mistake = mistake(format!("`{LAW}` is missing"));
         let hint = "`sepulcher init DIR` writes a Codex to start from";
@@ -101,20 +101,45 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
             return;
         }
     };
-    for entry in entries {
-        let key = format!("{name}/{entry}");
-        let shown = root.join(&key).display().to_string();
-        let (stem, extension) = entry.rsplit_once('.').unwrap_or((&entry, ""));
-        if extension == "toml" {
-            match file_name_mistake(&key, name, stem) {
-                Some(mistake) => sources.insert_unread(key, shown, mistake),
-                None => file(root, &key, sources),
-            }
-        } else if slips(extension, "toml") {
-            let mistake = mistake(format!("`{key}` is not read"));
-            sources.insert_unread(key, shown, mistake.hint(format!("rename it to `{name}/{stem}.toml`")));
+    let some = |files: &[String]| files.iter().filter_map(|file| entry(root, name, file)).collect::<Vec<_>>();
+    for file in in_shares(&entries, FILES_PER_THREAD, some).into_iter().flatten() {
+        file.put(sources);
+    }
+}
+
+/// A file as it was found.
+struct Found {
+    key: String,
+    shown: String,
+    text: Result<String, Box<Diagnostic>>,
+}
+
+impl Found {
+    fn put(self, sources: &mut Sources) {
+        match self.text {
+            Ok(text) => sources.insert_shown(self.key, self.shown, text),
+            Err(mistake) => sources.insert_unread(self.key, self.shown, *mistake),
         }
     }
+}
+
+/// Reads one entry of a folder; `None` when it is nobody's business here.
+fn entry(root: &Path, folder: &str, entry: &str) -> Option<Found> {
+    let key = format!("{folder}/{entry}");
+    let path = root.join(&key);
+    let (stem, extension) = entry.rsplit_once('.').unwrap_or((entry, ""));
+    let text = if extension == "toml" {
+        match file_name_mistake(&key, folder, stem) {
+            Some(mistake) => Err(Box::new(mistake)),
+            None => read(&path, FILE_LIMIT),
+        }
+    } else if slips(extension, "toml") {
+        let mistake = mistake(format!("`{key}` is not read"));
+        Err(Box::new(mistake.hint(format!("rename it to `{folder}/{stem}.toml`"))))
+    } else {
+        return None;
+    };
+    Some(Found { shown: path.display().to_string(), key, text })
 }
 
 /// Names in a folder, hidden ones left out, in byte order.
@@ -131,13 +156,8 @@ fn names(folder: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Reads one file into the sources, or the reason why not.
-fn file(root: &Path, key: &str, sources: &mut Sources) {
-    let path = root.join(key);
-    let shown = path.display().to_string();
-    match read(&path, FILE_LIMIT) {
-        Ok(text) => sources.insert_shown(key, shown, text),
-        Err(mistake) => sources.insert_unread(key, shown, *mistake),
-    }
+fn file(path: &Path, key: &str, limit: u64, sources: &mut Sources) {
+    Found { key: key.to_owned(), shown: path.display().to_string(), text: read(path, limit) }.put(sources);
 }
 
 fn read(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
@@ -146,8 +166,10 @@ fn read(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
     regular(&fs::metadata(path).map_err(obstacle)?)?;
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let opened = fs::OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(obstacle)?;
-    regular(&opened.metadata().map_err(obstacle)?)?;
-    let mut bytes = Vec::new();
+    let metadata = opened.metadata().map_err(obstacle)?;
+    regular(&metadata)?;
+    // Room for one byte more tells the end without another call for more room.
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0) + 1);
     opened.take(limit + 1).read_to_end(&mut bytes).map_err(obstacle)?;
     if bytes.len() as u64 > limit {
         let mistake = mistake(format!("the file is larger than {limit} bytes"));

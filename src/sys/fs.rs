@@ -274,8 +274,8 @@ pub fn create_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> 
     linked.and_then(|()| sync_parent(path))
 }
 
-/// Writes the whole content beside `path`, durably, and returns where.
-fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, Error> {
+/// Writes the whole content beside `path`, durably, and returns where: [`rename`] puts it in place.
+pub fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, Error> {
     let temporary = temporary(path);
     let write = || {
         let mut file =

@@ -1,5 +1,7 @@
 //! HTTP: one request, its answer as a stream.
 
+pub mod unix;
+
 use std::io::{self, Read};
 use std::time::Duration;
 

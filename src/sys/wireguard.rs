@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use wireguard_control::{Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuilder, PeerInfo};
 
-pub use secret::{NotASecret, SecretKey};
+pub use secret::{NotASecret, SecretKey, fresh_preshared_key};
 
 use crate::codex::Backend;
 use crate::codex::key::{PublicKey, SharedKey};

@@ -7,6 +7,7 @@ use sepulcher::cli::store::MirrorArgs;
 use sepulcher::image::definition::Definitions;
 use sepulcher::image::fetch::Quiet;
 use sepulcher::image::toolbox::Toolbox;
+use sepulcher::qr::compact;
 use sepulcher::sys::cmd::Command;
 
 use crate::cases::{self, Case, QUADLETS, on_disk, text, texts};
@@ -18,7 +19,7 @@ static TOOLBOX: LazyLock<Result<Toolbox, String>> = LazyLock::new(|| {
 });
 
 /// The toolbox, or a loud line that says why this test is skipped; in CI that is a failure.
-fn toolbox(test: &str) -> Option<&'static Toolbox> {
+pub fn toolbox(test: &str) -> Option<&'static Toolbox> {
     match &*TOOLBOX {
         Ok(toolbox) => Some(toolbox),
         Err(reason) if std::env::var_os("CI").is_some() => panic!("no judge for {test}: {reason}"),
@@ -128,18 +129,29 @@ fn nft_accepts_both_rulesets() {
 fn wg_quick_and_wg_read_every_configuration() {
     let test = "wg_quick_and_wg_read_every_configuration";
     let (Some(strip), Some(wg)) = (program(test, "wg-quick"), program(test, "wg")) else { return };
+    for case in cases::all() {
+        for (name, content) in texts(&case.tree, "usr/share/sepulcher/wireguard/") {
+            assert_read(&strip, &wg, &format!("{}: {name}", case.name), &filled_in(content));
+        }
+    }
+    // What peers get: with all keys, as a file and as it stands in a code.
+    for (case, name, content) in crate::qr::configurations() {
+        for text in [compact(&content), content] {
+            assert_read(&strip, &wg, &format!("{case}: {name}: {text}"), &resolvable(&text));
+        }
+    }
+}
+
+/// Fails unless wg-quick and then wg read a configuration.
+fn assert_read(strip: &Command, wg: &Command, what: &str, content: &str) {
     let folder = tempfile::tempdir().unwrap();
     // wg-quick takes the interface's name from the file's.
     let file = folder.path().join("wg0.conf");
-    for case in cases::all() {
-        for (name, content) in texts(&case.tree, "usr/share/sepulcher/wireguard/") {
-            std::fs::write(&file, filled_in(content)).unwrap();
-            let stripped = alone(strip.clone().arg("strip").arg(&file)).read();
-            let stripped = stripped.unwrap_or_else(|error| panic!("{}: {name}: {error}", case.name));
-            let said = parse(&wg, &stripped);
-            assert!(said.starts_with(READ), "{}: {name}: {said}", case.name);
-        }
-    }
+    std::fs::write(&file, content).unwrap();
+    let stripped = alone(strip.clone().arg("strip").arg(&file)).read();
+    let stripped = stripped.unwrap_or_else(|error| panic!("{what}: {error}"));
+    let said = parse(wg, &stripped);
+    assert!(said.starts_with(READ), "{what}: {said}");
 }
 
 #[test]
@@ -148,14 +160,18 @@ fn wg_says_so_when_a_configuration_is_bad() {
     assert!(parse(&wg, b"[Interface]\nListenPort = 1\nAddress = 10.0.0.1/24\n").contains("Address"));
 }
 
-/// Placeholders replaced as a person would, and names that need DNS by addresses.
+/// Placeholders replaced as a person would.
 fn filled_in(content: &str) -> String {
     let key = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
-    content
+    resolvable(content)
         .replace("PRIVATE-KEY-OF-THIS-DEVICE", key)
         .replace("PUBLIC-KEY-OF-THE-APPLIANCE", key)
-        .replace("Endpoint = lychd.example:", "Endpoint = 192.0.2.1:")
-        .replace("Endpoint = lych.example:", "Endpoint = 192.0.2.1:")
+        .replace("PRESHARED-KEY-OF-THIS-BOND", key)
+}
+
+/// Names that need DNS replaced by addresses.
+fn resolvable(content: &str) -> String {
+    content.replace("lychd.example:", "192.0.2.1:").replace("lych.example:", "192.0.2.1:")
 }
 
 /// What `wg setconf` says when it has read a configuration and has no interface to set.

@@ -3,8 +3,10 @@
 #![expect(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests have effects and stop at once")]
 
 mod accept;
+mod allocate;
 mod cases;
 mod cli;
+mod completions;
 mod corpus;
 mod faults;
 mod golden;
@@ -13,9 +15,14 @@ mod image;
 mod invariants;
 mod judge;
 mod judge_disk;
+mod look;
 mod noise;
 mod packages;
+mod peer;
+mod peer_faults;
 mod proxy;
+mod qr;
 mod reject;
 mod render;
 mod support;
+mod terminal;

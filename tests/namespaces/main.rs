@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod bonds;
+mod client;
 mod door;
 mod gateway;
 mod lab;

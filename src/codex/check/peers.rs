@@ -65,18 +65,13 @@ fn keys(peer: &Peer) -> impl Iterator<Item = &At<PublicKey>> {
     peer.public_key.iter().chain(overlap).chain(replaced)
 }
 
-/// Reports a key in use that the ledger holds.
+/// Reports a key in use that the ledger holds. That of an overlap may be there: then the overlap is over.
 fn not_revoked(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
-    let overlap = peer.overlap.as_ref().and_then(|overlap| overlap.public_key.as_ref());
-    for key in peer.public_key.iter().chain(overlap) {
-        if let Some(place) = draft.revoked.get(&key.value) {
-            let mistake = Diagnostic::error(format!("the public key {} was revoked", key.value), &key.place);
-            mistakes.push(
-                mistake
-                    .related(place, "recorded here")
-                    .hint("make a new key pair: a revoked key never comes back"),
-            );
-        }
+    let Some(key) = &peer.public_key else { return };
+    if let Some(place) = draft.revoked.get(&key.value) {
+        let mistake = Diagnostic::error(format!("the public key {} was revoked", key.value), &key.place);
+        let hint = "make a new key pair: a revoked key never comes back";
+        mistakes.push(mistake.related(place, "recorded here").hint(hint));
     }
 }
 

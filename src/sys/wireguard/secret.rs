@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use wireguard_control::Key;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use crate::codex::key::PublicKey;
+use crate::codex::key::{PublicKey, SharedKey};
 
 /// A WireGuard private key. It has no `Display` and no `Serialize`; its memory is wiped when it is dropped.
 pub struct SecretKey([u8; 32]);
@@ -66,6 +66,16 @@ impl Drop for SecretKey {
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(…)")
+    }
+}
+
+/// A new preshared key from the kernel's random numbers.
+pub fn fresh_preshared_key() -> SharedKey {
+    loop {
+        // Zeros would be no key; they never come.
+        if let Some(key) = SharedKey::new(Key::generate_preshared().0) {
+            return key;
+        }
     }
 }
 

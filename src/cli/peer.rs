@@ -1,0 +1,164 @@
+//! `sepulcher peer`: the life of a bond, from the first QR code to the revocation.
+
+mod bond;
+mod bundle;
+mod change;
+mod deliver;
+mod expiry;
+pub mod list;
+mod look;
+mod transport;
+pub mod watch;
+
+use std::path::PathBuf;
+
+use super::{Failure, Kind};
+use crate::peer::Request;
+use crate::peer::store::{self, Reply};
+pub use transport::Transport;
+
+/// Verbs of `sepulcher peer`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Add a peer and show its configuration, once
+    Bond(Box<bond::Bond>),
+    /// Cut a peer off for good
+    Revoke(change::Revoke),
+    /// Give a peer a new key at the same name and address, and show its configuration, once
+    Rotate(Box<bond::Rotate>),
+    /// Let a peer reach more
+    Grant(change::Granting),
+    /// Let a peer reach less
+    Ungrant(change::Granting),
+    /// Set when a peer expires
+    Extend(change::Extend),
+    /// Show all peers: what the bonds say beside what the kernel holds
+    List(look::List),
+    /// Show all about one peer
+    Show(look::Show),
+    /// Print bonds as TOML, without anything secret
+    Export(bundle::Export),
+    /// Bond the peers of an export, all or none
+    Import(bundle::Import),
+}
+
+/// Runs a verb of `sepulcher peer`.
+pub fn run(verb: &Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Bond(args) => bond::bond(args),
+        Verb::Revoke(args) => change::revoke(args),
+        Verb::Rotate(args) => bond::rotate(args),
+        Verb::Grant(args) => change::grant(args),
+        Verb::Ungrant(args) => change::ungrant(args),
+        Verb::Extend(args) => change::extend(args),
+        Verb::List(args) => look::list(args),
+        Verb::Show(args) => look::show(args),
+        Verb::Export(args) => bundle::export(args),
+        Verb::Import(args) => bundle::import(args),
+    }
+}
+
+/// Where the bonds are.
+#[derive(Debug, clap::Args)]
+pub struct Where {
+    /// Folder of a Codex on a workstation [default: the bonds of this appliance]
+    #[arg(long, value_name = "DIR")]
+    codex: Option<PathBuf>,
+}
+
+/// What all verbs have that change something.
+#[derive(Debug, clap::Args)]
+pub struct Changing {
+    #[command(flatten)]
+    place: Where,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the answer as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl Changing {
+    /// Carries out requests, all or none. The plan is told first: on standard output when it is what was asked for,
+    /// else on standard error.
+    fn send(&self, transport: &Transport, requests: &[Request]) -> Result<Vec<Reply>, Failure> {
+        transport.send(requests, self.dry_run, &mut |plan| {
+            for line in plan {
+                if self.dry_run && !self.json {
+                    println!("{line}");
+                } else {
+                    eprintln!("{line}");
+                }
+            }
+        })
+    }
+
+    /// Carries out one request that needs no more than to be told.
+    fn carry_out(&self, request: Request) -> Result<(), Failure> {
+        let replies = self.send(&Transport::open(&self.place)?, &[request])?;
+        replies.iter().try_for_each(|reply| self.answer(reply))
+    }
+
+    /// Prints an answer where JSON was asked for.
+    fn answer(&self, reply: &Reply) -> Result<(), Failure> {
+        if self.json {
+            let json = serde_json::to_string_pretty(reply)
+                .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+            println!("{json}");
+        }
+        Ok(())
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        use store::Error as E;
+        match error {
+            E::Refused(refused) => {
+                let mut failure = Self::new(Kind::Input, refused.message);
+                if let Some(hint) = refused.hint {
+                    failure = failure.hint(hint);
+                }
+                if let Some(report) = refused.report {
+                    failure = failure.report(report);
+                }
+                failure
+            }
+            E::Broken(count, report) => super::codex::broken(count, report),
+            E::File(error) => file(&error),
+            E::Unfinished(error) => {
+                let failure =
+                    Self::new(Kind::Io, format!("the change is done, but not its traces: {}", told(&error)));
+                failure.hint("mend that; the next change of any peer does the rest")
+            }
+            E::Locked(store::NotLocked::File(error)) => file(&error),
+            E::Locked(busy @ store::NotLocked::Busy { .. }) => Self::from_error(Kind::Unavailable, &busy)
+                .hint("nothing has changed: try again when it is done, or end it when it hangs"),
+            E::HostKey(_) => Self::from_error(Kind::Input, &error).hint("restore it from a snapshot"),
+            E::Log(_) => Self::from_error(Kind::Input, &error)
+                .hint("`sepulcher audit verify` tells more; to begin a new log, move audit.jsonl away"),
+        }
+    }
+}
+
+/// A file that stood in the way of a change.
+fn file(error: &crate::sys::fs::Error) -> Failure {
+    use std::io::ErrorKind as K;
+    let (kind, hint) = match error.source.kind() {
+        K::StorageFull | K::QuotaExceeded => (Kind::Io, "nothing has changed: free some space there"),
+        K::ReadOnlyFilesystem => (Kind::Io, "nothing has changed: make that file system writable"),
+        K::PermissionDenied => (
+            Kind::Io,
+            "nothing has changed: run as the user that owns the bonds; on the appliance that is root",
+        ),
+        K::NotFound => (Kind::Input, "check the path; `sepulcher init DIR` writes a new Codex"),
+        _ => (Kind::Io, "nothing has changed: look after that path"),
+    };
+    Failure::new(kind, told(error)).hint(hint)
+}
+
+/// An error with its cause in one line.
+fn told(error: &crate::sys::fs::Error) -> String {
+    format!("{error}: {}", error.source)
+}

@@ -1,0 +1,143 @@
+//! Hands a peer's configuration over, once: on the terminal, as a file, as an image.
+
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use super::{Failure, Kind};
+use crate::cli::output::print;
+use crate::cli::qr;
+use crate::codex::name::Name;
+use crate::peer::store::Reply;
+use crate::sys::wireguard::SecretKey;
+use crate::sys::{fs, terminal};
+
+/// Where the configuration goes. Without any of these: a QR code on a terminal, else text on standard output.
+#[derive(Debug, clap::Args)]
+pub struct Outputs {
+    /// Write the configuration to FILE, for its owner alone; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    conf: Option<PathBuf>,
+    /// Write its QR code as a PNG image to FILE, for its owner alone
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
+    /// Write its QR code as an SVG image to FILE, for its owner alone
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+}
+
+/// Files that are there, empty, before there is anything to write: a configuration that is made cannot be made again.
+/// Until it is handed over they go with the value.
+pub struct Delivery<'a> {
+    to: &'a Outputs,
+    json: bool,
+    made: Vec<&'a Path>,
+}
+
+impl<'a> Delivery<'a> {
+    /// Makes the files, none of which may exist.
+    pub fn prepare(to: &'a Outputs, json: bool) -> Result<Self, Failure> {
+        let mut delivery = Self { to, json, made: Vec::new() };
+        for path in to.files() {
+            fs::create_atomic(path, 0o600, b"").map_err(|error| refused(&error))?;
+            delivery.made.push(path);
+        }
+        Ok(delivery)
+    }
+
+    /// Hands over the configuration in `reply`, completed by the private key that was made here, and leaves it in
+    /// there only for JSON that is its one showing.
+    pub fn hand_over(
+        mut self,
+        name: &Name,
+        reply: &mut Reply,
+        secret: Option<&SecretKey>,
+    ) -> Result<(), Failure> {
+        let made = std::mem::take(&mut self.made);
+        let Some(client) = reply.client.take() else { return Ok(()) };
+        let client = match secret {
+            Some(secret) => client.with_private_key(secret.to_file().trim_end()),
+            None => client,
+        };
+        let shown = self.write(client.text(), secret.is_some()).map_err(|failure| lost(failure, name, &made));
+        if self.json && made.is_empty() && shown.is_ok() {
+            reply.client = Some(client);
+        }
+        shown?;
+        if secret.is_some() {
+            eprintln!(
+                "This is the only showing: its private key is kept nowhere. `sepulcher peer rotate {name}` makes another."
+            );
+        } else {
+            eprintln!("Put the peer's private key into it; it is shown this once.");
+        }
+        Ok(())
+    }
+
+    fn write(&self, text: &str, complete: bool) -> Result<(), Failure> {
+        let Outputs { conf, png, svg } = self.to;
+        if let Some(path) = png {
+            let image = qr::code(text)?.png().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+            fs::write(path, 0o600, &Zeroizing::new(image))?;
+        }
+        if let Some(path) = svg {
+            fs::write(path, 0o600, Zeroizing::new(qr::code(text)?.svg()).as_bytes())?;
+        }
+        match conf {
+            Some(path) if path == Path::new("-") => print(text),
+            Some(path) => Ok(fs::write(path, 0o600, text.as_bytes())?),
+            None if png.is_some() || svg.is_some() || self.json => Ok(()),
+            // Without the private key a code is of no use.
+            None if complete && terminal::size().is_some() => show(text),
+            None => print(text),
+        }
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        for path in &self.made {
+            // The error that brought us here is the one to tell; what is left is an empty file.
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl Outputs {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let Self { conf, png, svg } = self;
+        let conf = conf.as_deref().filter(|path| *path != Path::new("-"));
+        [conf, png.as_deref(), svg.as_deref()].into_iter().flatten()
+    }
+}
+
+/// The QR code, or the text where the terminal is too narrow for it.
+fn show(text: &str) -> Result<(), Failure> {
+    match qr::shown(text) {
+        Ok(drawn) => print(&Zeroizing::new(drawn)),
+        Err(failure) => {
+            eprint!("{failure}");
+            print(text)
+        }
+    }
+}
+
+/// Why a file cannot be made; nothing else has happened.
+fn refused(error: &fs::Error) -> Failure {
+    if error.source.kind() == std::io::ErrorKind::AlreadyExists {
+        let message = format!("{} exists, and a configuration never replaces a file", error.path.display());
+        return Failure::new(Kind::Input, message).hint("name another file, or move that one away");
+    }
+    super::file(error)
+}
+
+/// The bond is made, its configuration did not arrive.
+fn lost(failure: Failure, name: &Name, made: &[&Path]) -> Failure {
+    for path in made {
+        // Half an image helps nobody; the failure is told already.
+        let _ = fs::remove_file(path);
+    }
+    failure.hint(format!(
+        "the bond is made, its configuration is lost: `sepulcher peer rotate {name}` makes another"
+    ))
+}

@@ -1,0 +1,60 @@
+//! When a bond ends, as it is written on the command line.
+
+use std::str::FromStr;
+
+use crate::codex::time::{Length, Timestamp};
+use crate::sys::clock;
+
+/// `never`, so long from now, or a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expiry {
+    /// Not at all.
+    Never,
+    /// After that time.
+    In(Length),
+    /// At that moment.
+    At(Timestamp),
+}
+
+/// The text says no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("write a length of time like 30d or 12h, a moment like 2026-12-31T18:00:00Z, or never")]
+pub struct NotAnExpiry;
+
+impl FromStr for Expiry {
+    type Err = NotAnExpiry;
+
+    fn from_str(text: &str) -> Result<Self, NotAnExpiry> {
+        if text == "never" {
+            return Ok(Self::Never);
+        }
+        let moment = || text.parse().map(Self::At).map_err(|_| NotAnExpiry);
+        text.parse().map(Self::In).or_else(|_| moment())
+    }
+}
+
+impl Expiry {
+    /// The moment that it means now; `None` is never.
+    pub fn moment(self) -> Option<Timestamp> {
+        match self {
+            Self::Never => None,
+            Self::In(length) => Some(Timestamp::from_epoch(clock::epoch_seconds()).after(length)),
+            Self::At(moment) => Some(moment),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expiry_is_a_length_a_moment_or_never() {
+        assert_eq!("never".parse(), Ok(Expiry::Never));
+        assert_eq!("90s".parse(), Ok(Expiry::In(Length::from_seconds(90))));
+        assert_eq!("1970-01-01T00:00:07Z".parse(), Ok(Expiry::At(Timestamp::from_epoch(7))));
+        for text in ["", "30", "soon", "2026-12-31", "-1d"] {
+            assert_eq!(text.parse::<Expiry>(), Err(NotAnExpiry), "{text:?}");
+        }
+    }
+}

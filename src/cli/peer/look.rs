@@ -1,0 +1,88 @@
+//! Verbs that only look: list, show.
+
+use std::path::{Path, PathBuf};
+
+use super::list::{self, Overview};
+use super::watch::Watch;
+use super::{Failure, Kind, Transport, Where};
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::sys::clock;
+
+/// Show all peers: what the bonds say beside what the kernel holds
+#[derive(Debug, clap::Args)]
+pub struct List {
+    #[command(flatten)]
+    look: Look,
+}
+
+/// Show all about one peer
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// Name of the peer
+    name: Name,
+    #[command(flatten)]
+    look: Look,
+}
+
+/// How to look.
+#[derive(Debug, clap::Args)]
+struct Look {
+    #[command(flatten)]
+    place: Where,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+/// Runs `sepulcher peer list`.
+pub fn list(args: &List) -> Result<(), Failure> {
+    args.look.repeat(&|overview, now| Ok(overview.table(now)), &|overview| json(overview))
+}
+
+/// Runs `sepulcher peer show`.
+pub fn show(args: &Show) -> Result<(), Failure> {
+    let row = |overview: &Overview| {
+        let found = overview.find(args.name.as_str()).cloned();
+        found.ok_or_else(|| {
+            Failure::new(Kind::Input, format!("there is no peer `{}`", args.name))
+                .hint("`sepulcher peer list` tells who is bonded")
+        })
+    };
+    args.look.repeat(&|overview, now| Ok(row(overview)?.details(now)), &|overview| json(&row(overview)?))
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    Ok(format!("{text}\n"))
+}
+
+impl Look {
+    /// Looks once, or again and again.
+    fn repeat(
+        &self,
+        text: &dyn Fn(&Overview, Timestamp) -> Result<String, Failure>,
+        json: &dyn Fn(&Overview) -> Result<String, Failure>,
+    ) -> Result<(), Failure> {
+        let transport = Transport::open(&self.place)?;
+        self.watch.show(self.folders(&transport), &mut || {
+            let overview = self.overview(&transport)?;
+            let now = Timestamp::from_epoch(clock::epoch_seconds());
+            if self.json { json(&overview) } else { text(&overview, now) }
+        })
+    }
+
+    fn overview(&self, transport: &Transport) -> Result<Overview, Failure> {
+        // A named folder is a workstation's, of which no agent knows.
+        let observed = if self.place.codex.is_some() { None } else { list::observe(Path::new(list::DOOR))? };
+        Ok(list::join(transport.list()?, observed))
+    }
+
+    fn folders(&self, transport: &Transport) -> Vec<PathBuf> {
+        let Transport::Local(place) = transport;
+        vec![place.bonds.join("peers")]
+    }
+}

@@ -1,0 +1,152 @@
+//! The bonds on disk: one change at a time, whole or not at all, each of them on record.
+//!
+//! A change is done when the peer's file has its new name. Before that come, each durable before the next: the preshared
+//! key that the file needs, the file under a temporary name, the record. After it come the ledger of dead keys, which
+//! the file holds too, and the removal of preshared keys that nobody needs any more. So a command may be killed at any
+//! point: the next one finds the state before or after, and does what is left ([`heal`]).
+
+mod commit;
+mod heal;
+mod place;
+mod reply;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+pub use place::Place;
+pub use reply::Reply;
+
+use super::{Change, PeerView, Refused, Request, Situation, change, client};
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, Sources, render_all};
+use crate::peer::audit;
+pub use crate::peer::audit::Who;
+use crate::sys::journal::Lock;
+pub use crate::sys::journal::NotLocked;
+use crate::sys::{clock, codex as files, fs, wireguard};
+
+/// How long a change waits for another one to finish.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a request was not carried out. Nothing has changed, unless it says so.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The request does not fit the bonds.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The Codex itself holds mistakes: how many, and laid out.
+    #[error("the Codex holds {0} mistake(s)")]
+    Broken(usize, String),
+    /// Somebody else is at it.
+    #[error(transparent)]
+    Locked(#[from] NotLocked),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] fs::Error),
+    /// The appliance's key is none.
+    #[error("{0}")]
+    HostKey(String),
+    /// The log of changes cannot be gone on with.
+    #[error(transparent)]
+    Log(#[from] audit::NoEnd),
+    /// The change is done; what comes behind it is not, and the next command does it.
+    #[error("the change is done, but not all that belongs to it")]
+    Unfinished(#[source] fs::Error),
+}
+
+/// What is asked for, by whom, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// Requests that are granted together or not at all.
+    pub requests: &'a [Request],
+    /// Who asks.
+    pub who: &'a Who,
+    /// Decide and tell, and change nothing.
+    pub dry_run: bool,
+}
+
+/// Carries out one request.
+///
+/// # Errors
+/// See [`Error`].
+pub fn execute(place: &Place, who: &Who, request: &Request, dry_run: bool) -> Result<Reply, Error> {
+    let order = Order { requests: std::slice::from_ref(request), who, dry_run };
+    let mut replies = execute_all(place, order, &mut |_| {})?;
+    // One request, one reply.
+    replies.pop().ok_or_else(|| Refused::new("nothing is asked for", "ask for a change").into())
+}
+
+/// Carries out requests, a reply each; `tell` is given the whole plan before anything changes.
+///
+/// All are decided before the first is done. Being killed between two of them leaves the first ones done.
+///
+/// # Errors
+/// See [`Error`].
+pub fn execute_all(
+    place: &Place,
+    order: Order<'_>,
+    tell: &mut dyn FnMut(&[String]),
+) -> Result<Vec<Reply>, Error> {
+    let changes = order.requests.iter().any(|request| !matches!(request, Request::List(_)));
+    let lock = if changes && !order.dry_run {
+        place.writable()?;
+        Some(Lock::acquire(&place.bonds.join(".lock"), PATIENCE)?)
+    } else {
+        None
+    };
+    let now = Timestamp::from_epoch(clock::epoch_seconds());
+    let (sources, codex) = load(place)?;
+    let decided = decide(place, order.requests, &codex, &sources, now)?;
+    let plan: Vec<String> = decided.iter().flat_map(|(_, reply)| reply.plan.clone()).collect();
+    tell(&plan);
+    if lock.is_some() {
+        heal::heal(place, order.who, &codex, &sources, now)?;
+        for (verb, change) in decided.iter().filter_map(|(change, _)| change.as_ref()) {
+            commit::commit(place, &audit::Entry::of(*verb, order.who, change, now), change)?;
+        }
+    }
+    Ok(decided.into_iter().map(|(_, reply)| reply).collect())
+}
+
+/// Reads law, bonds and ledger.
+///
+/// # Errors
+/// [`Error::Broken`] when they hold mistakes.
+pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
+    let sources = files::load(&place.folders());
+    match Codex::parse(&sources) {
+        Ok(codex) => Ok((sources, codex)),
+        Err(mistakes) => Err(Error::Broken(mistakes.len(), render_all(&mistakes, &sources, false))),
+    }
+}
+
+type Decided = (Option<(audit::Verb, Change)>, Reply);
+
+/// What each request changes, given those before it.
+fn decide(
+    place: &Place,
+    requests: &[Request],
+    codex: &Codex,
+    sources: &Sources,
+    now: Timestamp,
+) -> Result<Vec<Decided>, Error> {
+    let host_key = place.host_key()?;
+    let (mut codex, mut sources) = (Cow::Borrowed(codex), Cow::Borrowed(sources));
+    let mut decided = Vec::new();
+    for (index, request) in requests.iter().enumerate() {
+        let Some(verb) = audit::Verb::of(request) else {
+            decided.push((None, Reply::list(PeerView::all(&codex, now))));
+            continue;
+        };
+        let situation = Situation { codex: &codex, sources: &sources, host_key, now };
+        let change = change(request, &situation, &mut wireguard::fresh_preshared_key)?;
+        let client = client::client(request, &change, &situation)?;
+        let reply = Reply::change(&change, client, now);
+        if index + 1 < requests.len() {
+            sources.to_mut().insert(change.file.clone(), change.text.clone());
+            codex = Cow::Owned(change.after.clone());
+        }
+        decided.push((Some((verb, change)), reply));
+    }
+    Ok(decided)
+}

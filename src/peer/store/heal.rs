@@ -1,0 +1,103 @@
+//! Does what a command that was killed left to do. Runs under the lock, so that nobody else is at it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::commit::{bury, record};
+use super::{Error, Place};
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, PeerState, Sources, preshared_file};
+use crate::peer::audit::{self, End, Entry, Verb, Who};
+use crate::peer::missing_entries;
+use crate::sys::{fs, journal};
+use crate::tree::Sha256Digest;
+
+/// Completes ledger and log, and removes temporary files and preshared keys that nobody needs.
+pub fn heal(place: &Place, who: &Who, codex: &Codex, sources: &Sources, now: Timestamp) -> Result<(), Error> {
+    bury(&place.bonds, &missing_entries(codex, now))?;
+    if let Some(found) = found(place, who, codex, sources, now)? {
+        record(&place.bonds, &[found])?;
+    }
+    remove(&place.bonds.join("peers"), is_temporary)?;
+    let needed = needed(codex);
+    remove(&place.secrets.join("peers"), |name| {
+        is_temporary(name) || (is_preshared(name) && !needed.contains(&format!("peers/{name}")))
+    })
+}
+
+/// What to record when the file that the last record is about is not as it says.
+fn found(
+    place: &Place,
+    who: &Who,
+    codex: &Codex,
+    sources: &Sources,
+    now: Timestamp,
+) -> Result<Option<Entry>, Error> {
+    let (tail, whole) = journal::tail(&place.bonds.join(audit::FILE), audit::TAIL)?;
+    let Some((last, _)) = End::of(&tail, whole)?.last else { return Ok(None) };
+    let text = sources.text(&format!("peers/{}.toml", last.peer));
+    let file_sha256 = text.map(|text| Sha256Digest::of(text.as_bytes()));
+    let generation = codex.peers.get(&last.peer).map_or(0, |peer| peer.generation);
+    let found =
+        || Entry { time: now, who: who.clone(), verb: Verb::Found, peer: last.peer, generation, file_sha256 };
+    Ok((file_sha256 != last.file_sha256).then(found))
+}
+
+/// Preshared keys that handshakes need.
+fn needed(codex: &Codex) -> BTreeSet<String> {
+    let active = codex.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active);
+    let files = active.flat_map(|(name, peer)| {
+        let own = peer.preshared.then(|| preshared_file(name, peer.generation));
+        let overlap = peer.overlap.as_ref().filter(|overlap| overlap.preshared);
+        own.into_iter().chain(overlap.map(|_| preshared_file(name, peer.generation.saturating_sub(1))))
+    });
+    files.collect()
+}
+
+/// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
+fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let paths = match fs::list(folder) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        paths => paths?,
+    };
+    for path in paths {
+        if path.file_name().is_some_and(|name| is_litter(&name.to_string_lossy())) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a file's name is one that [`fs::temporary`] gives: `.phone.toml.42.tmp`.
+fn is_temporary(name: &str) -> bool {
+    let id = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(".tmp"))
+        .and_then(|name| name.rsplit_once('.'));
+    id.is_some_and(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Whether a file's name is one that [`preshared_file`] gives: `phone.2.psk`.
+fn is_preshared(name: &str) -> bool {
+    let parts = name.strip_suffix(".psk").and_then(|name| name.rsplit_once('.'));
+    parts.is_some_and(|(name, generation)| name.parse::<Name>().is_ok() && generation.parse::<u32>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_give_are_litter() {
+        assert!(is_temporary(".phone.toml.42.tmp") && is_preshared("phone.2.psk"));
+        for name in
+            [".phone.toml.swp", "phone.toml.42.tmp", ".phone.toml..tmp", ".x.tmp", ".phone.toml.4x.tmp"]
+        {
+            assert!(!is_temporary(name), "{name}");
+        }
+        for name in ["phone.psk", "phone.2.psk~", "Phone.2.psk", "phone.x.psk", "tether.key"] {
+            assert!(!is_preshared(name), "{name}");
+        }
+    }
+}
