@@ -8,9 +8,10 @@
 //! 4. [`qr`] — text → QR code for terminal, SVG and PNG
 //! 5. [`sync`] — desired and observed state → plan
 //! 6. [`sys`] — files, processes, netlink, HTTP: the only effects
-//! 7. [`image`] — tree + locked packages → verity-sealed disk
-//! 8. [`tether`] — the agent that keeps the kernel in step with the bonds
-//! 9. [`cli`] — arguments, output, exit codes
+//! 7. [`peer`] — a request → a change of the bonds, and the transaction that makes it
+//! 8. [`image`] — tree + locked packages → verity-sealed disk
+//! 9. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 10. [`cli`] — arguments, output, exit codes
 
 pub mod cli;
 pub mod codex;

@@ -15,7 +15,7 @@ mod tests;
 mod view;
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +60,9 @@ pub struct Bond {
     /// Its address; without one the lowest free.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
+    /// Its IPv6 address; without one the lowest free, where the tether has such a network.
+    #[serde(default)]
+    pub address6: Option<Ipv6Addr>,
     /// What it is.
     #[serde(default)]
     pub kind: Kind,

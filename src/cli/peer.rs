@@ -12,6 +12,7 @@ pub mod watch;
 
 use std::path::PathBuf;
 
+use super::output::print;
 use super::{Failure, Kind};
 use crate::peer::Request;
 use crate::peer::store::{self, Reply};
@@ -83,15 +84,17 @@ impl Changing {
     /// Carries out requests, all or none. The plan is told first: on standard output when it is what was asked for,
     /// else on standard error.
     fn send(&self, transport: &Transport, requests: &[Request]) -> Result<Vec<Reply>, Failure> {
-        transport.send(requests, self.dry_run, &mut |plan| {
-            for line in plan {
-                if self.dry_run && !self.json {
-                    println!("{line}");
-                } else {
-                    eprintln!("{line}");
-                }
+        let asked_for = self.dry_run && !self.json;
+        let mut told = Ok(());
+        let replies = transport.send(requests, self.dry_run, &mut |plan| {
+            let text: String = plan.iter().map(|line| format!("{line}\n")).collect();
+            if asked_for {
+                told = print(&text);
+            } else {
+                eprint!("{text}");
             }
-        })
+        })?;
+        told.map(|()| replies)
     }
 
     /// Carries out one request that needs no more than to be told.
@@ -105,7 +108,7 @@ impl Changing {
         if self.json {
             let json = serde_json::to_string_pretty(reply)
                 .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-            println!("{json}");
+            print(&format!("{json}\n"))?;
         }
         Ok(())
     }
@@ -126,13 +129,12 @@ impl From<store::Error> for Failure {
                 failure
             }
             E::Broken(count, report) => super::codex::broken(count, report),
-            E::File(error) => file(&error),
+            E::File(error) | E::Locked(store::NotLocked::File(error)) => file(&error),
             E::Unfinished(error) => {
                 let failure =
                     Self::new(Kind::Io, format!("the change is done, but not its traces: {}", told(&error)));
                 failure.hint("mend that; the next change of any peer does the rest")
             }
-            E::Locked(store::NotLocked::File(error)) => file(&error),
             E::Locked(busy @ store::NotLocked::Busy { .. }) => Self::from_error(Kind::Unavailable, &busy)
                 .hint("nothing has changed: try again when it is done, or end it when it hangs"),
             E::HostKey(_) => Self::from_error(Kind::Input, &error).hint("restore it from a snapshot"),
@@ -161,4 +163,40 @@ fn file(error: &crate::sys::fs::Error) -> Failure {
 /// An error with its cause in one line.
 fn told(error: &crate::sys::fs::Error) -> String {
     format!("{error}: {}", error.source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::audit;
+    use crate::sys::fs::Error;
+    use crate::sys::journal::NotLocked;
+
+    #[test]
+    fn what_stands_in_the_way_has_its_kind_and_its_remedy() {
+        let path = std::path::PathBuf::from("peers/phone.toml");
+        let errno = |number: rustix::io::Errno| {
+            let source = std::io::Error::from(number);
+            store::Error::File(Error { action: "write", path: path.clone(), source })
+        };
+        let waited = std::time::Duration::from_secs(10);
+        let busy = NotLocked::Busy { path: path.clone(), pid: Some(7), waited };
+        for (error, kind, parts) in [
+            (
+                errno(rustix::io::Errno::NOSPC),
+                Kind::Io,
+                ["cannot write peers/phone.toml: No space", "free some space"],
+            ),
+            (errno(rustix::io::Errno::ROFS), Kind::Io, ["Read-only", "nothing has changed"]),
+            (errno(rustix::io::Errno::ACCESS), Kind::Io, ["Permission denied", "run as the user"]),
+            (errno(rustix::io::Errno::NOENT), Kind::Input, ["No such file", "sepulcher init"]),
+            (busy.into(), Kind::Unavailable, ["locked by process 7 for 10 s", "nothing has changed"]),
+            (audit::NoEnd.into(), Kind::Input, ["does not end in a record", "audit verify"]),
+        ] {
+            let failure = Failure::from(error);
+            let said = failure.to_string();
+            assert_eq!(failure.kind, kind, "{said}");
+            assert!(parts.iter().all(|part| said.contains(part)), "{said}");
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Which addresses are free.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Peer, PeerState};
@@ -33,8 +33,12 @@ pub fn lowest_free6(codex: &Codex, now: Timestamp) -> Option<Ipv6Addr> {
 }
 
 /// Who holds an address at `now`.
-pub fn holder(codex: &Codex, address: Ipv4Addr, now: Timestamp) -> Option<Held> {
-    holders(codex, now).find(|(peer, _)| peer.address == address).map(|(_, held)| held)
+pub fn holder(codex: &Codex, address: IpAddr, now: Timestamp) -> Option<Held> {
+    let has = |peer: &Peer| match address {
+        IpAddr::V4(address) => peer.address == address,
+        IpAddr::V6(address) => peer.address6 == Some(address),
+    };
+    holders(codex, now).find(|(peer, _)| has(peer)).map(|(_, held)| held)
 }
 
 /// Peers whose addresses are not free: bonded ones, expired or not, and revoked ones until the fence is over.

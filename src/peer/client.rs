@@ -1,5 +1,6 @@
 //! The configuration of a peer, as far as the appliance's side knows it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -7,7 +8,8 @@ use toml_edit::{DocumentMut, Item, Table, value};
 use zeroize::Zeroize as _;
 
 use super::{Change, Refused, Request, Situation};
-use crate::codex::{Codex, Diagnostic, Endpoint, LAW, Sources};
+use crate::codex::name::Name;
+use crate::codex::{Codex, Diagnostic, Endpoint, LAW, Peer, Sources};
 use crate::render::wireguard::{self, ClientKeys, PRIVATE_KEY_PLACEHOLDER};
 
 /// A client configuration, with a placeholder for the private key. It may hold a preshared key: it shows itself to
@@ -66,7 +68,7 @@ pub fn client(
         _ => return Ok(None),
     };
     let name = &change.name;
-    let mut codex = change.after.clone();
+    let mut codex = law_with(&change.after, name, &change.peer);
     if let Some(dial) = dial {
         codex.tether.endpoint = Some(endpoint(dial, situation.sources)?);
     }
@@ -87,6 +89,19 @@ pub fn client(
     let defect =
         || Refused::new(format!("`{name}` has no configuration"), "this is a defect: please report it");
     wireguard::client(&codex, name, keys).ok().flatten().map(|text| Some(Client(text))).ok_or_else(defect)
+}
+
+/// The Codex with this peer alone: there may be thousands.
+fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
+    Codex {
+        appliance: codex.appliance.clone(),
+        uplink: codex.uplink.clone(),
+        pod: codex.pod.clone(),
+        tether: codex.tether.clone(),
+        services: BTreeMap::new(),
+        peers: BTreeMap::from([(name.clone(), peer.clone())]),
+        revoked_keys: BTreeSet::new(),
+    }
 }
 
 /// What a peer dials, checked as if the law said so.

@@ -1,5 +1,7 @@
 //! The text of a peer's file, before and after. What a person wrote in it stays as it is: comments, order, spacing.
 
+use std::net::IpAddr;
+
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 use super::allocate::{self, Held};
@@ -28,18 +30,26 @@ impl Edited {
 /// A new peer's file.
 pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let Situation { codex, now, .. } = *situation;
-    let Bond { name, public_key, address, kind, grants, expires, preshared, dial: _, client: _ } = bond;
+    let Bond { name, public_key, address, address6, kind, grants, expires, preshared, dial: _, client: _ } =
+        bond;
     free_name(codex, name)?;
     free_key(situation, public_key)?;
     let address = match address {
-        Some(address) => free_address(codex, *address, now)?,
+        Some(address) => {
+            free_address(codex, (*address).into(), allocate::lowest_free(codex, now), now)?;
+            *address
+        }
         None => allocate::lowest_free(codex, now).ok_or_else(|| full(codex, now))?,
     };
     let mut document = DocumentMut::new();
     document["public-key"] = value(public_key.to_string());
     document["address"] = value(address.to_string());
     let mut lines = vec![format!("+ peer {name} {address} {public_key}")];
-    if let Some(address6) = allocate::lowest_free6(codex, now) {
+    let free6 = allocate::lowest_free6(codex, now);
+    if let Some(address6) = address6 {
+        free_address(codex, (*address6).into(), free6, now)?;
+    }
+    if let Some(address6) = address6.or(free6) {
         document["address6"] = value(address6.to_string());
         lines.push(format!("+ address {address6}"));
     }
@@ -241,17 +251,19 @@ fn free_key(situation: &Situation<'_>, key: &PublicKey) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Refuses an address that somebody holds; `free` is one that nobody does.
 fn free_address(
     codex: &Codex,
-    address: std::net::Ipv4Addr,
+    address: IpAddr,
+    free: Option<impl Into<IpAddr>>,
     now: Timestamp,
-) -> Result<std::net::Ipv4Addr, Refused> {
-    let hint = match allocate::lowest_free(codex, now) {
-        Some(free) => format!("the first free address is {free}; without `--address` it is taken"),
+) -> Result<(), Refused> {
+    let hint = match free.map(Into::into) {
+        Some(free) => format!("the first free address is {free}; it is taken where none is asked for"),
         None => "the network is full: make it larger".to_owned(),
     };
     let message = match allocate::holder(codex, address, now) {
-        None => return Ok(address),
+        None => return Ok(()),
         Some(Held::Bonded) => format!("the address {address} is taken"),
         Some(Held::Resting(Some(until))) => {
             format!("the address {address} was a revoked peer's and rests until {until}")

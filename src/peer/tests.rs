@@ -61,6 +61,7 @@ fn bond(name: &str, number: u8) -> Request {
         name: name.parse().unwrap(),
         public_key: key(number),
         address: None,
+        address6: None,
         kind: Kind::Device,
         grants: vec!["oculus".into()],
         expires: None,
@@ -148,7 +149,8 @@ fn an_overlap_keeps_the_old_key_until_its_end_and_no_longer() {
     let name = "phone".parse().unwrap();
     assert!(codex.as_of(Timestamp::from_epoch(NOW + 599)).peers[&name].overlap.is_some());
     assert!(codex.as_of(end).peers[&name].overlap.is_none());
-    assert_eq!(missing_entries(&codex, end)[0].key, key(3));
+    // The file names the key until the peer's next change, and may not name one of the ledger.
+    assert_eq!(missing_entries(&codex, end), []);
     assert!(bonds.plan(&bond("other", 3)).is_err());
     let gone = bonds.apply(&revoke("phone")).unwrap();
     assert_eq!(gone.stale, ["peers/phone.2.psk", "peers/phone.1.psk"]);

@@ -73,10 +73,18 @@ pub fn create_dir_all(path: &Path) -> Result<(), Error> {
 
 /// Paths in a folder, sorted.
 pub fn list(path: &Path) -> Result<Vec<PathBuf>, Error> {
-    let entries = context(fs::read_dir(path), "list", path)?;
-    let mut paths = entries
-        .map(|entry| context(entry, "list", path).map(|entry| entry.path()))
-        .collect::<Result<Vec<_>, _>>()?;
+    list_named(path, |_| true)
+}
+
+/// Paths in a folder whose names are `wanted`, sorted.
+pub fn list_named(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let mut paths = Vec::new();
+    for entry in context(fs::read_dir(path), "list", path)? {
+        let entry = context(entry, "list", path)?;
+        if wanted(&entry.file_name().to_string_lossy()) {
+            paths.push(entry.path());
+        }
+    }
     paths.sort();
     Ok(paths)
 }

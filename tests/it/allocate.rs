@@ -84,6 +84,7 @@ proptest! {
         let bond = Request::Bond(Bond {
             name: "new".parse().unwrap(),
             public_key: key(99),
+            address6: None,
             address: None,
             kind: Kind::Device,
             grants: Vec::new(),

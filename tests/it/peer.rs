@@ -286,10 +286,15 @@ fn what_a_person_wrote_in_a_file_stays() {
 #[test]
 fn an_export_is_imported_elsewhere_whole_or_not_at_all_and_twice_is_once() {
     let (from, to) = (Site::new(), Site::new());
+    for site in [&from, &to] {
+        let law = site.text("lychd.toml") + "network6 = \"fd88:0:0:16::/64\"\n";
+        fs::write(site.codex().join("lychd.toml"), law).unwrap();
+    }
     let lych =
         ["--kind", "lych", "--remote", "lych.example:51820", "--keepalive", "15", "--route", "10.99.0.0/24"];
     from.run(&[&["peer", "bond", "site", "--public-key", KEY, "--no-config"], &lych[..]].concat());
-    from.run(&["peer", "bond", "wraith", "--public-key", OTHER, "--no-config", "--expires", "30d"]);
+    let far = ["--expires", "30d", "--address", "10.88.16.77", "--address6", "fd88:0:0:16::77"];
+    from.run(&[&["peer", "bond", "wraith", "--public-key", OTHER, "--no-config"], &far[..]].concat());
     let export = from.run(&["peer", "export"]);
     let secret = fs::read_to_string(from.codex().join("secrets/peers/wraith.1.psk")).unwrap();
     assert!(!export.contains(secret.trim()), "a preshared key is exported");
@@ -299,7 +304,8 @@ fn an_export_is_imported_elsewhere_whole_or_not_at_all_and_twice_is_once() {
     let (there, here) = (to.load(), from.load());
     for (name, peer) in &here.peers {
         let other = &there.peers[name];
-        assert_eq!((other.public_key, other.address), (peer.public_key, peer.address));
+        let identity = |peer: &sepulcher::codex::Peer| (peer.public_key, peer.address, peer.address6);
+        assert_eq!(identity(other), identity(peer));
         assert_eq!((&other.kind, &other.grants, other.expires), (&peer.kind, &peer.grants, peer.expires));
     }
     let before = files(&to.codex());
@@ -338,6 +344,7 @@ fn bonds_that_cannot_be_are_refused_with_a_remedy_and_nothing_changes() {
     for (more, why) in [
         (&["--address", "10.88.16.2"][..], "10.88.16.2 is taken"),
         (&["--address", "10.88.16.1"], "10.88.16.1"),
+        (&["--address6", "fd88::2"], "fd88::2"),
         (&["--address", "192.0.2.7"], "192.0.2.7"),
         (&["--grant", "nothing"], "no service `nothing`"),
         (&["--grant", "phylactery"], "phylactery"),

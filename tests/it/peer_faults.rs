@@ -174,6 +174,30 @@ fn a_killed_rotation_is_done_or_not() {
 }
 
 #[test]
+fn a_killed_healing_is_gone_on_with() {
+    let Some(strace) = program("a_killed_healing_is_gone_on_with", "strace") else { return };
+    let site = site(true);
+    // What a command leaves that revoked `ghoul` and was killed behind the rename, and others that were killed before it.
+    site.run(&["peer", "bond", "ghoul"]);
+    let key = site.text("secrets/peers/ghoul.1.psk");
+    site.run(&["peer", "revoke", "ghoul"]);
+    fs::remove_file(site.codex().join("revoked")).unwrap();
+    for (file, text) in [
+        ("secrets/peers/ghoul.1.psk", key.as_str()),
+        ("secrets/peers/.wraith.2.psk.7.tmp", ""),
+        ("peers/.wraith.toml.7.tmp", "public-key = "),
+    ] {
+        fs::write(site.codex().join(file), text).unwrap();
+    }
+    let log = site.text("audit.jsonl");
+    fs::write(site.codex().join("audit.jsonl"), &log[..log.len() - 9]).unwrap();
+    let words = ["peer", "rotate", PEER, "--public-key", OTHER, "--no-config"];
+    killed_everywhere(&strace, &site, &words, |peer| {
+        peer.public_key.to_string() == OTHER && peer.generation == 2
+    });
+}
+
+#[test]
 fn half_a_line_in_ledger_and_log_is_ended_and_passed_over() {
     let site = site(true);
     for (file, piece) in [("revoked", "DD5yKRfzExcV5"), ("audit.jsonl", "{\"seq\":2,\"ti")] {

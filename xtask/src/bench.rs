@@ -36,6 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     rendering()?;
     let folder = tempfile::Builder::new().prefix("sepulcher-bench-").tempdir()?;
+    bonding(folder.path())?;
     let built = building(folder.path())?;
     if args.boot {
         booting(folder.path(), &built)?;
@@ -103,6 +104,26 @@ fn with_peers(sources: &Sources, count: u32) -> Result<Sources> {
 
 fn owned((name, text): (&str, &str)) -> (String, String) {
     (name.to_owned(), text.to_owned())
+}
+
+/// Time of `sepulcher peer bond` on a Codex of 10,000 peers, from start to end of the program.
+fn bonding(folder: &Path) -> Result<()> {
+    let (program, codex) = (image::program()?, folder.join("many"));
+    for (name, text) in with_peers(&example_sources(), 10_000)?.iter() {
+        let path = codex.join(name);
+        fs::create_dir_all(path.parent().ok_or("a file has a folder")?)?;
+        fs::write(path, text)?;
+    }
+    let mut turn = 0_u8;
+    let bond = median(9, || {
+        turn += 1;
+        let key = PublicKey::try_from([0x80 | turn; 32])?.to_string();
+        let words = ["peer", "bond", &format!("new-{turn}"), "--public-key", &key, "--no-config", "--codex"];
+        let run = Command::new(&program).args(words).arg(&codex).output()?;
+        if run.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&run.stderr).into()) }
+    })?;
+    line("peer bond, 10,000 peers", "60 ms", &format!("{:.0} ms", bond.as_secs_f64() * 1e3));
+    Ok(())
 }
 
 /// Cold build (packages there, nothing else), rebuild after a change of the Codex, sizes, memory.

@@ -1,6 +1,6 @@
 //! Verbs that give a peer a key and show its configuration: bond, rotate.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::deliver::{Delivery, Outputs};
 use super::expiry::Expiry;
@@ -32,6 +32,9 @@ pub struct Bond {
     /// Tunnel address [default: the lowest that is free]
     #[arg(long, value_name = "ADDRESS")]
     address: Option<Ipv4Addr>,
+    /// IPv6 tunnel address [default: the lowest that is free, where the tether has such a network]
+    #[arg(long, value_name = "ADDRESS")]
+    address6: Option<Ipv6Addr>,
     /// What the peer is
     #[arg(long, value_enum, default_value = "device")]
     kind: KindWord,
@@ -68,8 +71,8 @@ pub struct Rotate {
 #[derive(Debug, clap::Args)]
 struct Key {
     /// The peer's own public key, as `wg pubkey` prints it; without it a key pair is made
-    #[arg(long, value_name = "KEY")]
-    public_key: Option<PublicKey>,
+    #[arg(long = "public-key", id = "public_key", value_name = "KEY")]
+    public: Option<PublicKey>,
     /// Make no preshared key
     #[arg(long)]
     no_preshared: bool,
@@ -77,8 +80,8 @@ struct Key {
     #[arg(long, value_name = "HOST")]
     endpoint: Option<String>,
     /// The appliance's public key, for a Codex on a workstation [default: that of its secrets/tether.key]
-    #[arg(long, value_name = "KEY")]
-    host_key: Option<PublicKey>,
+    #[arg(long = "host-key", value_name = "KEY")]
+    host: Option<PublicKey>,
     /// Show no configuration: the peer writes its own
     #[arg(long, requires = "public_key", conflicts_with_all = ["conf", "png", "svg"])]
     no_config: bool,
@@ -97,12 +100,13 @@ enum KindWord {
 /// Runs `sepulcher peer bond`.
 pub fn bond(args: &Bond) -> Result<(), Failure> {
     let kind = args.kind()?;
-    let Bond { name, key, grants, expires, address, changing, .. } = args;
+    let Bond { name, key, grants, expires, address, address6, changing, .. } = args;
     key.carry_out(changing, name, |public_key| {
         Request::Bond(peer::Bond {
             name: name.clone(),
             public_key,
             address: *address,
+            address6: *address6,
             kind: kind.clone(),
             grants: grants.clone(),
             expires: expires.moment(),
@@ -154,9 +158,9 @@ impl Key {
         name: &Name,
         request: impl FnOnce(PublicKey) -> Request,
     ) -> Result<(), Failure> {
-        let transport = Transport::open(&changing.place)?.with_host_key(self.host_key);
-        let secret = self.public_key.is_none().then(SecretKey::generate);
-        let Some(public) = self.public_key.or_else(|| secret.as_ref().map(SecretKey::public)) else {
+        let transport = Transport::open(&changing.place)?.with_host_key(self.host);
+        let secret = self.public.is_none().then(SecretKey::generate);
+        let Some(public) = self.public.or_else(|| secret.as_ref().map(SecretKey::public)) else {
             return Ok(());
         };
         let request = request(public);

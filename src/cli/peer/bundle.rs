@@ -1,6 +1,6 @@
 //! Bonds as one TOML text, to take them elsewhere: public parts only.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,8 @@ struct Exported {
     name: Name,
     public_key: PublicKey,
     address: Ipv4Addr,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address6: Option<Ipv6Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lych: Option<Lych>,
     grants: Vec<String>,
@@ -162,6 +164,7 @@ impl Exported {
             name: name.clone(),
             public_key: peer.public_key,
             address: peer.address,
+            address6: peer.address6,
             lych,
             grants: PeerView::grants(peer),
             expires: peer.expires,
@@ -170,7 +173,7 @@ impl Exported {
     }
 
     fn bond(self) -> Request {
-        let Self { name, public_key, address, lych, grants, expires, preshared: _ } = self;
+        let Self { name, public_key, address, address6, lych, grants, expires, preshared: _ } = self;
         let kind = lych.map_or(crate::peer::Kind::Device, |Lych { endpoint, keepalive, routes }| {
             crate::peer::Kind::Lych { endpoint, keepalive: Some(keepalive), routes }
         });
@@ -179,6 +182,7 @@ impl Exported {
             name,
             public_key,
             address,
+            address6,
             kind,
             grants,
             expires,

@@ -78,14 +78,14 @@ impl<'a> Delivery<'a> {
         let Outputs { conf, png, svg } = self.to;
         if let Some(path) = png {
             let image = qr::code(text)?.png().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-            fs::write(path, 0o600, &Zeroizing::new(image))?;
+            fs::write_atomic(path, 0o600, &Zeroizing::new(image))?;
         }
         if let Some(path) = svg {
-            fs::write(path, 0o600, Zeroizing::new(qr::code(text)?.svg()).as_bytes())?;
+            fs::write_atomic(path, 0o600, Zeroizing::new(qr::code(text)?.svg()).as_bytes())?;
         }
         match conf {
             Some(path) if path == Path::new("-") => print(text),
-            Some(path) => Ok(fs::write(path, 0o600, text.as_bytes())?),
+            Some(path) => Ok(fs::write_atomic(path, 0o600, text.as_bytes())?),
             None if png.is_some() || svg.is_some() || self.json => Ok(()),
             // Without the private key a code is of no use.
             None if complete && terminal::size().is_some() => show(text),

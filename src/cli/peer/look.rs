@@ -1,6 +1,6 @@
 //! Verbs that only look: list, show.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::list::{self, Overview};
 use super::watch::Watch;
@@ -68,7 +68,8 @@ impl Look {
         json: &dyn Fn(&Overview) -> Result<String, Failure>,
     ) -> Result<(), Failure> {
         let transport = Transport::open(&self.place)?;
-        self.watch.show(self.folders(&transport), &mut || {
+        let Transport::Local(place) = &transport;
+        self.watch.show(vec![place.bonds.join("peers")], &mut || {
             let overview = self.overview(&transport)?;
             let now = Timestamp::from_epoch(clock::epoch_seconds());
             if self.json { json(&overview) } else { text(&overview, now) }
@@ -79,10 +80,5 @@ impl Look {
         // A named folder is a workstation's, of which no agent knows.
         let observed = if self.place.codex.is_some() { None } else { list::observe(Path::new(list::DOOR))? };
         Ok(list::join(transport.list()?, observed))
-    }
-
-    fn folders(&self, transport: &Transport) -> Vec<PathBuf> {
-        let Transport::Local(place) = transport;
-        vec![place.bonds.join("peers")]
     }
 }

@@ -57,16 +57,11 @@ fn needed(codex: &Codex) -> BTreeSet<String> {
 
 /// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
 fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let paths = match fs::list(folder) {
+    let litter = match fs::list_named(folder, is_litter) {
         Err(error) if error.is_not_found() => return Ok(()),
-        paths => paths?,
+        litter => litter?,
     };
-    for path in paths {
-        if path.file_name().is_some_and(|name| is_litter(&name.to_string_lossy())) {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
+    Ok(litter.iter().try_for_each(|path| fs::remove_file(path))?)
 }
 
 /// Whether a file's name is one that [`fs::temporary`] gives: `.phone.toml.42.tmp`.
