@@ -26,6 +26,7 @@ mod rules;
 mod ruleset;
 pub mod source;
 pub mod status;
+mod withheld;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

@@ -8,7 +8,7 @@
 
 mod http;
 mod metrics;
-pub mod seen;
+mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,7 +27,7 @@ use crate::sys;
 use crate::sys::nft::Nft;
 use crate::sys::serve::{self, Caller, Connection, Handler, Listener, Places};
 use http::{Answer, Fault, Request};
-use seen::Seen;
+use seen::seen;
 
 /// Where the host asks.
 pub const PATH: &str = "/run/sepulcher/agent/door.sock";
@@ -155,13 +155,18 @@ fn permitted(codex: &Codex, address: IpAddr, matter: Matter, now: Timestamp) -> 
 }
 
 /// Looks at interface and ruleset.
-fn observed(board: &Board, known: &Known, now: Timestamp, tell: impl FnOnce(Seen) -> Answer) -> Answer {
-    let look = || -> Result<Seen, Error> {
+fn observed(
+    board: &Board,
+    known: &Known,
+    now: Timestamp,
+    tell: impl FnOnce(peer::Observed) -> Answer,
+) -> Answer {
+    let look = || -> Result<peer::Observed, Error> {
         let nft = Nft::new(&board.nft);
         let mut denied = nft.counted("denied")?;
         denied.extend(nft.counted("denied6")?);
         let observed = interface::observe(&board.interface, known.backend)?;
-        Ok(Seen::of(&board.interface, &observed, &denied, now.epoch()))
+        Ok(seen(&board.interface, &observed, &denied, now.epoch()))
     };
     match look() {
         Ok(seen) => tell(seen),

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
-use super::seen::{Seen, SeenPeer};
 use crate::codex::Codex;
 use crate::codex::key::PublicKey;
+use crate::peer::{Observed, ObservedPeer};
 use crate::tether::board::{Known, Looks};
 
 /// Media type of the format.
 pub const MEDIA: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The page.
-pub fn page(known: &Known, looks: Looks, seen: &Seen) -> String {
+pub fn page(known: &Known, looks: Looks, seen: &Observed) -> String {
     let Known { codex, backend: _, peers, broken, drift } = known;
     let mut page = Page::default();
     page.family("sepulcher_peers", "gauge", "Peers of the Codex, those bonded now, and those in the kernel.");
@@ -34,9 +34,9 @@ pub fn page(known: &Known, looks: Looks, seen: &Seen) -> String {
     page.0
 }
 
-fn each_peer(page: &mut Page, codex: &Codex, seen: &Seen) {
+fn each_peer(page: &mut Page, codex: &Codex, seen: &Observed) {
     let names = names(codex);
-    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&SeenPeer) -> Option<u64>| {
+    let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&ObservedPeer) -> Option<u64>| {
         page.family(name, kind, help);
         for peer in &seen.peers {
             let Some(value) = value(peer) else { continue };
@@ -45,7 +45,7 @@ fn each_peer(page: &mut Page, codex: &Codex, seen: &Seen) {
             page.sample(name, &[("peer", known), ("public_key", &key)], value);
         }
     };
-    let age = |peer: &SeenPeer| peer.last_handshake.map(|at| seen.now.saturating_sub(at));
+    let age = |peer: &ObservedPeer| peer.last_handshake.map(|at| seen.now.saturating_sub(at));
     let name = "sepulcher_peer_last_handshake_age_seconds";
     each(name, "gauge", "Time since the last handshake; absent before the first.", &age);
     let name = "sepulcher_peer_received_bytes_total";
@@ -54,7 +54,7 @@ fn each_peer(page: &mut Page, codex: &Codex, seen: &Seen) {
     each(name, "counter", "Bytes sent to the peer.", &|peer| Some(peer.sent));
     let name = "sepulcher_peer_denied_packets_total";
     let help = "Packets of the peer that the ruleset refused; forgotten after an hour without one.";
-    each(name, "counter", help, &|peer| Some(peer.denied));
+    each(name, "counter", help, &|peer| peer.denied);
 }
 
 /// Key → name, of both keys of a peer that has two.
@@ -100,7 +100,8 @@ fn escaped(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::codex::{Backend, Sources};
-    use crate::sync::{Observed, ObservedPeer, Prefix, Traffic};
+    use crate::sync::{self, Prefix, Traffic};
+    use crate::tether::door::seen::seen;
     use crate::tether::status::Peers;
     use std::time::Duration;
 
@@ -118,18 +119,18 @@ mod tests {
         let codex = Codex::parse(&sources).unwrap();
         let known = Known { codex, backend: Backend::Kernel, peers, broken: 3, drift: 4 };
         let stranger = PublicKey::try_from([9; 32]).unwrap();
-        let phone = ObservedPeer {
+        let phone = sync::ObservedPeer {
             allowed_ips: [Prefix::host([10, 88, 16, 2])].into(),
             traffic: Traffic { last_handshake: Some(970), received: 5, sent: 6 },
-            ..ObservedPeer::default()
+            ..sync::ObservedPeer::default()
         };
-        let observed = Observed {
-            peers: [(KEY.parse().unwrap(), phone), (stranger, ObservedPeer::default())].into(),
-            ..Observed::default()
+        let observed = sync::Observed {
+            peers: [(KEY.parse().unwrap(), phone), (stranger, sync::ObservedPeer::default())].into(),
+            ..sync::Observed::default()
         };
         let denied = [([10, 88, 16, 2].into(), 7)].into();
         let looks = Looks { count: 2, time: Duration::from_millis(1500) };
-        let text = page(&known, looks, &Seen::of("wg0", &observed, &denied, 1000));
+        let text = page(&known, looks, &seen("wg0", &observed, &denied, 1000));
         let labels = format!("{{peer=\"phone\",public_key=\"{KEY}\"}}");
         for line in [
             "sepulcher_peers{state=\"declared\"} 2".to_owned(),

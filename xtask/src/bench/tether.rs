@@ -210,7 +210,7 @@ fn step(interface: &str, count: u32) -> Result<Duration> {
     const RUNS: u32 = 9;
     let secret = SecretKey::generate();
     let codex = parsed(&with_peers(&example_sources(), count + RUNS)?)?;
-    let desired = Desired::of(&codex, secret.public(), &BTreeMap::new());
+    let desired = Desired::of(&codex, secret.public(), &BTreeMap::new(), &BTreeMap::new());
     let mut next = count;
     median(RUNS as usize, || {
         let key: PublicKey = made_up_key(next).parse()?;
