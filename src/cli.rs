@@ -5,6 +5,8 @@ mod awaken;
 mod check;
 pub mod codex;
 mod completions;
+mod console;
+mod control;
 mod failure;
 mod health;
 mod image;
@@ -14,7 +16,9 @@ mod man;
 mod output;
 pub mod peer;
 pub mod progress;
+mod provision;
 pub mod qr;
+mod recovery;
 mod render;
 mod renew;
 mod stand_in;
@@ -32,6 +36,10 @@ pub use failure::{Failure, Kind};
 #[derive(Debug, Parser)]
 #[command(name = "sepulcher", version, about)]
 struct Cli {
+    /// Appliance to ask over the tether: `sepulcher --host HOST peer …`
+    // The verbs of `peer` have an argument of the same name, which takes this value.
+    #[arg(long, value_name = "HOST[:PORT]", global = true, hide = true)]
+    host: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -51,10 +59,16 @@ enum Verb {
     Audit(audit::Verb),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
+    Provision(provision::Args),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
     Awaken(awaken::Args),
     /// Wait until this body is healthy, and say so or why not
     Health(health::Args),
+    /// The menu on the machine's own screen and serial port
+    Console(console::Args),
+    /// Answer one request of the agent on standard input (a socket's unit starts it)
+    #[command(hide = true)]
+    Control(control::Args),
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
@@ -75,21 +89,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let done: Result<(), Failure> = match cli.verb {
-        Verb::Init(args) => init::run(&args),
-        Verb::Check(args) => check::run(&args),
-        Verb::Render(args) => render::run(&args),
-        Verb::Image(verb) => image::run(&verb),
-        Verb::Peer(verb) => peer::run(&verb),
-        Verb::Audit(verb) => audit::run(&verb),
-        Verb::Lock(args) => lock::run(&args),
-        Verb::Toolbox(args) => toolbox::run(&args),
-        Verb::Awaken(args) => awaken::run(&args),
-        Verb::Health(args) => health::run(&args),
-        Verb::Tether(verb) => tether::run(verb),
-        Verb::Completions(args) => completions::run(&args),
-        Verb::Man(args) => man::run(&args),
-        Verb::StandIn(args) => stand_in::run(&args),
+    let done = match (&cli.host, &cli.verb) {
+        (Some(_), verb) if !matches!(verb, Verb::Peer(_)) => {
+            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer`").hint("leave it out"))
+        }
+        _ => carry_out(cli.verb),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,12 +104,50 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+fn carry_out(verb: Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Init(args) => init::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Render(args) => render::run(&args),
+        Verb::Image(verb) => image::run(&verb),
+        Verb::Peer(verb) => peer::run(&verb),
+        Verb::Audit(verb) => audit::run(&verb),
+        Verb::Lock(args) => lock::run(&args),
+        Verb::Toolbox(args) => toolbox::run(&args),
+        Verb::Provision(args) => provision::run(&args),
+        Verb::Awaken(args) => awaken::run(&args),
+        Verb::Health(args) => health::run(&args),
+        Verb::Console(args) => console::run(&args),
+        Verb::Control(args) => control::run(&args),
+        Verb::Tether(verb) => tether::run(verb),
+        Verb::Completions(args) => completions::run(&args),
+        Verb::Man(args) => man::run(&args),
+        Verb::StandIn(args) => stand_in::run(&args),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::{Cli, run};
 
     #[test]
     fn the_arguments_of_all_verbs_fit_together() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_host_stands_before_peer_or_behind_it_and_nowhere_else() {
+        let told = |args: &str| {
+            let cli = Cli::try_parse_from(args.split(' ')).unwrap();
+            format!("{:?}", cli.verb)
+        };
+        for args in ["sepulcher --host lychd peer list", "sepulcher peer list --host lychd"] {
+            assert!(told(args).contains("host: Some(\"lychd\")"), "{args}: {}", told(args));
+        }
+        assert!(told("sepulcher peer list").contains("host: None"));
+        let code = run(["sepulcher", "--host", "lychd", "check", "/nonexistent"].map(Into::into));
+        assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::from(1)));
     }
 }

@@ -8,6 +8,7 @@ mod allocate;
 pub mod audit;
 mod client;
 mod edit;
+mod observed;
 pub mod store;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
 pub use client::Client;
 use edit::Edited;
+pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
 /// What is asked for; as JSON `{"verb":"bond","name":"phone",…}`.
@@ -46,6 +48,8 @@ pub enum Request {
     Extend(Extend),
     /// Tell all peers; changes nothing.
     List(List),
+    /// Several of these together, over the tether.
+    Batch(Batch),
 }
 
 /// A new peer.
@@ -158,6 +162,17 @@ pub struct Extend {
 #[serde(deny_unknown_fields)]
 pub struct List {}
 
+/// Requests that are granted together or not at all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Batch {
+    /// The requests, none of them a batch.
+    pub requests: Vec<Request>,
+    /// Decide and tell, and change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
 /// What a request meets.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
@@ -231,6 +246,9 @@ pub fn change(
         Request::Extend(extend) => (&extend.name, edit::extend(extend, situation)?),
         Request::List(List {}) => {
             return Err(Refused::new("a list changes nothing", "ask for a change"));
+        }
+        Request::Batch(_) => {
+            return Err(Refused::new("a batch stands within a batch", "ask for its requests themselves"));
         }
     };
     let preshared = edited.fresh_preshared.then(fresh);

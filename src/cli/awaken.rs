@@ -1,6 +1,10 @@
 //! `sepulcher awaken`: identity and bonds of a machine, made on its first boot and told on every one.
 
+mod provisioned;
+
 use std::path::{Path, PathBuf};
+
+use provisioned::Places;
 
 use super::{Failure, Kind};
 use crate::codex::key::PublicKey;
@@ -22,10 +26,18 @@ pub struct Args {
 
 /// Makes what is missing and prints the console's welcome.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let key = host_key(&args.root.join(STATE).join("secrets"))?;
+    let secrets = args.root.join(STATE).join("secrets");
+    fs::create_dir_all(&secrets)?;
+    fs::set_mode(&secrets, 0o700)?;
     let bonds = args.root.join(STATE).join("codex");
     let law = args.root.join(LAW);
-    seed(&law.join("peers"), &bonds)?;
+    let seed = || seed(&law.join("peers"), &bonds);
+    let places = Places { root: &args.root, law: &law, bonds: &bonds, secrets: &secrets };
+    for line in provisioned::take_over(&places, &seed)? {
+        println!("{line}");
+    }
+    let key = host_key(&secrets)?;
+    seed()?;
     let runtime = args.root.join(RUNTIME);
     fs::create_dir_all(&runtime)?;
     // The unit's umask is strict; the public key is for everybody.
@@ -38,8 +50,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// The public half of the host's key, which is made when there is none. One that is there is never
 /// replaced: it is what every client knows this host by.
 fn host_key(secrets: &Path) -> Result<PublicKey, Failure> {
-    fs::create_dir_all(secrets)?;
-    fs::set_mode(secrets, 0o700)?;
     let path = secrets.join("tether.key");
     match fs::read_bounded(&path, 4096) {
         Ok(bytes) => read_key(&path, &zeroize::Zeroizing::new(bytes)),
@@ -108,24 +118,30 @@ fn welcome(name: &str, key: PublicKey) -> String {
     format!(
         "\n{name} is awake.\n\
          tether public key: {key}\n\
-         To bond a device: put its public key in a file peers/NAME.toml of the Codex, and give the device the\n\
-         key above and the configuration wireguard/peers/NAME.conf that `sepulcher render` writes.\n\n"
+         To bond a device, press b at this console; a device with the grant `bonds`\n\
+         bonds others: sepulcher --host ADDRESS peer bond NAME\n\n"
     )
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    pub use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
-    fn machine() -> tempfile::TempDir {
+    pub fn machine() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let law = root.path().join(LAW);
         fs::create_dir_all(&law.join("peers")).unwrap();
-        fs::write_atomic(&law.join("lychd.toml"), 0o644, b"[appliance]\nname = \"lychd\"\n").unwrap();
-        fs::write_atomic(&law.join("peers/phone.toml"), 0o644, b"# phone").unwrap();
-        fs::write_atomic(&law.join("peers/laptop.toml"), 0o644, b"# laptop").unwrap();
+        fs::write_atomic(&law.join("lychd.toml"), 0o644, b"schema = 1\n[appliance]\nname = \"lychd\"\n")
+            .unwrap();
+        fs::write_atomic(&law.join("peers/phone.toml"), 0o644, &peer(2)).unwrap();
+        fs::write_atomic(&law.join("peers/laptop.toml"), 0o644, &peer(3)).unwrap();
         root
+    }
+
+    fn peer(last: u8) -> Vec<u8> {
+        let key = SecretKey::generate().public();
+        format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = []\n").into_bytes()
     }
 
     fn awaken(root: &Path) -> Result<(), Failure> {

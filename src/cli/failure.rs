@@ -4,12 +4,17 @@ use std::error::Error;
 use std::fmt;
 use std::process::ExitCode;
 
+use serde::{Deserialize, Serialize};
+
+use super::control::wire::Told;
+
 /// Whose turn it is; decides the exit code.
 ///
 /// There is none for Ctrl-C and SIGTERM: they end the process as signals do, so that a shell says 130 or 143 and a
 /// script that called us stops too. No handler is needed to clean up: what is unfinished has no name or a hidden one,
 /// and the next run removes it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// The Codex or another input is wrong, or a comparison found a difference: exit code 1.
     Input,
@@ -85,6 +90,22 @@ impl Failure {
     pub fn report(mut self, report: impl Into<String>) -> Self {
         self.report = Some(report.into());
         self
+    }
+}
+
+impl From<&Failure> for Told {
+    fn from(failure: &Failure) -> Self {
+        let Failure { kind, message, hint, report } = failure;
+        Self { kind: *kind, message: message.clone(), hint: hint.clone(), report: report.clone() }
+    }
+}
+
+impl From<Told> for Failure {
+    fn from(told: Told) -> Self {
+        // What comes over the tether drives no terminal.
+        let plain = |text: String| crate::codex::plain(&text);
+        let Told { kind, message, hint, report } = told;
+        Self { kind, message: plain(message), hint: hint.map(plain), report: report.map(plain) }
     }
 }
 

@@ -3,10 +3,11 @@
 mod bond;
 mod bundle;
 mod change;
-mod deliver;
+pub mod deliver;
 mod expiry;
 pub mod list;
 mod look;
+mod remote;
 mod transport;
 pub mod watch;
 
@@ -14,8 +15,8 @@ use std::path::PathBuf;
 
 use super::output::print;
 use super::{Failure, Kind};
-use crate::peer::Request;
 use crate::peer::store::{self, Reply};
+use crate::peer::{Refused, Request};
 pub use transport::Transport;
 
 /// Verbs of `sepulcher peer`.
@@ -65,6 +66,9 @@ pub struct Where {
     /// Folder of a Codex on a workstation [default: the bonds of this appliance]
     #[arg(long, value_name = "DIR")]
     codex: Option<PathBuf>,
+    /// Appliance to ask over the tether, by its tunnel address or name; may stand before `peer` too
+    #[arg(long, value_name = "HOST[:PORT]")]
+    host: Option<String>,
 }
 
 /// What all verbs have that change something.
@@ -111,6 +115,12 @@ impl Changing {
             print(&format!("{json}\n"))?;
         }
         Ok(())
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        store::Error::from(refused).into()
     }
 }
 

@@ -22,6 +22,7 @@ use super::system;
 use super::toolbox;
 use super::{erofs, esp, identity, initrd, manifest, uki, verity};
 use crate::codex::{Codex, Source};
+use crate::render::manifest::{PROGRAM, codex_digest};
 use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
 use crate::sys::stage::Staged;
 use crate::sys::{cmd, fs};
@@ -150,7 +151,18 @@ pub fn build(store: &Store<'_>, definitions: &Definitions, request: &Request<'_>
         initrd: &base.initrd,
     })?;
     let name = request.codex.appliance.name.as_str();
-    let esp = esp_partition(work.path(), &base, &kernel_image, name, request.version, sealed.root_hash)?;
+    let entry = esp::entry(name, request.version);
+    let origin = esp::origin(PROGRAM, &codex_digest(request.codex).to_string());
+    let esp = esp_partition(
+        work.path(),
+        &esp::Parts {
+            boot_loader: &base.boot_loader,
+            entry: &entry,
+            kernel_image: &kernel_image,
+            origin: &origin,
+            seed: sealed.root_hash,
+        },
+    )?;
     let (root_uuid, verity_uuid) = identity::partitions(sealed.root_hash);
     let label = format!("{name}_{}", request.version);
     let partition = |role, label: String, uuid, mebibytes: u64, content| Partition {
@@ -241,14 +253,7 @@ fn append(
     if size > ROOT_SLOT_MIB << 20 { Err(Error::TooBig(size)) } else { Ok((root, seed)) }
 }
 
-fn esp_partition(
-    work: &Path,
-    base: &Base,
-    kernel_image: &[u8],
-    name: &str,
-    version: &str,
-    seed: Sha256Digest,
-) -> Result<File, Error> {
+fn esp_partition(work: &Path, parts: &esp::Parts<'_>) -> Result<File, Error> {
     let path = work.join("esp");
     let create = || {
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
@@ -256,9 +261,7 @@ fn esp_partition(
         Ok(file)
     };
     let file = fs::context(create(), "create", &path)?;
-    let entry = esp::entry(name, version);
-    let parts = esp::Parts { boot_loader: &base.boot_loader, entry: &entry, kernel_image, seed };
-    esp::build(&file, ESP_MIB << 20, &parts)?;
+    esp::build(&file, ESP_MIB << 20, parts)?;
     Ok(file)
 }
 

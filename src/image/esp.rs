@@ -2,6 +2,7 @@
 //!
 //! Sources: the UAPI group's Boot Loader Specification, loader.conf(5), systemd-boot(7) on boot counting (`+3-0`).
 
+mod change;
 mod read;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,6 +11,7 @@ use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions,
 
 use super::identity;
 use crate::tree::Sha256Digest;
+pub use change::{Provision, origin, provision, provisioned};
 
 /// No menu, no editor: whoever is at the console cannot change the command line.
 const LOADER_CONF: &str = "timeout 0\neditor no\n";
@@ -30,6 +32,8 @@ pub struct Parts<'a> {
     pub entry: &'a str,
     /// The unified kernel image.
     pub kernel_image: &'a [u8],
+    /// What the image was made from, see [`origin`].
+    pub origin: &'a str,
     /// What the volume number follows from.
     pub seed: Sha256Digest,
 }
@@ -86,16 +90,17 @@ fn fill(volume: &mut (impl Read + Write + Seek), size: u64, parts: &Parts<'_>) -
     let system = FileSystem::new(&mut *volume, FsOptions::new().time_provider(&EPOCH))?;
     {
         let root = system.root_dir();
-        for folder in ["EFI", "EFI/BOOT", "EFI/systemd", "EFI/Linux", "loader"] {
+        for folder in ["EFI", "EFI/BOOT", "EFI/systemd", "EFI/Linux", "EFI/sepulcher", "loader"] {
             root.create_dir(folder)?;
         }
         let entry = format!("EFI/Linux/{}", parts.entry);
-        let files: [(&str, &[u8]); 5] = [
+        let files: [(&str, &[u8]); 6] = [
             ("EFI/BOOT/BOOTX64.EFI", parts.boot_loader),
             ("EFI/systemd/systemd-bootx64.efi", parts.boot_loader),
             ("loader/loader.conf", LOADER_CONF.as_bytes()),
             // Says that entries are of the Boot Loader Specification's type, as kernel-install writes it.
             ("loader/entries.srel", b"type1\n"),
+            ("EFI/sepulcher/origin", parts.origin.as_bytes()),
             (&entry, parts.kernel_image),
         ];
         for (path, bytes) in files {
@@ -201,6 +206,7 @@ mod tests {
             boot_loader: b"loader",
             entry: "lychd_1+3-0.efi",
             kernel_image,
+            origin: "sepulcher 1 digest\n",
             seed: Sha256Digest::of(b"seed"),
         }
     }

@@ -111,7 +111,7 @@ impl Verb {
             Request::Grant(_) => Self::Grant,
             Request::Ungrant(_) => Self::Ungrant,
             Request::Extend(_) => Self::Extend,
-            Request::List(_) => return None,
+            Request::List(_) | Request::Batch(_) => return None,
         })
     }
 }

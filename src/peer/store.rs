@@ -13,6 +13,7 @@ mod reply;
 use std::borrow::Cow;
 use std::time::Duration;
 
+pub use commit::record;
 pub use place::Place;
 pub use reply::Reply;
 
@@ -123,6 +124,14 @@ pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
     }
 }
 
+/// Decides one change and what it is answered with, a configuration included where it was asked for. Nothing is written.
+pub fn prepare(request: &Request, situation: &Situation<'_>) -> Result<(Change, Reply), Refused> {
+    let change = change(request, situation, &mut wireguard::fresh_preshared_key)?;
+    let client = client::client(request, &change, situation)?;
+    let reply = Reply::change(&change, client, situation.now);
+    Ok((change, reply))
+}
+
 type Decided = (Option<(audit::Verb, Change)>, Reply);
 
 /// What each request changes, given those before it.
@@ -137,19 +146,17 @@ fn decide(
     let (mut codex, mut sources) = (Cow::Borrowed(codex), Cow::Borrowed(sources));
     let mut decided = Vec::new();
     for (index, request) in requests.iter().enumerate() {
-        let Some(verb) = audit::Verb::of(request) else {
+        if let Request::List(_) = request {
             decided.push((None, Reply::list(PeerView::all(&codex, now))));
             continue;
-        };
+        }
         let situation = Situation { codex: &codex, sources: &sources, host_key, now };
-        let change = change(request, &situation, &mut wireguard::fresh_preshared_key)?;
-        let client = client::client(request, &change, &situation)?;
-        let reply = Reply::change(&change, client, now);
+        let (change, reply) = prepare(request, &situation)?;
         if index + 1 < requests.len() {
             sources.to_mut().insert(change.file.clone(), change.text.clone());
             codex = Cow::Owned(change.after.clone());
         }
-        decided.push((Some((verb, change)), reply));
+        decided.push((audit::Verb::of(request).map(|verb| (verb, change)), reply));
     }
     Ok(decided)
 }

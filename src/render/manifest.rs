@@ -11,6 +11,9 @@ use crate::tree::{Entry, Sha256Digest, Tree};
 /// Where the manifest lies in a rendered tree.
 pub const PATH: &str = "usr/share/sepulcher/manifest.json";
 
+/// The program that renders, as images and manifests name it.
+pub const PROGRAM: &str = concat!("sepulcher ", env!("CARGO_PKG_VERSION"));
+
 /// What a tree consists of, and what it was rendered from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -51,7 +54,7 @@ pub enum Item {
 pub fn manifest(codex: &Codex, tree: &Tree) -> Manifest {
     Manifest {
         schema: 1,
-        program: concat!("sepulcher ", env!("CARGO_PKG_VERSION")).to_owned(),
+        program: PROGRAM.to_owned(),
         codex: codex_digest(codex).to_string(),
         entries: tree.iter().map(|(path, entry)| (path.to_owned(), item(entry))).collect(),
     }

@@ -67,6 +67,9 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
         "units/sepulcher-awaken.service",
         "units/sepulcher-firewall.service",
         "units/sepulcher-health.service",
+        "units/sepulcher-console@.service",
+        "units/sepulcher-control.socket",
+        "units/sepulcher-control@.service",
         "units/tmpfiles.conf",
         "units/uplink.network",
     ] {
@@ -78,9 +81,8 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
 /// The syntax that a template's name tells.
 fn syntax(name: &str) -> AutoEscape {
     match name.rsplit_once('.').map_or(name, |(_, extension)| extension) {
-        "pod" | "network" | "container" | "volume" | "service" | "path" | "timer" | "target" | "mount" => {
-            AutoEscape::Custom("unit".into())
-        }
+        "pod" | "network" | "container" | "volume" | "service" | "socket" | "path" | "timer" | "target"
+        | "mount" => AutoEscape::Custom("unit".into()),
         _ => AutoEscape::Custom("token".into()),
     }
 }

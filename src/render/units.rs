@@ -15,20 +15,26 @@ pub const VERITY_SLOT_MIB: u64 = 4;
 const SYSTEM: &str = "usr/lib/systemd/system";
 
 /// Templates without conditions: path in the image, template.
-const PLAIN: [(&str, &str); 6] = [
+const PLAIN: [(&str, &str); 9] = [
     ("etc/fstab", "units/fstab"),
     ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
     ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
     ("usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf", "units/networkd.conf"),
     ("usr/lib/systemd/system/sepulcher-awaken.service", "units/sepulcher-awaken.service"),
     ("usr/lib/systemd/system/sepulcher-health.service", "units/sepulcher-health.service"),
+    ("usr/lib/systemd/system/sepulcher-console@.service", "units/sepulcher-console@.service"),
+    ("usr/lib/systemd/system/sepulcher-control.socket", "units/sepulcher-control.socket"),
+    ("usr/lib/systemd/system/sepulcher-control@.service", "units/sepulcher-control@.service"),
 ];
 
 /// Units that start at boot: the target's folder, the unit.
-const ENABLED: [(&str, &str); 4] = [
+const ENABLED: [(&str, &str); 7] = [
     ("sysinit.target.wants", "sepulcher-firewall.service"),
     ("multi-user.target.wants", "sepulcher-awaken.service"),
     ("multi-user.target.wants", "sepulcher-health.service"),
+    ("multi-user.target.wants", "sepulcher-console@tty1.service"),
+    ("multi-user.target.wants", "sepulcher-console@ttyS0.service"),
+    ("sockets.target.wants", "sepulcher-control.socket"),
     ("boot-complete.target.requires", "sepulcher-health.service"),
 ];
 
@@ -40,12 +46,20 @@ pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
         tree.file(path, template::render(source, context! { name })?)?;
     }
     for (folder, unit) in ENABLED {
-        tree.link(format!("{SYSTEM}/{folder}/{unit}"), format!("../{unit}"))?;
+        tree.link(format!("{SYSTEM}/{folder}/{unit}"), format!("../{}", file_of(unit)))?;
     }
     tree.file("etc/hostname", format!("{name}\n"))?;
     let network = template::render("units/uplink.network", uplink_values(uplink))?;
     tree.file("usr/lib/systemd/network/50-uplink.network", network)?;
     partitions(name, tree)
+}
+
+/// The file of a unit: an instance's is its template's.
+fn file_of(unit: &str) -> String {
+    match (unit.split_once('@'), unit.rsplit_once('.')) {
+        (Some((template, _)), Some((_, kind))) => format!("{template}@.{kind}"),
+        _ => unit.to_owned(),
+    }
 }
 
 fn uplink_values(uplink: &Uplink) -> minijinja::Value {

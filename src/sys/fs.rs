@@ -55,6 +55,20 @@ pub fn open(path: &Path) -> Result<fs::File, Error> {
     context(fs::File::open(path), "open", path)
 }
 
+/// Opens a file to change it, unless another process of ours does that now.
+pub fn open_alone(path: &Path) -> Result<fs::File, Error> {
+    let file = context(fs::OpenOptions::new().read(true).write(true).open(path), "open", path)?;
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(error) => context(Err(error.into()), "lock", path),
+    }
+}
+
+/// The path without links, `.` and `..`.
+pub fn canonical(path: &Path) -> Result<PathBuf, Error> {
+    context(fs::canonicalize(path), "look at", path)
+}
+
 /// Length of a file in bytes.
 pub fn size(path: &Path) -> Result<u64, Error> {
     Ok(context(fs::metadata(path), "read", path)?.len())
@@ -121,6 +135,20 @@ pub fn remove_file(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => context(result, "remove", path),
     }
+}
+
+/// Removes a file whose content must not stay behind: overwritten with zeroes in place, then removed, each durably.
+/// What a disk keeps of sectors that it has replaced by itself is out of reach.
+pub fn erase(path: &Path) -> Result<(), Error> {
+    let erase = || {
+        let mut file = fs::OpenOptions::new().write(true).open(path)?;
+        let size = file.metadata()?.len();
+        io::copy(&mut io::repeat(0).take(size), &mut file)?;
+        file.sync_all()
+    };
+    context(erase(), "overwrite", path)?;
+    remove_file(path)?;
+    sync_parent(path)
 }
 
 /// Removes a folder with its content; a missing one is already removed.

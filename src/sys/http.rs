@@ -77,6 +77,32 @@ impl Client {
         Self { agent: config.into(), patience }
     }
 
+    /// A client for a host of our own that may take its time: no proxy, no redirection.
+    pub fn direct(connect: Duration, answer: Duration) -> Self {
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("sepulcher/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(connect))
+            .timeout_global(Some(answer))
+            .build();
+        Self { agent: config.into(), patience: answer }
+    }
+
+    /// Asks, with a JSON text or without, and returns status and body, which may have `limit` bytes.
+    pub fn ask(&self, address: &str, json: Option<&[u8]>, limit: u64) -> Result<(u16, Vec<u8>), Error> {
+        let answer = match json {
+            Some(json) => self.agent.post(address).header("Content-Type", "application/json").send(json),
+            None => self.agent.get(address).call(),
+        };
+        let read = answer.and_then(|answer| {
+            let status = answer.status().as_u16();
+            Ok((status, answer.into_body().into_with_config().limit(limit).read_to_vec()?))
+        });
+        read.map_err(|error| Error::Transport { address: address.to_owned(), source: error.into_io() })
+    }
+
     /// How long to wait before a request that failed `failures` times in a row is made again.
     pub fn pause(&self, failures: u32) -> Duration {
         self.patience / 120 * 2_u32.saturating_pow(failures)

@@ -18,16 +18,15 @@ pub struct Size {
 
 /// The size of the terminal that standard output goes to; `None` when that is none.
 pub fn size() -> Option<Size> {
-    let out = io::stdout();
-    out.is_terminal().then(|| {
-        // One that cannot be asked, or says 0, is as small as they come.
-        let told = rustix::termios::tcgetwinsize(&out).ok();
-        let known = |told: Option<u16>, least| told.filter(|count| *count > 0).map_or(least, usize::from);
-        Size {
-            columns: known(told.map(|size| size.ws_col), COLUMNS),
-            lines: known(told.map(|size| size.ws_row), LINES),
-        }
-    })
+    // One that cannot be asked, or says 0, is as small as they come.
+    io::stdout().is_terminal().then(|| told_size().unwrap_or(Size { columns: COLUMNS, lines: LINES }))
+}
+
+/// The size that the terminal behind standard output tells; `None` when it tells none.
+pub fn told_size() -> Option<Size> {
+    let told = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    let size = Size { columns: told.ws_col.into(), lines: told.ws_row.into() };
+    (size.columns > 0 && size.lines > 0).then_some(size)
 }
 
 /// Whether people want and get colours on standard output (<https://no-color.org>).

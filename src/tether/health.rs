@@ -45,10 +45,9 @@ pub struct Check {
 pub fn units(codex: &Codex) -> Vec<String> {
     let app = &codex.appliance.name;
     let services = codex.services.keys().map(|name| format!("{app}-{name}.service"));
-    ["sepulcher-firewall.service".to_owned(), format!("{app}-pod.service"), format!("{app}-vpn.service")]
-        .into_iter()
-        .chain(services)
-        .collect()
+    let own = ["sepulcher-firewall.service", "sepulcher-control.socket"].map(str::to_owned);
+    let pod = [format!("{app}-pod.service"), format!("{app}-vpn.service")];
+    own.into_iter().chain(pod).chain(services).collect()
 }
 
 /// Judges the facts against what can be held of the Codex; `ruleset` is the digest of the pod's ruleset that

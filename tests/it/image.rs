@@ -41,7 +41,8 @@ fn image(folder: &Path, stub: &[u8], loader: &[u8]) -> (PathBuf, Manifest) {
     let volume = tempfile::tempfile().unwrap();
     volume.set_len(40 << 20).unwrap();
     let entry = esp::entry("lychd", "7");
-    let parts = esp::Parts { boot_loader: loader, entry: &entry, kernel_image: &kernel_image, seed };
+    let parts =
+        esp::Parts { boot_loader: loader, entry: &entry, kernel_image: &kernel_image, origin: "", seed };
     esp::build(&volume, 40 << 20, &parts).unwrap();
     let (root_uuid, verity_uuid) = identity::partitions(sealed.root_hash);
     let part =

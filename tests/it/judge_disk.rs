@@ -190,10 +190,17 @@ fn fsck_and_sfdisk_find_nothing_wrong_with_a_disk_of_ours() {
         volume.set_len(size).unwrap();
         let entry = esp::entry("lychd", "1");
         let kernel = words(1_000_000);
-        let parts = esp::Parts { boot_loader: b"loader", entry: &entry, kernel_image: &kernel, seed };
+        let parts =
+            esp::Parts { boot_loader: b"loader", entry: &entry, kernel_image: &kernel, origin: "", seed };
         esp::build(&volume, size, &parts).unwrap();
         let said = fsck.clone().args(["-n", "-v"]).arg(&path).output().unwrap();
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+        // A credential of more than one cluster, then a shorter one in its place.
+        for credential in [words(100_000).as_slice(), b"short"] {
+            esp::provision(&volume, credential, || volume.sync_all()).unwrap();
+            let said = fsck.clone().args(["-n", "-v"]).arg(&path).output().unwrap();
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout));
+        }
         let disk = folder.path().join("disk.raw");
         let partition = |role, label: &str, content| Partition {
             role,

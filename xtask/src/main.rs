@@ -40,7 +40,7 @@ enum Verb {
     /// Boot an image in QEMU with its console on this terminal
     Boot(boot::Args),
     /// Boot an image once and prove what peers and outsiders can reach
-    E2e,
+    E2e(e2e::Args),
     /// Run peers and gateways in containers (ring 3), with a container engine of its own unless DOCKER_HOST names one
     Topology(topology::Args),
     /// Build the image twice under different circumstances and compare the bytes
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Verb::Bless(args) => return bless::run(&args),
         Verb::Image(args) => image::run(&args),
         Verb::Boot(args) => boot::run(&args),
-        Verb::E2e => e2e::run(),
+        Verb::E2e(args) => e2e::run(&args),
         Verb::Topology(args) => topology::run(&args),
         Verb::Reproduce => reproduce::run(),
         Verb::Bench(args) => bench::run(&args),

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -153,11 +153,12 @@ fn kvm_serves(machine: &Machine<'_>) -> Result<Accelerator> {
 impl Running {
     fn start(command: &Command) -> Result<Self> {
         let mut child =
-            command.to_std().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+            command.to_std().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let (sender, lines) = channel();
         let start = Instant::now();
         let stdout = child.stdout.take().ok_or("QEMU has no standard output")?;
         let stderr = child.stderr.take().ok_or("QEMU has no standard error")?;
+        let keyboard = child.stdin.take().ok_or("QEMU has no standard input")?;
         for stream in [Box::new(stdout) as Box<dyn std::io::Read + Send>, Box::new(stderr)] {
             let sender = sender.clone();
             std::thread::spawn(move || {
@@ -170,7 +171,7 @@ impl Running {
                 }
             });
         }
-        Ok(Self { child, lines, log: Vec::new(), unread: VecDeque::new(), start })
+        Ok(Self { child, keyboard, lines, log: Vec::new(), unread: VecDeque::new(), start })
     }
 }
 
@@ -194,6 +195,8 @@ fn plain(line: &str) -> String {
 /// A machine that is powered on. Dropping it powers it off.
 pub struct Running {
     child: Child,
+    /// What is typed on the serial console.
+    keyboard: ChildStdin,
     lines: Receiver<(Duration, String)>,
     /// Every console line so far with the time since power-on.
     pub log: Vec<(Duration, String)>,
@@ -241,6 +244,17 @@ impl Running {
         };
         Err(format!("`{what}` did not appear on the console: {why}; its last lines:\n{}", self.tail(40))
             .into())
+    }
+
+    /// Types on the serial console.
+    pub fn type_in(&mut self, keys: &str) -> Result<()> {
+        self.keyboard.write_all(keys.as_bytes())?;
+        Ok(self.keyboard.flush()?)
+    }
+
+    /// Time since power-on.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// The last `count` console lines.

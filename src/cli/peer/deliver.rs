@@ -104,6 +104,12 @@ impl Drop for Delivery<'_> {
 }
 
 impl Outputs {
+    /// A file for the text.
+    #[cfg(test)]
+    pub fn conf(path: PathBuf) -> Self {
+        Self { conf: Some(path), png: None, svg: None }
+    }
+
     fn files(&self) -> impl Iterator<Item = &Path> {
         let Self { conf, png, svg } = self;
         let conf = conf.as_deref().filter(|path| *path != Path::new("-"));

@@ -10,10 +10,9 @@ use crate::cli::output::{age, length, table};
 use crate::cli::{Failure, Kind};
 use crate::codex::key::PublicKey;
 use crate::codex::time::Timestamp;
-use crate::peer::{PeerView, StateWord};
+use crate::peer::{Observed, ObservedPeer, PeerView, StateWord};
 use crate::sys::fs;
 use crate::sys::http::unix;
-use crate::tether::door::seen::{Seen, SeenPeer};
 
 /// Columns of the table; those behind [`DECLARED`] need an agent.
 const HEADINGS: [&str; 10] =
@@ -32,7 +31,7 @@ pub struct Overview {
     /// Bonds, by name.
     peers: Vec<Row>,
     /// Peers of the kernel that no bond declares.
-    undeclared: Vec<SeenPeer>,
+    undeclared: Vec<ObservedPeer>,
 }
 
 /// A bond, and what the kernel shows of it; `None` where nothing is known.
@@ -52,7 +51,7 @@ pub struct Row {
 ///
 /// # Errors
 /// An agent that is there and does not answer.
-pub fn observe(door: &Path) -> Result<Option<Seen>, Failure> {
+pub fn observe(door: &Path) -> Result<Option<Observed>, Failure> {
     if !fs::exists(door)? {
         return Ok(None);
     }
@@ -64,8 +63,8 @@ pub fn observe(door: &Path) -> Result<Option<Seen>, Failure> {
 }
 
 /// What an agent's door has answered.
-pub fn parse(body: &[u8]) -> Result<Seen, Failure> {
-    let told = serde_json::from_slice::<Seen>(body);
+pub fn parse(body: &[u8]) -> Result<Observed, Failure> {
+    let told = serde_json::from_slice::<Observed>(body);
     told.map_err(|error| {
         Failure::new(Kind::Unavailable, format!("the agent's answer was not understood: {error}")).hint(
             "this program and the appliance may be of different versions: `sepulcher --version` on both",
@@ -74,21 +73,21 @@ pub fn parse(body: &[u8]) -> Result<Seen, Failure> {
 }
 
 /// Joins bonds with what the kernel holds.
-pub fn join(declared: Vec<PeerView>, observed: Option<Seen>) -> Overview {
+pub fn join(declared: Vec<PeerView>, observed: Option<Observed>) -> Overview {
     let seen = observed.is_some();
     let peers = observed.into_iter().flat_map(|observed| observed.peers).filter(|peer| peer.held);
-    let mut held: BTreeMap<PublicKey, SeenPeer> = peers.map(|peer| (peer.public_key, peer)).collect();
+    let mut held: BTreeMap<PublicKey, ObservedPeer> = peers.map(|peer| (peer.public_key, peer)).collect();
     let peers = declared.into_iter().map(|view| row(view, seen, &mut held)).collect();
     Overview { schema: 1, observed: seen, peers, undeclared: held.into_values().collect() }
 }
 
 /// Takes a bond's keys out of what is held.
-fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, SeenPeer>) -> Row {
+fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, ObservedPeer>) -> Row {
     let keys = [Some(declared.public_key), declared.overlap_public_key];
-    let found: Vec<SeenPeer> = keys.into_iter().flatten().filter_map(|key| held.remove(&key)).collect();
+    let found: Vec<ObservedPeer> = keys.into_iter().flatten().filter_map(|key| held.remove(&key)).collect();
     // While two keys overlap, the peer is where the one is that it used last.
     let newest = found.iter().max_by_key(|peer| peer.last_handshake);
-    let sum = |count: fn(&SeenPeer) -> u64| (!found.is_empty()).then(|| found.iter().map(count).sum());
+    let sum = |count: fn(&ObservedPeer) -> u64| (!found.is_empty()).then(|| found.iter().map(count).sum());
     Row {
         held: seen.then_some(!found.is_empty()),
         last_handshake: newest.and_then(|peer| peer.last_handshake).map(Timestamp::from_epoch),
@@ -199,8 +198,8 @@ impl Row {
 }
 
 /// A peer of the kernel that no bond declares; its key stands for its name.
-fn stranger(peer: &SeenPeer, now: Timestamp) -> Vec<String> {
-    let SeenPeer { public_key, endpoint, last_handshake, received, sent, denied, held: _ } = peer;
+fn stranger(peer: &ObservedPeer, now: Timestamp) -> Vec<String> {
+    let ObservedPeer { public_key, endpoint, last_handshake, received, sent, denied, held: _ } = peer;
     vec![
         public_key.to_string(),
         "-".to_owned(),

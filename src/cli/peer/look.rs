@@ -1,6 +1,6 @@
 //! Verbs that only look: list, show.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::list::{self, Overview};
 use super::watch::Watch;
@@ -8,7 +8,6 @@ use super::{Failure, Kind, Transport, Where};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::sys::clock;
-use crate::tether::door;
 
 /// Show all peers: what the bonds say beside what the kernel holds
 #[derive(Debug, clap::Args)]
@@ -69,8 +68,7 @@ impl Look {
         json: &dyn Fn(&Overview) -> Result<String, Failure>,
     ) -> Result<(), Failure> {
         let transport = Transport::open(&self.place)?;
-        let Transport::Local(place) = &transport;
-        self.watch.show(vec![place.bonds.join("peers")], &mut || {
+        self.watch.show(Self::folders(&transport), &mut || {
             let overview = self.overview(&transport)?;
             let now = Timestamp::from_epoch(clock::epoch_seconds());
             if self.json { json(&overview) } else { text(&overview, now) }
@@ -78,8 +76,14 @@ impl Look {
     }
 
     fn overview(&self, transport: &Transport) -> Result<Overview, Failure> {
-        // A named folder is a workstation's, of which no agent knows.
-        let observed = if self.place.codex.is_some() { None } else { list::observe(Path::new(door::PATH))? };
+        let observed = transport.observe(&self.place)?;
         Ok(list::join(transport.list()?, observed))
+    }
+
+    fn folders(transport: &Transport) -> Vec<PathBuf> {
+        match transport {
+            Transport::Local(place) => vec![place.bonds.join("peers")],
+            Transport::Remote(_) => Vec::new(),
+        }
     }
 }

@@ -2,22 +2,31 @@
 
 use std::path::Path;
 
-use super::Where;
+use super::remote::Remote;
+use super::{Where, list};
 use crate::cli::{Failure, Kind};
 use crate::codex::key::PublicKey;
 use crate::peer::store::{self, Order, Place, Reply, Who};
-use crate::peer::{List, PeerView, Request};
+use crate::peer::{List, Observed, PeerView, Request};
+use crate::tether::door;
 
 /// The way to the bonds of an appliance.
 #[derive(Debug)]
 pub enum Transport {
     /// They are files of this machine.
     Local(Place),
+    /// Its agent answers on the tether.
+    Remote(Remote),
 }
 
 impl Where {
     /// The folders of this machine that the arguments name; without any, those of the appliance that runs this.
     pub fn local(&self) -> Result<Place, Failure> {
+        if self.host.is_some() {
+            return Err(Failure::new(Kind::Input, "this needs the bonds at hand").hint(
+                "leave `--host` out, and run it on the appliance or name a folder with `--codex DIR`",
+            ));
+        }
         let root = Path::new("/");
         match &self.codex {
             Some(folder) => Ok(Place::folder(folder)),
@@ -31,7 +40,24 @@ impl Where {
 impl Transport {
     /// The way that the arguments describe.
     pub fn open(place: &Where) -> Result<Self, Failure> {
-        place.local().map(Self::Local)
+        match &place.host {
+            None => place.local().map(Self::Local),
+            Some(_) if place.codex.is_some() => {
+                Err(Failure::new(Kind::Input, "`--host` and `--codex` name two different bonds")
+                    .hint("leave one of them out"))
+            }
+            Some(host) => Remote::new(host).map(Self::Remote),
+        }
+    }
+
+    /// What the agent sees; `None` where none is asked.
+    pub fn observe(&self, place: &Where) -> Result<Option<Observed>, Failure> {
+        match self {
+            // A named folder is a workstation's, of which no agent knows.
+            Self::Local(_) if place.codex.is_some() => Ok(None),
+            Self::Local(_) => list::observe(Path::new(door::PATH)),
+            Self::Remote(remote) => remote.observe().map(Some),
+        }
     }
 
     /// All peers.
@@ -43,8 +69,11 @@ impl Transport {
     /// The same, with the appliance's public key where it is given.
     #[must_use]
     pub fn with_host_key(self, key: Option<PublicKey>) -> Self {
-        let Self::Local(place) = self;
-        Self::Local(Place { host_key: key.or(place.host_key), ..place })
+        match self {
+            Self::Local(place) => Self::Local(Place { host_key: key.or(place.host_key), ..place }),
+            // It knows its own.
+            Self::Remote(remote) => Self::Remote(remote),
+        }
     }
 
     /// Carries out requests, all or none; `tell` is given the plan first.
@@ -54,7 +83,14 @@ impl Transport {
         dry_run: bool,
         tell: &mut dyn FnMut(&[String]),
     ) -> Result<Vec<Reply>, Failure> {
-        let Self::Local(place) = self;
+        let place = match self {
+            Self::Local(place) => place,
+            Self::Remote(remote) => {
+                let replies = remote.send(requests, dry_run)?;
+                tell(&replies.iter().flat_map(|reply| reply.plan.clone()).collect::<Vec<_>>());
+                return Ok(replies);
+            }
+        };
         let who = Who::Uid(rustix::process::getuid().as_raw());
         Ok(store::execute_all(place, Order { requests, who: &who, dry_run }, tell)?)
     }

@@ -76,13 +76,18 @@ impl<V: Read + Seek> Volume<V> {
     pub fn folder(&mut self, path: &[&str]) -> io::Result<Vec<Item>> {
         let mut items = parse(&self.chain(self.root, None)?);
         for name in path {
-            let hit = items.iter().find(|item| item.is_folder && item.name.eq_ignore_ascii_case(name));
-            let Some(first) = hit.map(|item| item.first) else {
-                return Err(io::Error::new(io::ErrorKind::NotFound, format!("it has no folder {name}")));
-            };
+            let first = find_folder(&items, name)?;
             items = parse(&self.chain(first, None)?);
         }
         Ok(items)
+    }
+
+    /// Content of a file of at most `limit` bytes.
+    pub fn read_bounded(&mut self, item: &Item, limit: u64) -> io::Result<Vec<u8>> {
+        if item.size > limit {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is too long", item.name)));
+        }
+        self.read(item)
     }
 
     /// Content of a file.
@@ -90,31 +95,61 @@ impl<V: Read + Seek> Volume<V> {
         if item.size == 0 { Ok(Vec::new()) } else { self.chain(item.first, Some(item.size)) }
     }
 
+    /// First bytes of the clusters that hold the folder at `path`.
+    pub fn places(&mut self, path: &[&str]) -> io::Result<Vec<u64>> {
+        let mut first = self.root;
+        for (depth, name) in path.iter().enumerate() {
+            let items = self.folder(&path[..depth])?;
+            first = find_folder(&items, name)?;
+        }
+        self.clusters(first, None)
+    }
+
+    /// Length of a cluster in bytes.
+    pub fn cluster(&self) -> u64 {
+        self.cluster
+    }
+
     /// Content of a chain of clusters, `size` bytes of it or all.
     fn chain(&mut self, first: u64, size: Option<u64>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let mut next = first;
-        for _ in 0..self.clusters {
-            if !(2..self.clusters + 2).contains(&next) {
-                return damaged("a chain of clusters leads outside");
-            }
-            self.source.seek(SeekFrom::Start(self.data + (next - 2) * self.cluster))?;
+        for place in self.clusters(first, size.map(|size| size.div_ceil(self.cluster)))? {
+            self.source.seek(SeekFrom::Start(place))?;
             let had = bytes.len() as u64;
             let wanted = size.map_or(self.cluster, |size| self.cluster.min(size - had));
             if self.source.by_ref().take(wanted).read_to_end(&mut bytes)? as u64 != wanted {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+        }
+        Ok(bytes)
+    }
+
+    /// Where the clusters of a chain begin, `count` of them or all.
+    fn clusters(&self, first: u64, count: Option<u64>) -> io::Result<Vec<u64>> {
+        let mut places = Vec::new();
+        let mut next = first;
+        for _ in 0..self.clusters {
+            if !(2..self.clusters + 2).contains(&next) {
+                return damaged("a chain of clusters leads outside");
+            }
+            places.push(self.data + (next - 2) * self.cluster);
             // `open` has seen that the table has a word for every cluster.
             let at = usize::try_from(next * 4).map_err(io::Error::other)?;
             let entry = word(&self.table, at) & 0x0fff_ffff;
-            match size {
-                Some(size) if size == bytes.len() as u64 => return Ok(bytes),
-                None if entry >= END => return Ok(bytes),
+            match count {
+                Some(count) if count == places.len() as u64 => return Ok(places),
+                None if entry >= END => return Ok(places),
                 _ => next = u64::from(entry),
             }
         }
         damaged("a chain of clusters is a circle")
     }
+}
+
+fn find_folder(items: &[Item], name: &str) -> io::Result<u64> {
+    let hit = items.iter().find(|item| item.is_folder && item.name.eq_ignore_ascii_case(name));
+    hit.map(|item| item.first)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("it has no folder {name}")))
 }
 
 fn word(bytes: &[u8], at: usize) -> u32 {

@@ -35,7 +35,7 @@ fn made(cmdline: impl Fn(Sha256Digest) -> String) -> Made {
     let volume = tempfile::tempfile().unwrap();
     volume.set_len(ESP).unwrap();
     let entry = esp::entry("lychd", "1");
-    let parts = esp::Parts { boot_loader: b"boot", entry: &entry, kernel_image: &kernel, seed };
+    let parts = esp::Parts { boot_loader: b"boot", entry: &entry, kernel_image: &kernel, origin: "", seed };
     esp::build(&volume, ESP, &parts).unwrap();
     let (root_uuid, verity_uuid) = identity::partitions(sealed.root_hash);
     let part = |role, label: &str, uuid, content| disk::Partition {

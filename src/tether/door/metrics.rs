@@ -54,7 +54,7 @@ fn each_peer(page: &mut Page, codex: &Codex, seen: &Observed) {
     each(name, "counter", "Bytes sent to the peer.", &|peer| Some(peer.sent));
     let name = "sepulcher_peer_denied_packets_total";
     let help = "Packets of the peer that the ruleset refused; forgotten after an hour without one.";
-    each(name, "counter", help, &|peer| peer.denied);
+    each(name, "counter", help, &|peer| Some(peer.denied));
 }
 
 /// Key → name, of both keys of a peer that has two.

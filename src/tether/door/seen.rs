@@ -27,7 +27,7 @@ fn one(public_key: PublicKey, peer: &sync::ObservedPeer, denied: &BTreeMap<IpAdd
         last_handshake: peer.traffic.last_handshake,
         received: peer.traffic.received,
         sent: peer.traffic.sent,
-        denied: Some(own.filter_map(|prefix| denied.get(&prefix.address)).sum()),
+        denied: own.filter_map(|prefix| denied.get(&prefix.address)).sum(),
         held: true,
     }
 }

@@ -13,11 +13,13 @@ pub const HOST: &str = "192.0.2.10";
 /// A peer whose private key the test holds.
 pub struct Keys {
     /// Peer name.
-    pub name: &'static str,
+    pub name: String,
     /// Tunnel address.
-    pub address: &'static str,
+    pub address: String,
     /// WireGuard private key, base64.
     pub private: String,
+    /// Preshared key, base64.
+    pub preshared: Option<String>,
 }
 
 /// Image, peers and tools of one run.
@@ -69,16 +71,34 @@ fn with_fixed_uplink(law: &str) -> Result<String> {
     Ok(law.to_string())
 }
 
-fn bond(
-    toolbox: &Toolbox,
-    codex: &Path,
-    name: &'static str,
-    address: &'static str,
-    grants: &str,
-) -> Result<Keys> {
+impl Keys {
+    /// The keys of a client configuration.
+    pub fn of(name: &str, configuration: &str) -> Result<Self> {
+        let value = |key: &str| {
+            let mut lines = configuration.lines();
+            lines.find_map(|line| line.trim().strip_prefix(key)?.trim().strip_prefix("= ")).map(str::to_owned)
+        };
+        let needed = |key: &str| value(key).ok_or_else(|| format!("no {key} in the configuration of {name}"));
+        let address = needed("Address")?;
+        let address = address.split(['/', ',']).next().unwrap_or_default().to_owned();
+        Ok(Self {
+            name: name.to_owned(),
+            address,
+            private: needed("PrivateKey")?,
+            preshared: value("PresharedKey"),
+        })
+    }
+}
+
+fn bond(toolbox: &Toolbox, codex: &Path, name: &str, address: &str, grants: &str) -> Result<Keys> {
     let private = String::from_utf8(toolbox.command("wg")?.arg("genkey").read()?)?;
     let public = String::from_utf8(toolbox.command("wg")?.arg("pubkey").stdin(private.as_bytes()).read()?)?;
     let peer = format!("public-key = \"{}\"\naddress = \"{address}\"\ngrants = {grants}\n", public.trim());
     fs::write(codex.join(format!("peers/{name}.toml")), peer)?;
-    Ok(Keys { name, address, private: private.trim().to_owned() })
+    Ok(Keys {
+        name: name.to_owned(),
+        address: address.to_owned(),
+        private: private.trim().to_owned(),
+        preshared: None,
+    })
 }

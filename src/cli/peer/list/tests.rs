@@ -32,7 +32,7 @@ fn view(name: &str, number: u8, state: StateWord) -> PeerView {
 }
 
 /// What the door tells, as the agent writes it.
-fn observed(peers: &[(u8, Option<u64>)]) -> Seen {
+fn observed(peers: &[(u8, Option<u64>)]) -> Observed {
     let peers: Vec<_> = peers
         .iter()
         .map(|(number, ago)| {

@@ -1,0 +1,149 @@
+//! Who may bond at the console.
+//!
+//! The first device is bonded by whoever sits there: until then the machine is nobody's. From then on it takes a bonded
+//! device that is online, or the recovery phrase. A site that is always online proves nothing about who sits here, so
+//! it does not count; nor does a machine become nobody's again when its peers are revoked or expire.
+
+use std::time::Duration;
+
+use crate::cli::recovery::Phrase;
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, PeerKind};
+use crate::peer::Observed;
+use crate::tree::Sha256Digest;
+
+/// A device whose last handshake is not older than this, in seconds, is online: WireGuard makes a new one every two
+/// minutes while there is traffic.
+const PRESENT: u64 = 180;
+/// The longest wait after a wrong phrase.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What it takes to bond a device now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Nothing: it is the first.
+    First,
+    /// Nothing more: this device is online.
+    Present(Name),
+    /// The recovery phrase of this digest, if one was ever made.
+    Phrase(Option<Sha256Digest>),
+}
+
+/// Decides what it takes.
+pub fn needed(
+    codex: &Codex,
+    recovery: Option<Sha256Digest>,
+    observed: Option<&Observed>,
+    now: Timestamp,
+) -> Proof {
+    if codex.peers.is_empty() && recovery.is_none() {
+        return Proof::First;
+    }
+    let current = codex.as_of(now);
+    let mut devices = current.active().filter(|(_, peer)| peer.kind == PeerKind::Device);
+    let present = devices.find(|(_, peer)| observed.is_some_and(|seen| is_online(seen, &peer.public_key)));
+    match present {
+        Some((name, _)) => Proof::Present(name.clone()),
+        None => Proof::Phrase(recovery),
+    }
+}
+
+/// Ages are told by the clock of whoever looked.
+fn is_online(observed: &Observed, key: &crate::codex::key::PublicKey) -> bool {
+    let mut held = observed.peers.iter().filter(|peer| peer.public_key == *key && peer.held);
+    held.any(|peer| peer.last_handshake.is_some_and(|at| at > 0 && observed.now.saturating_sub(at) < PRESENT))
+}
+
+/// Whether what was typed is the phrase.
+pub fn is_phrase(typed: &str, digest: Sha256Digest) -> bool {
+    Phrase::parse(typed).is_some_and(|phrase| phrase.digest() == digest)
+}
+
+/// How long to wait after so many wrong phrases in a row.
+pub fn delay(wrong: u32) -> Duration {
+    Duration::from_secs(2_u64.saturating_pow(wrong.saturating_sub(1))).min(LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codex::Sources;
+    use crate::peer::ObservedPeer;
+    use crate::sys::wireguard::SecretKey;
+
+    const NOW: u64 = 2_000_000_000;
+
+    fn codex(peers: &[(&str, String)]) -> Codex {
+        let mut sources = Sources::default();
+        sources.insert("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n");
+        for (at, (name, more)) in peers.iter().enumerate() {
+            let text = format!("address = \"10.88.16.{}\"\ngrants = []\n{more}", at + 2);
+            sources.insert(format!("peers/{name}.toml"), text);
+        }
+        Codex::parse(&sources).unwrap()
+    }
+
+    fn key(secret: &SecretKey) -> String {
+        format!("public-key = \"{}\"\n", secret.public())
+    }
+
+    fn seen(secret: &SecretKey, last_handshake: Option<u64>) -> Observed {
+        let peer = ObservedPeer {
+            public_key: secret.public(),
+            endpoint: None,
+            last_handshake,
+            received: 0,
+            sent: 0,
+            denied: 0,
+            held: true,
+        };
+        Observed { schema: 1, interface: "wg0".into(), public_key: None, now: NOW, peers: vec![peer] }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_epoch(NOW)
+    }
+
+    #[test]
+    fn the_first_device_needs_no_proof_and_every_other_does() {
+        assert_eq!(needed(&codex(&[]), None, None, now()), Proof::First);
+        let digest = Sha256Digest::of(b"phrase");
+        assert_eq!(needed(&codex(&[]), Some(digest), None, now()), Proof::Phrase(Some(digest)));
+        let tombstone = key(&SecretKey::generate()) + "state = \"revoked\"\n";
+        assert_eq!(needed(&codex(&[("phone", tombstone)]), None, None, now()), Proof::Phrase(None));
+    }
+
+    #[test]
+    fn a_device_with_a_fresh_handshake_is_present() {
+        let secret = SecretKey::generate();
+        let phone = codex(&[("phone", key(&secret))]);
+        let proof = |handshake| needed(&phone, None, Some(&seen(&secret, handshake)), now());
+        assert_eq!(proof(Some(NOW - 10)), Proof::Present("phone".parse().unwrap()));
+        assert_eq!(proof(Some(NOW - PRESENT)), Proof::Phrase(None));
+        for handshake in [None, Some(0)] {
+            assert_eq!(proof(handshake), Proof::Phrase(None));
+        }
+        let other = SecretKey::generate();
+        assert_eq!(needed(&phone, None, Some(&seen(&other, Some(NOW))), now()), Proof::Phrase(None));
+    }
+
+    #[test]
+    fn sites_and_those_who_are_bonded_no_more_prove_nothing() {
+        let secret = SecretKey::generate();
+        for more in ["kind = \"lych\"\n", "state = \"revoked\"\n", "expires = 2033-05-18T03:33:20Z\n"] {
+            let codex = codex(&[("site", key(&secret) + more)]);
+            let proof = needed(&codex, None, Some(&seen(&secret, Some(NOW))), now());
+            assert_eq!(proof, Proof::Phrase(None), "{more}");
+        }
+    }
+
+    #[test]
+    fn wrong_phrases_cost_more_and_more_time() {
+        let waits: Vec<_> = [1, 2, 3, 5, 6, 7, u32::MAX].map(|wrong| delay(wrong).as_secs()).into();
+        assert_eq!(waits, [1, 2, 4, 16, 30, 30, 30]);
+        let phrase = Phrase::generate();
+        assert!(is_phrase(&phrase.to_string().to_lowercase(), phrase.digest()));
+        assert!(!is_phrase("wrong", phrase.digest()) && !is_phrase("", phrase.digest()));
+    }
+}

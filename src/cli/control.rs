@@ -1,0 +1,65 @@
+//! `sepulcher control`: the host's end of the tether's way to the bonds.
+//!
+//! The agent knows which peer asks, because WireGuard has proved it, and may not change bonds itself. So it hands the
+//! request to this program, which systemd starts on a socket for each one, and which asks the bonds again whether that
+//! peer may. What is done then is what the same command does on the machine.
+
+pub mod wire;
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use wire::{Answer, Asked, Replies};
+
+use super::{Failure, Kind};
+use crate::codex::time::Timestamp;
+use crate::codex::{Door, PeerState};
+use crate::peer::store::{self, Order, Place, Who};
+use crate::peer::{Batch, Request};
+use crate::sys::clock;
+
+/// Arguments of `sepulcher control`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Root of the machine's files
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    root: PathBuf,
+}
+
+/// Answers the one request on standard input. A request that is refused is an answer, not a failure of this program.
+pub fn run(args: &Args) -> Result<(), Failure> {
+    let mut line = Vec::new();
+    let read = BufReader::new(io::stdin().lock().take(wire::QUESTION + 1)).read_until(b'\n', &mut line);
+    read.map_err(|error| Failure::from_error(Kind::Io, &error))?;
+    let answer = answer(&args.root, &line);
+    let written = answer.to_line().and_then(|line| io::stdout().lock().write_all(&line));
+    written.map_err(|error| Failure::from_error(Kind::Io, &error))
+}
+
+fn answer(root: &Path, line: &[u8]) -> Answer {
+    match Asked::parse(line).and_then(|asked| carry_out(root, &asked)) {
+        Ok(replies) => Answer::Ok(replies),
+        Err(failure) => Answer::Error((&failure).into()),
+    }
+}
+
+fn carry_out(root: &Path, asked: &Asked) -> Result<Replies, Failure> {
+    let place = Place::appliance(root);
+    let now = Timestamp::from_epoch(clock::epoch_seconds());
+    let (_, codex) = store::load(&place)?;
+    let peer = codex.peers.get(&asked.peer).filter(|peer| peer.state == PeerState::Active);
+    if !peer.is_some_and(|peer| !peer.is_expired(now) && peer.grants.doors.contains(&Door::Bonds)) {
+        return Err(Failure::new(Kind::Input, format!("`{}` may not manage bonds", asked.peer))
+            .hint("grant it: `sepulcher peer grant NAME bonds`"));
+    }
+    let who = Who::Peer(asked.peer.clone());
+    let (requests, dry_run) = match &asked.request {
+        Request::Batch(Batch { requests, dry_run }) => (requests.as_slice(), *dry_run),
+        request => return Ok(Replies::One(Box::new(store::execute(&place, &who, request, false)?))),
+    };
+    let order = Order { requests, who: &who, dry_run };
+    Ok(Replies::Many(store::execute_all(&place, order, &mut |_| {})?))
+}
+
+#[cfg(test)]
+mod tests;

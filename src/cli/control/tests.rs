@@ -1,0 +1,147 @@
+use super::*;
+use crate::codex::key::PublicKey;
+use crate::peer::{self, Kind as PeerKind, Request};
+use crate::sys::fs;
+use crate::sys::wireguard::SecretKey;
+
+const LAW: &str = "schema = 1\n[appliance]\nname = \"lychd\"\n";
+
+/// A machine with a peer that may manage bonds, and others that may not.
+fn machine() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    let place = Place::appliance(root.path());
+    fs::create_dir_all(&place.law).unwrap();
+    fs::create_dir_all(&place.bonds.join("peers")).unwrap();
+    fs::write(&place.law.join("lychd.toml"), 0o644, LAW.as_bytes()).unwrap();
+    for (at, (name, more)) in [
+        ("laptop", "grants = [\"bonds\"]"),
+        ("phone", "grants = [\"*\"]"),
+        ("lost", "grants = [\"bonds\"]\nstate = \"revoked\""),
+        ("guest", "grants = [\"bonds\"]\nexpires = 2001-01-01T00:00:00Z"),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let key = key();
+        let text = format!("public-key = \"{key}\"\naddress = \"10.88.16.{}\"\n{more}\n", at + 2);
+        fs::write(&place.bonds.join(format!("peers/{name}.toml")), 0o644, text.as_bytes()).unwrap();
+    }
+    root
+}
+
+fn key() -> PublicKey {
+    SecretKey::generate().public()
+}
+
+fn bond(name: &str) -> Request {
+    Request::Bond(peer::Bond {
+        name: name.parse().unwrap(),
+        public_key: key(),
+        address: None,
+        address6: None,
+        kind: PeerKind::Device,
+        grants: vec!["*".to_owned()],
+        expires: None,
+        preshared: true,
+        dial: None,
+        client: false,
+    })
+}
+
+/// What is answered to the request of a peer, as it goes over the wire.
+fn ask(root: &Path, peer: &str, body: &[u8]) -> Answer {
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let line = serde_json::json!({ "schema": 1, "peer": peer, "request": body }).to_string();
+    let answer = answer(root, line.as_bytes()).to_line().unwrap();
+    assert_eq!(answer.iter().position(|byte| *byte == b'\n'), Some(answer.len() - 1));
+    serde_json::from_slice(&answer).unwrap()
+}
+
+fn refused(answer: Answer) -> String {
+    match answer {
+        Answer::Error(told) => told.message,
+        Answer::Ok(replies) => panic!("{replies:?}"),
+    }
+}
+
+fn granted(answer: Answer) -> Vec<crate::peer::store::Reply> {
+    match answer {
+        Answer::Ok(replies) => replies.into(),
+        Answer::Error(told) => panic!("{told:?}"),
+    }
+}
+
+fn has(root: &Path, name: &str) -> bool {
+    Place::appliance(root).bonds.join(format!("peers/{name}.toml")).exists()
+}
+
+#[test]
+fn a_peer_with_the_grant_bonds_and_is_on_record() {
+    let root = machine();
+    let body = wire::body(&[bond("tablet")], false).unwrap();
+    let replies = granted(ask(root.path(), "laptop", &body));
+    assert_eq!(replies[0].peer.as_ref().unwrap().name.as_str(), "tablet");
+    assert!(has(root.path(), "tablet"));
+    let log = fs::read(&Place::appliance(root.path()).bonds.join("audit.jsonl")).unwrap();
+    assert!(String::from_utf8(log).unwrap().contains("peer laptop"));
+}
+
+#[test]
+fn nobody_else_does_whatever_the_agent_says() {
+    let root = machine();
+    for peer in ["phone", "lost", "guest", "nobody"] {
+        let body = wire::body(&[bond("tablet")], false).unwrap();
+        assert!(refused(ask(root.path(), peer, &body)).contains("may not manage bonds"), "{peer}");
+    }
+    assert!(!has(root.path(), "tablet"));
+}
+
+#[test]
+fn several_requests_are_granted_together_and_a_dry_run_changes_nothing() {
+    let root = machine();
+    let body = wire::body(&[bond("tablet"), bond("watch")], true).unwrap();
+    let replies = granted(ask(root.path(), "laptop", &body));
+    assert!(replies.len() == 2 && !has(root.path(), "tablet"));
+    let body = wire::body(&[bond("tablet"), bond("phone")], false).unwrap();
+    assert!(refused(ask(root.path(), "laptop", &body)).contains("`phone` is taken"));
+    assert!(!has(root.path(), "tablet"));
+}
+
+#[test]
+fn a_list_is_told_and_a_batch_within_a_batch_is_not_read() {
+    let root = machine();
+    let list = Request::List(peer::List {});
+    let replies =
+        granted(ask(root.path(), "laptop", &wire::body(std::slice::from_ref(&list), true).unwrap()));
+    assert_eq!(replies[0].peers.as_ref().unwrap().len(), 4);
+    let batch = |requests| Request::Batch(peer::Batch { requests, dry_run: false });
+    let nested = serde_json::to_vec(&batch(vec![batch(vec![bond("tablet")])])).unwrap();
+    assert!(refused(ask(root.path(), "laptop", &nested)).contains("within a batch"));
+    assert!(!has(root.path(), "tablet"));
+}
+
+#[test]
+fn what_is_not_a_question_is_refused_with_a_reason() {
+    let root = machine();
+    let long = vec![b' '; usize::try_from(wire::QUESTION).unwrap() + 1];
+    let cases: [(&[u8], &str); 6] = [
+        (b"", "was not understood"),
+        (b"\xff\xfe", "was not understood"),
+        (b"{\"schema\":2,\"peer\":\"laptop\",\"request\":{\"verb\":\"list\"}}", "schema 2"),
+        (b"{\"schema\":1,\"peer\":\"../x\",\"request\":{\"verb\":\"list\"}}", "was not understood"),
+        (b"{\"schema\":1,\"peer\":\"laptop\",\"request\":{\"verb\":\"format\"}}", "was not understood"),
+        (&long, "longer than"),
+    ];
+    for (line, why) in cases {
+        assert!(refused(answer(root.path(), line)).contains(why), "{:?}", String::from_utf8_lossy(line));
+    }
+}
+
+#[test]
+fn a_failure_comes_over_the_wire_as_it_is_without_driving_a_terminal() {
+    let failure = Failure::new(Kind::Unavailable, "no\x1b[2J").hint("wait").report("a\nb");
+    let told: wire::Told = (&failure).into();
+    let back = Failure::from(told);
+    assert_eq!(back.kind, Kind::Unavailable);
+    assert_eq!(back.to_string(), "a\nb\n\nerror: no␛[2J\nhint: wait\n");
+}
