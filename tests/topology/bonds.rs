@@ -17,7 +17,7 @@ impl Gateway {
     /// The same with more words for the command line.
     pub fn bond_with(&self, device: &Device, more: &[&str]) -> Option<String> {
         let (name, key) = (&device.host.name, device.key.to_string());
-        let words = ["bond", name, "--public-key", &key, "--no-preshared", "--grant", "oculus", "iperf"];
+        let words = ["bond", name, "--public-key", &key, "--grant", "oculus", "iperf"];
         preshared(&self.peer(&[&words, more].concat()))
     }
 
@@ -29,7 +29,7 @@ impl Gateway {
     /// Gives a device the last key that it made; its preshared key comes back, when one was made.
     pub fn rotate(&self, device: &Device, more: &[&str]) -> Option<String> {
         let (name, key) = (&device.host.name, device.key.to_string());
-        preshared(&self.peer(&[&["rotate", name, "--public-key", &key, "--no-preshared"], more].concat()))
+        preshared(&self.peer(&[&["rotate", name, "--public-key", &key], more].concat()))
     }
 
     /// Starts `sepulcher peer` with these words.

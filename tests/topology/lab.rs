@@ -114,8 +114,11 @@ impl Gateway {
         let service = world.beside(&pod, &format!("{name}-oculus"), &oculus, Rights::default());
         let iperf = ["bash", "-c", "iperf3 --server --port 5202 & exec iperf3 --server"];
         let iperf = world.beside(&pod, &format!("{name}-iperf"), &iperf, Rights::default());
-        let mounts =
-            vec![(codex.clone(), "/codex"), (run.clone(), "/run/sepulcher"), (sockets, "/var/run/wireguard")];
+        let mounts = vec![
+            (codex.clone(), "/codex"),
+            (run.clone(), "/run/sepulcher/agent"),
+            (sockets, "/var/run/wireguard"),
+        ];
         let agent = world.beside(
             &pod,
             &format!("{name}-agent"),
@@ -164,10 +167,10 @@ const AGENT: [&str; 13] = [
     "/codex",
     "--bonds",
     "/codex",
+    "--secrets",
+    "/codex/secrets",
     "--key",
     "/codex/secrets/tether.key",
-    "--status",
-    "/run/sepulcher/tether.json",
 ];
 
 fn write_law(codex: &Path, name: &str, tether: &str, outside: &(Ipv4Addr, String)) {

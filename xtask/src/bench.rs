@@ -25,7 +25,7 @@ pub struct Args {
     /// Also boot the image and report the time to each moment
     #[arg(long)]
     boot: bool,
-    /// Measure the Tether alone: changes among 10 and 10,000 peers, `peer bond`, the idle agent
+    /// Measure the Tether alone: changes among 10 and 10,000 peers, the idle agent
     #[arg(long, conflicts_with = "boot")]
     tether: bool,
 }

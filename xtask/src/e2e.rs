@@ -4,6 +4,7 @@ mod around;
 mod peer;
 mod site;
 mod tamper;
+mod tether;
 mod ways;
 
 use std::fmt::Write as _;

@@ -45,7 +45,6 @@ pub fn run() -> Result<()> {
     line("one peer more among 10, file to interface", "none", &ms(few.whole));
     line("one peer more among 10,000, file to interface", "none", &ms(many.whole));
     line("  the latter by the former", "3", &ratio(many.whole, few.whole));
-    line("peer bond among 10,000", "60 ms", &ms(lab.bond()?));
     lab.idle()
 }
 
@@ -81,11 +80,14 @@ impl Lab {
         let interface = format!("sb{}", std::process::id() % 10_000_000);
         let _wireguard = self.wireguard(&netns, &interface)?;
         let wg = self.boot.command("wg")?;
-        wg.clone().args(["setconf", &interface, "/dev/stdin"]).stdin(configuration(count)).read()?;
-        let syncconf = self.syncconf(&wg, &interface, count)?;
+        let key = fs::read_to_string(codex.join("secrets/tether.key"))?;
+        let all = wg.clone().args(["setconf", &interface, "/dev/stdin"]).stdin(configuration(&key, count));
+        all.read()?;
+        let syncconf =
+            self.syncconf(&wg, &interface, &configuration(&key, count + 1), &made_up_key(count))?;
         let step = step(&interface, count)?;
         // The agent begins with the peers of its Codex.
-        wg.args(["setconf", &interface, "/dev/stdin"]).stdin(configuration(count)).read()?;
+        all.read()?;
         let agent = self.agent(&netns, &interface, &codex)?;
         let mut next = count;
         let whole = median(5, || {
@@ -117,10 +119,11 @@ impl Lab {
         Ok(running)
     }
 
-    fn syncconf(&self, wg: &Command, interface: &str, count: u32) -> Result<Duration> {
+    /// `wg syncconf` of the file `text`, which holds `newest` beside the peers that are there.
+    fn syncconf(&self, wg: &Command, interface: &str, text: &str, newest: &str) -> Result<Duration> {
         let file = self.folder.join("sync.conf");
-        fs::write(&file, configuration(count + 1))?;
-        let remove = wg.clone().args(["set", interface, "peer", &made_up_key(count), "remove"]);
+        fs::write(&file, text)?;
+        let remove = wg.clone().args(["set", interface, "peer", newest, "remove"]);
         let sync = wg.clone().args(["syncconf", interface]).arg(&file);
         let mut times = Vec::new();
         for _ in 0..5 {
@@ -140,6 +143,8 @@ impl Lab {
             .args(["tether", "run", "--backend", "userspace", "--interface", interface])
             .args([Path::new("--law"), codex, Path::new("--bonds"), codex])
             .args([Path::new("--key"), &codex.join("secrets/tether.key"), Path::new("--status"), &status])
+            .args([Path::new("--secrets"), &codex.join("secrets")])
+            .args([Path::new("--door"), &self.folder.join("door.sock")])
             .args([Path::new("--nft"), &self.judge.shims().join("nft")])
             .within(netns.launcher());
         let log = self.folder.join("agent.log");
@@ -147,28 +152,6 @@ impl Lab {
         until("the agent is ready", || Ok(agent.status().is_some_and(|status| status.ready)))
             .map_err(|error| format!("{error}:\n{}", fs::read_to_string(log).unwrap_or_default()))?;
         Ok(agent)
-    }
-
-    /// `sepulcher peer bond` on a Codex of many peers, process start included.
-    fn bond(&self) -> Result<Duration> {
-        let codex = self.folder.join(format!("codex-{MANY}"));
-        let mut next = 2 * MANY;
-        median(9, || {
-            next += 1;
-            let command = Command::new(&self.program)
-                .args([
-                    "peer",
-                    "bond",
-                    &format!("q{next}"),
-                    "--public-key",
-                    &made_up_key(next),
-                    "--no-config",
-                ])
-                .arg("--codex")
-                .arg(&codex);
-            command.read()?;
-            Ok(())
-        })
     }
 
     fn idle(&self) -> Result<()> {
@@ -193,11 +176,9 @@ impl Lab {
     }
 }
 
-/// What `wg setconf` reads: an interface and so many peers.
-fn configuration(count: u32) -> String {
-    let key = SecretKey::generate();
-    let mut text =
-        format!("[Interface]\nPrivateKey = {}\n", String::from_utf8_lossy(key.to_file().as_bytes()).trim());
+/// What `wg setconf` reads: the host's private key and so many peers.
+fn configuration(key: &str, count: u32) -> String {
+    let mut text = format!("[Interface]\nPrivateKey = {}\n", key.trim());
     for index in 0..count {
         let address = peer_address(index);
         text += &format!("[Peer]\nPublicKey = {}\nAllowedIPs = {address}/32\n", made_up_key(index));

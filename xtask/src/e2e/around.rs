@@ -109,6 +109,14 @@ impl Bonded {
 
     /// Configures the tunnel as the client configuration would, and brings it up.
     pub fn dial(&self, keys: &Keys, host_key: &str) -> Result<()> {
+        self.configure(keys, host_key)?;
+        self.netns.ip(&format!("link set {} mtu 1420 up", self.interface))?;
+        self.netns.ip(&format!("route add 10.88.16.0/20 dev {}", self.interface))?;
+        self.netns.ip(&format!("route add 10.88.0.0/24 dev {}", self.interface))
+    }
+
+    /// Gives the interface keys and its only peer, in place of those that it had.
+    pub fn configure(&self, keys: &Keys, host_key: &str) -> Result<()> {
         let settings = format!(
             "[Interface]\nPrivateKey = {}\n[Peer]\nPublicKey = {host_key}\nEndpoint = {HOST}:51820\n\
              AllowedIPs = 10.88.16.0/20, 10.88.0.0/24\nPersistentKeepalive = 5\n{}",
@@ -116,15 +124,18 @@ impl Bonded {
             keys.preshared.as_ref().map(|key| format!("PresharedKey = {key}\n")).unwrap_or_default(),
         );
         self.wg.clone().args(["setconf", &self.interface, "/dev/stdin"]).stdin(settings).read()?;
-        self.netns.ip(&format!("link set {} mtu 1420 up", self.interface))?;
-        self.netns.ip(&format!("route add 10.88.16.0/20 dev {}", self.interface))?;
-        self.netns.ip(&format!("route add 10.88.0.0/24 dev {}", self.interface))
+        Ok(())
+    }
+
+    /// Runs `wg VERB` on its interface with more words.
+    pub fn wg(&self, verb: &str, words: &[&str]) -> Result<String> {
+        let command = self.wg.clone().args([verb, &self.interface]).args(words.iter().copied());
+        Ok(String::from_utf8(command.read()?)?)
     }
 
     /// Seconds since 1970 of the latest handshake; 0 is never.
     pub fn handshake(&self) -> Result<u64> {
-        let shown = self.wg.clone().args(["show", &self.interface, "latest-handshakes"]).read()?;
-        let text = String::from_utf8(shown)?;
+        let text = self.wg("show", &["latest-handshakes"])?;
         Ok(text.split_whitespace().nth(1).unwrap_or("0").parse()?)
     }
 }

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::around::{self, Bonded, WG0, Web, until};
 use super::site::{HOST, Site};
+use super::tether::{self, Scene};
 use super::{BOOT, Claim, DISK, timeline};
-use crate::Result;
 use crate::netns::Netns;
 use crate::vm::{Running, Seen, disk_from};
+use crate::{Result, image};
 
 /// The hosts around the machine.
 struct Neighbourhood {
@@ -41,6 +42,15 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
         Ok(format!("healthy {:.1} s after power-on", at.as_secs_f32()))
     })];
     claims.extend(network_claims(site, &neighbourhood, &host_key));
+    let Neighbourhood { hub, outsider: _, peers: [phone, laptop] } = &neighbourhood;
+    claims.extend(tether::claims(&Scene {
+        program: image::program()?,
+        site,
+        hub,
+        phone,
+        laptop,
+        host_key: &host_key,
+    }));
     claims.push(blessed(&mut running));
     claims.push(no_failed_unit(&running));
     if claims.iter().any(|claim| claim.result.is_err()) {

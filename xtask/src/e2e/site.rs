@@ -10,6 +10,9 @@ use crate::{Result, image};
 /// The machine's address on the test's uplink.
 pub const HOST: &str = "192.0.2.10";
 
+/// Another one.
+pub const SECOND_HOST: &str = "192.0.2.11";
+
 /// A peer whose private key the test holds.
 pub struct Keys {
     /// Peer name.
@@ -30,7 +33,7 @@ pub struct Site {
     pub image: PathBuf,
     /// QEMU, firmware, WireGuard, curl.
     pub toolbox: Toolbox,
-    /// Bonded peers: the first has grants for oculus and echo, the second for everything.
+    /// Bonded peers: the first has grants for oculus and echo, the second for everything, and for changing bonds.
     pub peers: [Keys; 2],
 }
 
@@ -47,7 +50,7 @@ impl Site {
         fs::create_dir(codex.join("peers"))?;
         let peers = [
             bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo"]"#)?,
-            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*"]"#)?,
+            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds"]"#)?,
         ];
         let image = folder.path().join("lychd.raw");
         image::build(&codex, &image)?;
@@ -65,8 +68,9 @@ impl Site {
 /// The law with the uplink's table replaced by one with the test's address.
 fn with_fixed_uplink(law: &str) -> Result<String> {
     let mut law: toml::Table = law.parse()?;
-    let uplink =
-        format!("interface = \"en*\"\naddresses = [\"{HOST}/24\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n");
+    let uplink = format!(
+        "interface = \"en*\"\naddresses = [\"{HOST}/24\", \"{SECOND_HOST}/24\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n"
+    );
     law.insert("uplink".to_owned(), toml::Value::Table(uplink.parse()?));
     Ok(law.to_string())
 }
