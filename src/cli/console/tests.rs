@@ -110,7 +110,7 @@ fn a_second_device_is_vouched_for_by_one_that_is_online() {
     let listener = UnixListener::bind(&door).unwrap();
     let body = format!(
         "{{\"schema\":1,\"interface\":\"wg0\",\"public_key\":null,\"now\":1000,\"peers\":[{{\"public_key\":\"{key}\",\
-         \"endpoint\":null,\"last_handshake\":990,\"received\":1,\"sent\":1,\"denied\":null,\"held\":true}}]}}"
+         \"endpoint\":null,\"last_handshake\":990,\"received\":1,\"sent\":1,\"denied\":0,\"held\":true}}]}}"
     );
     std::thread::spawn(move || {
         for stream in listener.incoming() {
