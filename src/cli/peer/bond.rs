@@ -80,8 +80,8 @@ struct Key {
     #[arg(long, value_name = "HOST")]
     endpoint: Option<String>,
     /// The appliance's public key, for a Codex on a workstation [default: that of its secrets/tether.key]
-    #[arg(long = "host-key", value_name = "KEY")]
-    host_key: Option<PublicKey>,
+    #[arg(id = "host-key", long, value_name = "KEY")]
+    host: Option<PublicKey>,
     /// Show no configuration: the peer writes its own
     #[arg(long, requires = "public_key", conflicts_with_all = ["conf", "png", "svg"])]
     no_config: bool,
@@ -158,7 +158,7 @@ impl Key {
         name: &Name,
         request: impl FnOnce(PublicKey) -> Request,
     ) -> Result<(), Failure> {
-        let transport = Transport::open(&changing.place)?.with_host_key(self.host_key);
+        let transport = Transport::open(&changing.place)?.with_host_key(self.host);
         let secret = self.public.is_none().then(SecretKey::generate);
         let Some(public) = self.public.or_else(|| secret.as_ref().map(SecretKey::public)) else {
             return Ok(());
