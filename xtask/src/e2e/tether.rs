@@ -154,8 +154,9 @@ impl Scene<'_> {
 
     fn roams(&self) -> Result<String> {
         let (handshake, netns) = (self.phone.handshake()?, &self.phone.netns);
-        netns.ip("address add 192.0.2.31/24 dev eth0")?;
+        // In this order: the second address of a network goes with the first.
         netns.ip("address delete 192.0.2.21/24 dev eth0")?;
+        netns.ip("address add 192.0.2.31/24 dev eth0")?;
         self.phone.wg("set", &["listen-port", "51999"])?;
         self.page(self.phone)?;
         let endpoint = self.seen()?["endpoint"].to_string();
