@@ -187,7 +187,9 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
                 pause
             }
             Ok(()) => {
-                retry = FIRST_RETRY;
+                if !agent.awaits_services() {
+                    retry = FIRST_RETRY;
+                }
                 recheck
             }
         };
