@@ -141,9 +141,9 @@ impl<'a> Nobody<'a> {
             }
         }));
         claims.push(Claim::check("a peer with the grant revokes another over the tether", || {
-            Ok(String::from_utf8(
-                self.from(phone).args(["revoke", "laptop", "--reason", "lost"]).output()?.stderr,
-            )?)
+            let output = self.from(phone).args(["revoke", "laptop", "--reason", "lost"]).output()?;
+            let told = String::from_utf8(output.stderr)?;
+            if output.status.success() { Ok(told) } else { Err(told.into()) }
         }));
         std::thread::sleep(Duration::from_secs(2));
         claims.push(web.silent("a revoked peer is cut off", &laptop.netns, &oculus));
