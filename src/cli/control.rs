@@ -12,11 +12,8 @@ use std::path::{Path, PathBuf};
 use wire::{Answer, Asked, Replies};
 
 use super::{Failure, Kind};
-use crate::codex::time::Timestamp;
-use crate::codex::{Door, PeerState};
 use crate::peer::store::{self, Order, Place, Who};
 use crate::peer::{Batch, Request};
-use crate::sys::clock;
 
 /// Arguments of `sepulcher control`.
 #[derive(Debug, clap::Args)]
@@ -45,13 +42,7 @@ fn answer(root: &Path, line: &[u8]) -> Answer {
 
 fn carry_out(root: &Path, asked: &Asked) -> Result<Replies, Failure> {
     let place = Place::appliance(root);
-    let now = Timestamp::from_epoch(clock::epoch_seconds());
-    let (_, codex) = store::load(&place)?;
-    let peer = codex.peers.get(&asked.peer).filter(|peer| peer.state == PeerState::Active);
-    if !peer.is_some_and(|peer| !peer.is_expired(now) && peer.grants.doors.contains(&Door::Bonds)) {
-        return Err(Failure::new(Kind::Input, format!("`{}` may not manage bonds", asked.peer))
-            .hint("grant it: `sepulcher peer grant NAME bonds`"));
-    }
+    // Whether the peer may is judged under the store's lock.
     let who = Who::Peer(asked.peer.clone());
     let (requests, dry_run) = match &asked.request {
         Request::Batch(Batch { requests, dry_run }) => (requests.as_slice(), *dry_run),

@@ -40,7 +40,7 @@ pub enum Verb {
     Show(look::Show),
     /// Print bonds as TOML, without anything secret
     Export(bundle::Export),
-    /// Bond the peers of an export, all or none
+    /// Bond the peers of an export: all are decided before the first one is bonded
     Import(bundle::Import),
 }
 

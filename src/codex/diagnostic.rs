@@ -49,6 +49,11 @@ impl Sources {
         self.0.insert(name, Source::Unread { shown: shown.into(), why });
     }
 
+    /// Takes a file out.
+    pub fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
     /// The text of a file.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.0.get(name)? {

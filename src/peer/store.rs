@@ -11,6 +11,7 @@ mod place;
 mod reply;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use commit::record;
@@ -19,7 +20,7 @@ pub use reply::Reply;
 
 use super::{Change, PeerView, Refused, Request, Situation, change, client};
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Sources, render_all};
+use crate::codex::{Codex, Door, PeerState, Sources, render_all};
 use crate::peer::audit;
 pub use crate::peer::audit::Who;
 use crate::sys::journal::Lock;
@@ -66,13 +67,28 @@ pub struct Order<'a> {
     pub dry_run: bool,
 }
 
+/// Judges the bonds as they are when nobody else changes them any more.
+pub type Allowed<'a> = &'a dyn Fn(&Codex, Timestamp) -> Result<(), Refused>;
+
 /// Carries out one request.
 ///
 /// # Errors
 /// See [`Error`].
 pub fn execute(place: &Place, who: &Who, request: &Request, dry_run: bool) -> Result<Reply, Error> {
     let order = Order { requests: std::slice::from_ref(request), who, dry_run };
-    let mut replies = execute_all(place, order, &mut |_| {})?;
+    one(execute_all(place, order, &mut |_| {})?)
+}
+
+/// Carries out one request if `allowed` says so under the lock: whatever was looked at before may have changed.
+///
+/// # Errors
+/// See [`Error`].
+pub fn execute_if(place: &Place, who: &Who, request: &Request, allowed: Allowed<'_>) -> Result<Reply, Error> {
+    let order = Order { requests: std::slice::from_ref(request), who, dry_run: false };
+    one(judged(place, order, allowed, &mut |_| {})?)
+}
+
+fn one(mut replies: Vec<Reply>) -> Result<Reply, Error> {
     // One request, one reply.
     replies.pop().ok_or_else(|| Refused::new("nothing is asked for", "ask for a change").into())
 }
@@ -88,6 +104,15 @@ pub fn execute_all(
     order: Order<'_>,
     tell: &mut dyn FnMut(&[String]),
 ) -> Result<Vec<Reply>, Error> {
+    judged(place, order, &|_, _| Ok(()), tell)
+}
+
+fn judged(
+    place: &Place,
+    order: Order<'_>,
+    allowed: Allowed<'_>,
+    tell: &mut dyn FnMut(&[String]),
+) -> Result<Vec<Reply>, Error> {
     let changes = order.requests.iter().any(|request| !matches!(request, Request::List(_)));
     let lock = if changes && !order.dry_run {
         place.writable()?;
@@ -96,7 +121,9 @@ pub fn execute_all(
         None
     };
     let now = Timestamp::from_epoch(clock::epoch_seconds());
-    let (sources, codex) = load(place)?;
+    let (sources, codex, whole) = load_for(place, order.requests)?;
+    may_manage(order.who, &codex, now)?;
+    allowed(&codex, now)?;
     let decided = decide(place, order.requests, &codex, &sources, now)?;
     let plan: Vec<String> = decided.iter().flat_map(|(_, reply)| reply.plan.clone()).collect();
     tell(&plan);
@@ -104,7 +131,10 @@ pub fn execute_all(
         let changes: Vec<_> = decided.iter().filter_map(|(change, _)| change.as_ref()).collect();
         let changing = changes.iter().map(|(_, change)| &change.name).collect();
         let situation = Situation { codex: &codex, sources: &sources, host_key: None, now };
-        heal::heal(place, order.who, &situation, &changing)?;
+        // What is left out for now must not be taken for gone.
+        if whole {
+            heal::heal(place, order.who, &situation, &changing)?;
+        }
         for (verb, change) in changes {
             commit::commit(place, &audit::Entry::of(*verb, order.who, change, now), change)?;
         }
@@ -122,6 +152,50 @@ pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
         Ok(codex) => Ok((sources, codex)),
         Err(mistakes) => Err(Error::Broken(mistakes.len(), render_all(&mistakes, &sources, false))),
     }
+}
+
+/// Reads them for these requests; the flag says whether nothing was left out.
+///
+/// Somebody's broken bond must not keep another one from being cut off: for that alone, broken ones are left out.
+fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool), Error> {
+    let broken = match load(place) {
+        Ok((sources, codex)) => return Ok((sources, codex, true)),
+        Err(error) => error,
+    };
+    let mut kept = BTreeSet::new();
+    for request in requests {
+        match request {
+            Request::Revoke(revoke) => kept.insert(format!("peers/{}.toml", revoke.name)),
+            Request::Ungrant(granting) => kept.insert(format!("peers/{}.toml", granting.name)),
+            _ => return Err(broken),
+        };
+    }
+    let mut sources = files::load(&place.folders());
+    loop {
+        let mistakes = match Codex::parse(&sources) {
+            Ok(codex) => return Ok((sources, codex, false)),
+            Err(mistakes) => mistakes,
+        };
+        let files: BTreeSet<_> = mistakes.into_iter().map(|mistake| mistake.file).collect();
+        let culprits: Vec<_> =
+            files.iter().filter(|file| file.starts_with("peers/") && !kept.contains(*file)).collect();
+        if culprits.is_empty() {
+            return Err(broken);
+        }
+        for file in culprits {
+            sources.remove(file);
+        }
+    }
+}
+
+/// Refuses a peer that may not manage bonds (any more).
+fn may_manage(who: &Who, codex: &Codex, now: Timestamp) -> Result<(), Refused> {
+    let Who::Peer(name) = who else { return Ok(()) };
+    let peer = codex.peers.get(name).filter(|peer| peer.state == PeerState::Active && !peer.is_expired(now));
+    if peer.is_some_and(|peer| peer.grants.doors.contains(&Door::Bonds)) {
+        return Ok(());
+    }
+    Err(Refused::new(format!("`{name}` may not manage bonds"), "grant it: `sepulcher peer grant NAME bonds`"))
 }
 
 /// Decides one change and what it is answered with, a configuration included where it was asked for. Nothing is written.

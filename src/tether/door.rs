@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the host may take to change the bonds: it may wait for another change.
 const CHANGE: Duration = Duration::from_secs(30);
 /// The longest answer of the host, in bytes.
-const ANSWER: u64 = 1 << 20;
+const ANSWER: u64 = 8 << 20;
 
 /// Listens until it goes out of scope.
 pub struct Door {

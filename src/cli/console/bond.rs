@@ -9,9 +9,10 @@ use super::proof::{self, Proof};
 use super::{CLEAR, Console, Failure, machine, now, recovery};
 use crate::cli::recovery::Phrase;
 use crate::codex::name::Name;
-use crate::codex::plain;
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, plain};
 use crate::peer::store::{self, Who};
-use crate::peer::{self, Client, Kind, Request};
+use crate::peer::{self, Client, Kind, Refused, Request};
 use crate::qr::{self, Code, Ink};
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{fs, terminal};
@@ -35,7 +36,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
             return Ok(());
         }
         let Some((request, secret)) = self.request(&proof)? else { return self.say("\nnothing is bonded\n") };
-        let client = match self.carry_out(&request) {
+        let client = match self.carry_out(&request, &proof) {
             Ok(client) => client.with_private_key(secret.to_file().trim_end()),
             Err(failure) => return self.refuse(&failure),
         };
@@ -163,8 +164,23 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         Ok(None)
     }
 
-    fn carry_out(&self, request: &Request) -> Result<Client, Failure> {
-        let reply = store::execute(&self.place, &Who::Console, request, false)?;
+    /// Bonds, if it still takes no more than what was proven: others may have bonded while the questions stood open.
+    fn carry_out(&self, request: &Request, proof: &Proof) -> Result<Client, Failure> {
+        let recovery = self.recovery()?;
+        let still = |codex: &Codex, now: Timestamp| {
+            let observed = self.observed().unwrap_or_default();
+            match (proof, proof::needed(codex, recovery, observed.as_ref(), now)) {
+                (Proof::Phrase(_), _)
+                | (Proof::First, Proof::First)
+                | (Proof::Present(_), Proof::Present(_)) => Ok(()),
+                _ => Err(Refused {
+                    message: "what vouched for this bond is gone".to_owned(),
+                    hint: Some("press b again".to_owned()),
+                    report: None,
+                }),
+            }
+        };
+        let reply = store::execute_if(&self.place, &Who::Console, request, &still)?;
         let defect =
             || Failure::new(super::Kind::Internal, "the bond is made, but its configuration is not known");
         reply.client.ok_or_else(defect)

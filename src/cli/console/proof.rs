@@ -1,7 +1,7 @@
 //! Who may bond at the console.
 //!
-//! The first device is bonded by whoever sits there: until then the machine is nobody's. From then on it takes a bonded
-//! device that is online, or the recovery phrase. A site that is always online proves nothing about who sits here, so
+//! The first device is bonded by whoever sits there: until then the machine is nobody's. From then on it takes a device
+//! that may manage bonds and is online, or the recovery phrase. A site that is always online proves nothing about who sits here, so
 //! it does not count; nor does a machine become nobody's again when its peers are revoked or expire.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::cli::recovery::Phrase;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, PeerKind};
+use crate::codex::{Codex, Door, PeerKind};
 use crate::peer::Observed;
 use crate::tree::Sha256Digest;
 
@@ -41,7 +41,9 @@ pub fn needed(
         return Proof::First;
     }
     let current = codex.as_of(now);
-    let mut devices = current.active().filter(|(_, peer)| peer.kind == PeerKind::Device);
+    let mut devices = current
+        .active()
+        .filter(|(_, peer)| peer.kind == PeerKind::Device && peer.grants.doors.contains(&Door::Bonds));
     let present = devices.find(|(_, peer)| observed.is_some_and(|seen| is_online(seen, &peer.public_key)));
     match present {
         Some((name, _)) => Proof::Present(name.clone()),
@@ -78,7 +80,7 @@ mod tests {
         let mut sources = Sources::default();
         sources.insert("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n");
         for (at, (name, more)) in peers.iter().enumerate() {
-            let text = format!("address = \"10.88.16.{}\"\ngrants = []\n{more}", at + 2);
+            let text = format!("address = \"10.88.16.{}\"\ngrants = [\"bonds\"]\n{more}", at + 2);
             sources.insert(format!("peers/{name}.toml"), text);
         }
         Codex::parse(&sources).unwrap()
@@ -126,6 +128,16 @@ mod tests {
         }
         let other = SecretKey::generate();
         assert_eq!(needed(&phone, None, Some(&seen(&other, Some(NOW))), now()), Proof::Phrase(None));
+    }
+
+    #[test]
+    fn a_device_that_may_not_manage_bonds_vouches_for_nobody() {
+        let secret = SecretKey::generate();
+        let mut guest = codex(&[("guest", key(&secret))]);
+        if let Some(peer) = guest.peers.values_mut().next() {
+            peer.grants.doors.clear();
+        }
+        assert_eq!(needed(&guest, None, Some(&seen(&secret, Some(NOW))), now()), Proof::Phrase(None));
     }
 
     #[test]

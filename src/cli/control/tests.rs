@@ -145,3 +145,69 @@ fn a_failure_comes_over_the_wire_as_it_is_without_driving_a_terminal() {
     assert_eq!(back.kind, Kind::Unavailable);
     assert_eq!(back.to_string(), "a\nb\n\nerror: no␛[2J\nhint: wait\n");
 }
+
+/// Whether `work` is carried out after `meanwhile`, which happens while it waits for the lock.
+fn behind_the_lock<T: Send>(place: &Place, meanwhile: impl FnOnce(), work: impl FnOnce() -> T + Send) -> T {
+    use crate::sys::journal::Lock;
+    let lock = Lock::acquire(&place.bonds.join(".lock"), std::time::Duration::ZERO).unwrap();
+    std::thread::scope(|scope| {
+        let working = scope.spawn(work);
+        // Long enough to come to the lock; where it is not, the test only proves less.
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        meanwhile();
+        drop(lock);
+        working.join().unwrap()
+    })
+}
+
+#[test]
+fn who_is_revoked_while_its_request_waits_changes_nothing() {
+    let root = machine();
+    let place = Place::appliance(root.path());
+    let file = place.bonds.join("peers/laptop.toml");
+    let tombstone = || {
+        let text = String::from_utf8(fs::read(&file).unwrap()).unwrap() + "state = \"revoked\"\n";
+        fs::write_atomic(&file, 0o644, text.as_bytes()).unwrap();
+    };
+    let body = wire::body(&[bond("tablet")], false).unwrap();
+    let said = refused(behind_the_lock(&place, tombstone, || ask(root.path(), "laptop", &body)));
+    assert!(said.contains("may not manage bonds"), "{said}");
+    assert!(!has(root.path(), "tablet"));
+}
+
+#[test]
+fn what_was_proven_before_the_lock_is_judged_again_behind_it() {
+    let root = machine();
+    let place = Place::appliance(root.path());
+    let only_while_phone_is_there = |codex: &crate::codex::Codex, _| {
+        let phone = codex.peers.contains_key(&"phone".parse().unwrap());
+        let refused = crate::peer::Refused { message: "gone".to_owned(), hint: None, report: None };
+        if phone { Ok(()) } else { Err(refused) }
+    };
+    let (who, request) = (Who::Console, bond("tablet"));
+    let remove = || fs::remove_file(&place.bonds.join("peers/phone.toml")).unwrap();
+    let work = || {
+        let allowed = |codex: &crate::codex::Codex, now| only_while_phone_is_there(codex, now);
+        store::execute_if(&place, &who, &request, &allowed).map(|_| ())
+    };
+    assert!(behind_the_lock(&place, remove, work).is_err());
+    assert!(!has(root.path(), "tablet"));
+}
+
+#[test]
+fn a_broken_bond_keeps_nobody_from_being_cut_off() {
+    let root = machine();
+    let place = Place::appliance(root.path());
+    fs::write(&place.bonds.join("peers/broken.toml"), 0o644, b"nonsense").unwrap();
+    let request = |words: &[(&str, &str)]| {
+        let body: serde_json::Map<_, _> =
+            words.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        serde_json::to_vec(&body).unwrap()
+    };
+    let said = refused(ask(root.path(), "laptop", &wire::body(&[bond("tablet")], false).unwrap()));
+    assert!(said.contains("mistake"), "{said}");
+    granted(ask(root.path(), "laptop", &request(&[("verb", "revoke"), ("name", "phone")])));
+    let phone = fs::read(&place.bonds.join("peers/phone.toml")).unwrap();
+    assert!(String::from_utf8(phone).unwrap().contains("state = \"revoked\""));
+    assert_eq!(fs::read(&place.bonds.join("peers/broken.toml")).unwrap(), b"nonsense");
+}

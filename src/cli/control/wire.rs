@@ -23,7 +23,7 @@ const SCHEMA: u64 = 1;
 /// The longest question and answer, in bytes.
 pub const QUESTION: u64 = 64 << 10;
 /// The longest answer, in bytes.
-pub const ANSWER: u64 = 1 << 20;
+pub const ANSWER: u64 = 8 << 20;
 
 /// A question, as the agent hands it on.
 #[derive(Debug, Deserialize)]

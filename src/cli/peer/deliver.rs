@@ -37,6 +37,10 @@ pub struct Delivery<'a> {
 impl<'a> Delivery<'a> {
     /// Makes the files, none of which may exist.
     pub fn prepare(to: &'a Outputs, json: bool) -> Result<Self, Failure> {
+        if json && to.conf.as_deref() == Some(Path::new("-")) {
+            return Err(Failure::new(Kind::Input, "JSON and the text cannot share standard output")
+                .hint("leave `--conf -` out: the JSON holds the configuration as `client`"));
+        }
         let mut delivery = Self { to, json, made: Vec::new() };
         for path in to.files() {
             fs::create_atomic(path, 0o600, b"").map_err(|error| refused(&error))?;

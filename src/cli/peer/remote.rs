@@ -57,7 +57,14 @@ impl Remote {
         }
         })?;
         match serde_json::from_slice(&answer) {
-            Ok(Answer::Ok(replies)) => Ok(replies.into()),
+            Ok(Answer::Ok(replies)) => {
+                let replies: Vec<Reply> = replies.into();
+                let clients = replies.iter().filter_map(|reply| reply.client.as_ref());
+                match clients.flat_map(|client| client.text().lines()).find(|line| !is_known(line)) {
+                    None => Ok(replies),
+                    Some(line) => Err(self.strange(&format!("`{}` in a configuration", line.escape_debug()))),
+                }
+            }
             Ok(Answer::Error(told)) => Err(told.into()),
             Err(error) => Err(self.strange(&error.to_string())),
         }
@@ -95,6 +102,24 @@ impl Remote {
     }
 }
 
+/// Whether a line is one that configurations of ours have: whoever answers instead of the appliance must not slip in
+/// what wg-quick would run.
+fn is_known(line: &str) -> bool {
+    const KEYS: [&str; 8] = [
+        "Address",
+        "AllowedIPs",
+        "Endpoint",
+        "MTU",
+        "PersistentKeepalive",
+        "PresharedKey",
+        "PrivateKey",
+        "PublicKey",
+    ];
+    let known = || line.split_once(" = ").is_some_and(|(key, _)| KEYS.contains(&key));
+    !line.contains(char::is_control)
+        && (line.is_empty() || line.starts_with('#') || ["[Interface]", "[Peer]"].contains(&line) || known())
+}
+
 /// `host:port` as it stands in an address; the port may be missing.
 fn authority(host: &str) -> Option<String> {
     let port = DOOR_PORT;
@@ -118,6 +143,18 @@ mod tests {
 
     use super::*;
     use crate::peer::List;
+
+    #[test]
+    fn a_configuration_from_elsewhere_holds_nothing_that_is_run() {
+        for good in ["", "# phone", "[Peer]", "Endpoint = lychd.example:51820"] {
+            assert!(is_known(good), "{good:?}");
+        }
+        for bad in
+            ["PostUp = touch /tmp/x", "Postup=x", "DNS = 192.0.2.1", "MTU = 1\rPostUp = x", "Table = 1"]
+        {
+            assert!(!is_known(bad), "{bad:?}");
+        }
+    }
 
     #[test]
     fn a_host_is_an_address_or_a_name_with_or_without_a_port() {

@@ -6,6 +6,7 @@ use super::remote::Remote;
 use super::{Where, list};
 use crate::cli::{Failure, Kind};
 use crate::codex::key::PublicKey;
+use crate::codex::plain;
 use crate::peer::store::{self, Order, Place, Reply, Who};
 use crate::peer::{List, Observed, PeerView, Request};
 use crate::tether::door;
@@ -87,7 +88,8 @@ impl Transport {
             Self::Local(place) => place,
             Self::Remote(remote) => {
                 let replies = remote.send(requests, dry_run)?;
-                tell(&replies.iter().flat_map(|reply| reply.plan.clone()).collect::<Vec<_>>());
+                let plan = replies.iter().flat_map(|reply| &reply.plan).map(|line| plain(line));
+                tell(&plan.collect::<Vec<_>>());
                 return Ok(replies);
             }
         };

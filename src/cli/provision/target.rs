@@ -86,6 +86,9 @@ impl Target {
 
     /// Puts the credential there, durably.
     pub fn write(&self, credential: &[u8]) -> Result<(), Failure> {
+        // From now on the host's private key is in it.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        self.file.set_permissions(private).map_err(|error| Failure::from_error(Kind::Io, &error))?;
         let window = Window::new(&self.file, self.esp.offset, self.esp.size);
         esp::provision(window, credential, || self.file.sync_all()).map_err(|error| {
             Failure::from_error(Kind::Io, &error)

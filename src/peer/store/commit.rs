@@ -14,8 +14,8 @@ use crate::sys::journal::{self, Appended, append};
 /// # Errors
 /// Before the rename: nothing has changed. Behind it: [`Error::Unfinished`].
 pub fn commit(place: &Place, entry: &Entry, change: &Change) -> Result<(), Error> {
-    prepared(place, entry, change).inspect_err(|_| {
-        if let Some((file, _)) = &change.preshared {
+    prepared(place, entry, change).inspect_err(|error| {
+        if let (Some((file, _)), false) = (&change.preshared, matches!(error, Error::Unfinished(_))) {
             // The error that brought us here is the one to tell; the next command removes the key.
             let _ = fs::remove_file(&place.secrets.join(file));
         }
@@ -35,10 +35,16 @@ fn prepared(place: &Place, entry: &Entry, change: &Change) -> Result<(), Error> 
     fs::create_dir_all(fs::folder_of(&path))?;
     let temporary = fs::write_temporary(&path, 0o644, change.text.as_bytes())?;
     let named = record(&place.bonds, std::slice::from_ref(entry)).and_then(|record| {
-        fs::rename(&temporary, &path).map_err(|error| match record.undo() {
-            Ok(()) => error.into(),
-            Err(source) => {
-                Error::File(fs::Error { action: "shorten", path: place.bonds.join(audit::FILE), source })
+        fs::rename(&temporary, &path).map_err(|error| {
+            // The file has its new name, and only that this lasts is not certain: the change is done.
+            if matches!(fs::exists(&temporary), Ok(false)) {
+                return Error::Unfinished(error);
+            }
+            match record.undo() {
+                Ok(()) => error.into(),
+                Err(source) => {
+                    Error::File(fs::Error { action: "shorten", path: place.bonds.join(audit::FILE), source })
+                }
             }
         })
     });

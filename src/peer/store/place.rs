@@ -87,16 +87,13 @@ impl Place {
     /// Makes the folder of preshared keys for its owner alone.
     pub(super) fn make_secrets(&self) -> Result<(), fs::Error> {
         let peers = self.secrets.join("peers");
-        if fs::exists(&peers)? {
-            return Ok(());
-        }
-        let new = !fs::exists(&self.secrets)?;
         fs::create_dir_all(&peers)?;
         fs::set_mode(&self.secrets, 0o700)?;
         fs::set_mode(&peers, 0o700)?;
         // Codexes are kept in version control; this folder is not.
-        if new && self.secrets.parent() == Some(self.law.as_path()) {
-            fs::write_atomic(&self.secrets.join(".gitignore"), 0o600, b"*\n")?;
+        let ignore = self.secrets.join(".gitignore");
+        if self.secrets.parent() == Some(self.law.as_path()) && !fs::exists(&ignore)? {
+            fs::write_atomic(&ignore, 0o600, b"*\n")?;
         }
         fs::sync_parent(&peers)?;
         fs::sync_parent(&self.secrets)
