@@ -157,6 +157,13 @@ impl Error {
     }
 }
 
+/// A pause, which is twice as long the next time.
+fn longer(pause: &mut Duration) -> Duration {
+    let now = *pause;
+    *pause = pause.saturating_mul(2);
+    now
+}
+
 /// Runs until SIGTERM, which leaves interface and ruleset as they are. `say` gets one line an event.
 ///
 /// # Errors
@@ -168,31 +175,29 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let recheck = options.recheck;
     let mut agent = Agent::new(options)?;
     let mut wake = Wake::Changed;
-    let mut retry = FIRST_RETRY;
+    let (mut after_error, mut for_services) = (FIRST_RETRY, FIRST_RETRY);
     loop {
         let first = agent.is_new();
         let result = agent.look(wake, &waker, say);
-        agent.tell(&result, first, say)?;
+        if let Err(error) = agent.tell(&result, first, say) {
+            // Health notices that the status is old; peers need none.
+            say(&explain(&error));
+        }
         let pause = match result {
             Err(error) if first => return Err(error),
-            Err(_) => {
-                let pause = retry.min(recheck);
-                retry = retry.saturating_mul(2);
-                pause
-            }
-            // Services that are still starting are looked after sooner, but not for ever.
-            Ok(()) if agent.awaits_services() && retry < recheck => {
-                let pause = retry;
-                retry = retry.saturating_mul(2);
-                pause
-            }
+            Err(_) => longer(&mut after_error),
             Ok(()) => {
-                if !agent.awaits_services() {
-                    retry = FIRST_RETRY;
+                after_error = FIRST_RETRY;
+                // Services that are still starting are looked after sooner, but not for ever.
+                if agent.awaits_services() {
+                    longer(&mut for_services)
+                } else {
+                    for_services = FIRST_RETRY;
+                    recheck
                 }
-                recheck
             }
         };
+        let pause = pause.min(recheck);
         wake = rest(&mut agent, &mut waker, pause, say)?;
         if wake == Wake::Stop {
             notify(sys::notify::stopping(), say);

@@ -149,11 +149,11 @@ impl Agent {
         let withheld = withheld(codex, &sync::contested(&desired, &observed));
         let mut reloaded = match self.load_ruleset(withheld.as_ref().unwrap_or(codex)) {
             Ok(outcome) => outcome == Outcome::Repaired,
-            Err(error) if self.ruleset.is_loaded() => {
+            // Also an agent that has just started finds peers of the one before it.
+            Err(error) => {
                 interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret)?;
                 return Err(error);
             }
-            Err(error) => return Err(error),
         };
         let observed = self.carry_out(backend, &desired, &plan, say)?;
         if withheld.is_some() {

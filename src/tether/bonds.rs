@@ -141,6 +141,8 @@ impl Search<'_> {
     /// Puts the last good text in place of the one that is in force, or nothing when it is that already.
     fn restore(&mut self, file: &str, report: &str) -> bool {
         let good = self.last_good.get(file).filter(|good| self.texts.get(file) != Some(good));
+        // Whatever else is wrong with a tombstone: its peer does not come back.
+        let good = good.filter(|good| !self.is_tombstone(file) || (self.revoked)(good));
         let had = self.texts.contains_key(file);
         match good {
             Some(good) => self.texts.insert(file.to_owned(), good.clone()),
@@ -241,6 +243,19 @@ mod tests {
                 assert_eq!(settled.broken[0].file, name);
             }
         }
+    }
+
+    #[test]
+    fn a_tombstone_with_a_slip_in_it_does_not_bring_its_peer_back() {
+        fn parse(texts: &Texts) -> Result<Texts, Vec<Mistake>> {
+            let slip = texts.iter().find(|(_, text)| text.contains("slip"));
+            slip.map_or(Ok(texts.clone()), |(file, text)| Err(vec![mistake(file, vec![], text)]))
+        }
+        let good = texts(&[("peers/a.toml", "1"), ("peers/b.toml", "2")]);
+        let now = texts(&[("peers/a.toml", "slip revoked"), ("peers/b.toml", "2")]);
+        let settled = settle(&now, &[], &good, revoked, parse).unwrap();
+        assert_eq!(settled.codex, texts(&[("peers/b.toml", "2")]));
+        assert!(!settled.broken[0].last_good);
     }
 
     #[test]

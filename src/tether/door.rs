@@ -60,7 +60,8 @@ impl Door {
         let handler: Arc<Handler> =
             Arc::new(move |connection, caller| answer(connection, caller, &board, &control));
         let places = Places::new(CALLERS);
-        let host = Listener::unix(path, &places, Arc::clone(&handler))
+        // Places of its own: whoever fills those of the peers does not keep the host out.
+        let host = Listener::unix(path, &Places::new(CALLERS), Arc::clone(&handler))
             .map_err(|source| Error::Door { path: path.to_owned(), source })?;
         Ok(Self { places, handler, _host: host, peers: BTreeMap::new(), failed: BTreeSet::new() })
     }

@@ -7,7 +7,7 @@ use super::bonds::Broken;
 use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Peer, PeerState, preshared_file};
+use crate::codex::{Codex, PeerState, preshared_file};
 use crate::sync::PresharedKeys;
 use crate::sys;
 
@@ -50,12 +50,13 @@ fn examine(
         let before = peer.generation.saturating_sub(1);
         let old = peer.overlap.as_ref().map(|old| (old.public_key, old.preshared, before));
         if let Some((key, needed, generation)) = old
-            && let Err(reason) = key_of(&mut preshared, &read, name, (key, needed, generation))
+            && let Err(reason) =
+                held(key, own).and_then(|()| key_of(&mut preshared, &read, name, (key, needed, generation)))
         {
             report(name, format!("its key before cannot be held: {reason}"));
             peer.overlap = None;
         }
-        match held(peer, own).and_then(|()| {
+        match held(peer.public_key, own).and_then(|()| {
             key_of(&mut preshared, &read, name, (peer.public_key, peer.preshared, peer.generation))
         }) {
             Ok(()) => true,
@@ -69,8 +70,8 @@ fn examine(
 }
 
 /// WireGuard passes over a peer with the interface's own key.
-fn held(peer: &Peer, own: Option<PublicKey>) -> Result<(), String> {
-    if Some(peer.public_key) == own {
+fn held(key: PublicKey, own: Option<PublicKey>) -> Result<(), String> {
+    if Some(key) == own {
         return Err("its public key is this host's own; put the peer's own there".into());
     }
     Ok(())

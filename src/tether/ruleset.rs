@@ -37,11 +37,6 @@ impl Ruleset {
         Self { nft: Nft::new(nft), loaded: None }
     }
 
-    /// Whether some ruleset of ours has been loaded.
-    pub fn is_loaded(&self) -> bool {
-        self.loaded.is_some()
-    }
-
     /// Digest of the text that makes the table as it is.
     pub fn digest(&self) -> Option<Sha256Digest> {
         self.loaded.as_ref().map(|loaded| Sha256Digest::of(loaded.rules.text.as_bytes()))
