@@ -8,7 +8,7 @@ use super::{Error, Place};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, PeerState, Sources, preshared_file};
-use crate::peer::audit::{self, End, Entry, Record, Verb, Who};
+use crate::peer::audit::{self, End, Entry, Verb, Who};
 use crate::peer::{Situation, due, missing_entries};
 use crate::sys::{fs, journal};
 use crate::tree::Sha256Digest;
@@ -23,20 +23,13 @@ pub fn heal(
 ) -> Result<(), Error> {
     let Situation { codex, sources, now, .. } = *situation;
     bury(&place.bonds, &missing_entries(codex, now))?;
-    let (tail, whole) = journal::tail(&place.bonds.join(audit::FILE), audit::TAIL)?;
-    let last = End::of(&tail, whole)?.last.map(|(last, _)| last);
-    let announced = last.as_ref().map(|last| last.peer.clone());
-    if let Some(found) = last.and_then(|last| found(last, who, codex, sources, now)) {
+    if let Some(found) = found(place, who, codex, sources, now)? {
         record(&place.bonds, &[found])?;
     }
     remove(&place.bonds.join("peers"), is_temporary)?;
     let needed = needed(codex);
     remove(&place.secrets.join("peers"), |name| {
-        // A peer that is not here may only be away, as in another branch of the Codex's history; one that the last
-        // record announced never came.
-        let of = |peer: &Name| codex.peers.contains_key(peer) || announced.as_ref() == Some(peer);
-        is_temporary(name)
-            || (owner(name).is_some_and(|peer| of(&peer)) && !needed.contains(&format!("peers/{name}")))
+        is_temporary(name) || (is_preshared(name) && !needed.contains(&format!("peers/{name}")))
     })?;
     for change in due(situation)?.iter().filter(|change| !changing.contains(&change.name)) {
         commit(place, &Entry::of(Verb::End, who, change, now), change)?;
@@ -45,13 +38,21 @@ pub fn heal(
 }
 
 /// What to record when the file that the last record is about is not as it says.
-fn found(last: Record, who: &Who, codex: &Codex, sources: &Sources, now: Timestamp) -> Option<Entry> {
+fn found(
+    place: &Place,
+    who: &Who,
+    codex: &Codex,
+    sources: &Sources,
+    now: Timestamp,
+) -> Result<Option<Entry>, Error> {
+    let (tail, whole) = journal::tail(&place.bonds.join(audit::FILE), audit::TAIL)?;
+    let Some((last, _)) = End::of(&tail, whole)?.last else { return Ok(None) };
     let text = sources.text(&format!("peers/{}.toml", last.peer));
     let file_sha256 = text.map(|text| Sha256Digest::of(text.as_bytes()));
     let generation = codex.peers.get(&last.peer).map_or(0, |peer| peer.generation);
     let found =
         || Entry { time: now, who: who.clone(), verb: Verb::Found, peer: last.peer, generation, file_sha256 };
-    (file_sha256 != last.file_sha256).then(found)
+    Ok((file_sha256 != last.file_sha256).then(found))
 }
 
 /// Preshared keys that handshakes need.
@@ -83,11 +84,10 @@ fn is_temporary(name: &str) -> bool {
     id.is_some_and(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whose a file of the name that [`preshared_file`] gives is: `phone.2.psk` is the phone's.
-fn owner(name: &str) -> Option<Name> {
-    let (name, generation) = name.strip_suffix(".psk")?.rsplit_once('.')?;
-    generation.parse::<u32>().ok()?;
-    name.parse().ok()
+/// Whether a file's name is one that [`preshared_file`] gives: `phone.2.psk`.
+fn is_preshared(name: &str) -> bool {
+    let parts = name.strip_suffix(".psk").and_then(|name| name.rsplit_once('.'));
+    parts.is_some_and(|(name, generation)| name.parse::<Name>().is_ok() && generation.parse::<u32>().is_ok())
 }
 
 #[cfg(test)]
@@ -96,14 +96,14 @@ mod tests {
 
     #[test]
     fn only_names_that_we_give_are_litter() {
-        assert!(is_temporary(".phone.toml.42.tmp") && owner("phone.2.psk").is_some());
+        assert!(is_temporary(".phone.toml.42.tmp") && is_preshared("phone.2.psk"));
         for name in
             [".phone.toml.swp", "phone.toml.42.tmp", ".phone.toml..tmp", ".x.tmp", ".phone.toml.4x.tmp"]
         {
             assert!(!is_temporary(name), "{name}");
         }
         for name in ["phone.psk", "phone.2.psk~", "Phone.2.psk", "phone.x.psk", "tether.key"] {
-            assert_eq!(owner(name), None, "{name}");
+            assert!(!is_preshared(name), "{name}");
         }
     }
 }
