@@ -9,6 +9,7 @@ pub mod key;
 pub mod ledger;
 pub mod name;
 pub mod net;
+mod peer;
 mod schema;
 mod suggest;
 pub mod time;
@@ -40,6 +41,7 @@ pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
 use key::PublicKey;
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
+pub use peer::{DOOR_PORT, Door, Grants, Overlap, Peer, PeerKind, PeerState, Revocation, preshared_file};
 pub use schema::LAW;
 pub(crate) use schema::{file_name_mistake, in_shares};
 pub(crate) use suggest::{distance as edits, nearest};
@@ -103,12 +105,6 @@ impl Codex {
         ends.filter(|end| *end > now).min()
     }
 }
-
-/// TCP port on the tether's address through which the agent answers peers that hold a [`Door`].
-pub const DOOR_PORT: Port = match Port::new(51821) {
-    Some(port) => port,
-    None => unreachable!(),
-};
 
 /// Who the machine is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -279,133 +275,4 @@ pub struct Volume {
     pub name: Name,
     /// Absolute path inside the container.
     pub target: String,
-}
-
-/// One bonded (or once bonded) peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    /// WireGuard public key.
-    pub public_key: PublicKey,
-    /// Tunnel address.
-    pub address: Ipv4Addr,
-    /// Tunnel address in [`Tether::network6`].
-    pub address6: Option<Ipv6Addr>,
-    /// What the peer is.
-    pub kind: PeerKind,
-    /// Services it may reach.
-    pub grants: Grants,
-    /// Whether it is bonded.
-    pub state: PeerState,
-    /// Counts key changes; starts at 1.
-    pub generation: u32,
-    /// Whether handshakes also need the preshared key of this generation: [`preshared_file`].
-    pub preshared: bool,
-    /// When it was bonded, as far as that is known.
-    pub created: Option<Timestamp>,
-    /// From when on it is cut off.
-    pub expires: Option<Timestamp>,
-    /// When and why it was revoked, as far as that is known; a tombstone's only.
-    pub revocation: Revocation,
-    /// Keys that it had before; they never come back.
-    pub replaced: BTreeSet<PublicKey>,
-    /// The key that it had before, while that is still accepted.
-    pub overlap: Option<Overlap>,
-}
-
-impl Peer {
-    /// Networks behind it.
-    pub fn routes(&self) -> &[Net4] {
-        match &self.kind {
-            PeerKind::Device => &[],
-            PeerKind::Lych { routes, .. } => routes,
-        }
-    }
-
-    /// Whether it is bonded no more because its time is over.
-    pub fn is_expired(&self, now: Timestamp) -> bool {
-        self.state == PeerState::Active && self.expires.is_some_and(|expires| expires <= now)
-    }
-}
-
-/// When and why a peer was revoked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Revocation {
-    /// When.
-    pub at: Option<Timestamp>,
-    /// Why, for people.
-    pub reason: Option<String>,
-}
-
-/// A key of the generation before that is still accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Overlap {
-    /// The key.
-    pub public_key: PublicKey,
-    /// Whether it needs the preshared key of its generation.
-    pub preshared: bool,
-    /// Until when.
-    pub until: Timestamp,
-}
-
-/// The preshared key of a peer's generation, relative to the folder of secrets.
-pub fn preshared_file(name: &Name, generation: u32) -> String {
-    format!("peers/{name}.{generation}.psk")
-}
-
-/// What a peer is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PeerKind {
-    /// A phone, a laptop: dials us.
-    Device,
-    /// Another appliance or site: may be dialled, may route networks.
-    Lych {
-        /// Where to dial it, host and port.
-        endpoint: Option<(Endpoint, Port)>,
-        /// PersistentKeepalive in seconds; 0 is off.
-        keepalive: u16,
-        /// Networks behind it, disjoint from all others.
-        routes: Vec<Net4>,
-    },
-}
-
-/// What a peer may reach.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Grants {
-    /// Every tether-tier service (`"*"`); no door of the agent.
-    pub every_service: bool,
-    /// These services.
-    pub services: BTreeSet<Name>,
-    /// These doors of the agent.
-    pub doors: BTreeSet<Door>,
-}
-
-/// What the agent itself offers to peers, at [`DOOR_PORT`] of the tether's address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Door {
-    /// Managing bonds.
-    Bonds,
-    /// Figures for Prometheus.
-    Metrics,
-}
-
-impl Door {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::Bonds, Self::Metrics];
-
-    /// The word in `grants`.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Bonds => "bonds",
-            Self::Metrics => "metrics",
-        }
-    }
-}
-
-/// Whether a peer is bonded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerState {
-    /// Bonded.
-    Active,
-    /// Cut off for good; the file is a tombstone.
-    Revoked,
 }

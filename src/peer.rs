@@ -314,15 +314,9 @@ fn dead_keys(name: &Name, peer: &Peer, now: Timestamp) -> Vec<ledger::Entry> {
 
 /// Preshared keys that `before` needed and `after` does not.
 fn stale(name: &Name, before: Option<&Peer>, after: &Peer) -> Vec<String> {
-    let needed = |peer: &Peer| -> Vec<String> {
-        let own = peer.preshared.then_some(peer.generation);
-        let overlap = peer.overlap.as_ref().filter(|overlap| overlap.preshared);
-        let overlap = overlap.map(|_| peer.generation.saturating_sub(1));
-        let generations = own.into_iter().chain(overlap).filter(|_| peer.state == PeerState::Active);
-        generations.map(|generation| preshared_file(name, generation)).collect()
-    };
-    let kept = needed(after);
-    before.map(needed).unwrap_or_default().into_iter().filter(|file| !kept.contains(file)).collect()
+    let kept = after.preshared_files(name);
+    let needed = before.map(|before| before.preshared_files(name)).unwrap_or_default();
+    needed.into_iter().filter(|file| !kept.contains(file)).collect()
 }
 
 /// Reads the peer's new text within its law; what it may not share with others was looked at by the edit.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
-use super::output::print;
+use super::output::{json, print};
 use super::store::StoreArgs;
 use super::{Failure, Kind};
 use crate::image::disk::{self, Role};
@@ -65,8 +65,7 @@ fn show(args: &InspectArgs) -> Result<(), Failure> {
     let text = if args.json {
         let packages = manifest.as_ref().map(|manifest| &manifest.sbom.components);
         let value = serde_json::json!({ "image": report, "packages": packages });
-        serde_json::to_string_pretty(&value).map_err(|error| Failure::from_error(Kind::Internal, &error))?
-            + "\n"
+        json(&value)?
     } else {
         lines(&report, manifest.as_ref())
     };

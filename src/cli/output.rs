@@ -20,6 +20,12 @@ pub fn print_more(text: &str) -> Result<bool, Failure> {
     }
 }
 
+/// What programs read: JSON with a line end.
+pub fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string_pretty(value);
+    Ok(text.map_err(|error| Failure::from_error(Kind::Internal, &error))? + "\n")
+}
+
 /// Rows of cells as aligned columns. Control characters are shown as symbols: a cell can drive no terminal.
 pub fn table(rows: &[Vec<String>]) -> String {
     let rows: Vec<Vec<String>> =

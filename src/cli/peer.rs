@@ -13,7 +13,7 @@ pub mod watch;
 
 use std::path::PathBuf;
 
-use super::output::print;
+use super::output::{json, print};
 use super::{Failure, Kind};
 use crate::peer::store::{self, Reply};
 use crate::peer::{Refused, Request};
@@ -110,9 +110,7 @@ impl Changing {
     /// Prints an answer where JSON was asked for.
     fn answer(&self, reply: &Reply) -> Result<(), Failure> {
         if self.json {
-            let json = serde_json::to_string_pretty(reply)
-                .map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-            print(&format!("{json}\n"))?;
+            print(&json(reply)?)?;
         }
         Ok(())
     }

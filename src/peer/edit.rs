@@ -135,7 +135,7 @@ pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, R
     let mut lines = Vec::new();
     let array = grants_of(&mut document, &granting.name)?;
     for word in &granting.grants {
-        let is_service = word != "*" && Door::ALL.iter().all(|door| door.word() != word);
+        let is_service = word != "*" && Door::named(word).is_none();
         if array.iter().any(|held| held.as_str() == Some(word)) || (is_service && peer.grants.every_service) {
             return Err(Refused::new(
                 format!("`{}` may reach `{word}` already", granting.name),
@@ -143,9 +143,7 @@ pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, R
             ));
         }
         if word == "*" {
-            array.retain(|held| {
-                held.as_str().is_some_and(|held| Door::ALL.iter().any(|door| door.word() == held))
-            });
+            array.retain(|held| held.as_str().is_some_and(|held| Door::named(held).is_some()));
         }
         array.push(word);
         lines.push(format!("+ grant {} {word}", granting.name));

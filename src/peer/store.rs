@@ -20,7 +20,7 @@ pub use reply::Reply;
 
 use super::{Change, PeerView, Refused, Request, Situation, change, client};
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Door, PeerState, Sources, render_all};
+use crate::codex::{Codex, Diagnostic, Door, Sources, render_all};
 use crate::peer::audit;
 pub use crate::peer::audit::Who;
 use crate::sys::journal::Lock;
@@ -150,18 +150,24 @@ pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
     let sources = files::load(&place.folders());
     match Codex::parse(&sources) {
         Ok(codex) => Ok((sources, codex)),
-        Err(mistakes) => Err(Error::Broken(mistakes.len(), render_all(&mistakes, &sources, false))),
+        Err(mistakes) => Err(broken(&mistakes, &sources)),
     }
+}
+
+fn broken(mistakes: &[Diagnostic], sources: &Sources) -> Error {
+    Error::Broken(mistakes.len(), render_all(mistakes, sources, false))
 }
 
 /// Reads them for these requests; the flag says whether nothing was left out.
 ///
 /// Somebody's broken bond must not keep another one from being cut off: for that alone, broken ones are left out.
 fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool), Error> {
-    let broken = match load(place) {
-        Ok((sources, codex)) => return Ok((sources, codex, true)),
-        Err(error) => error,
+    let mut sources = files::load(&place.folders());
+    let mut mistakes = match Codex::parse(&sources) {
+        Ok(codex) => return Ok((sources, codex, true)),
+        Err(mistakes) => mistakes,
     };
+    let broken = broken(&mistakes, &sources);
     let mut kept = BTreeSet::new();
     for request in requests {
         match request {
@@ -170,12 +176,7 @@ fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool
             _ => return Err(broken),
         };
     }
-    let mut sources = files::load(&place.folders());
     loop {
-        let mistakes = match Codex::parse(&sources) {
-            Ok(codex) => return Ok((sources, codex, false)),
-            Err(mistakes) => mistakes,
-        };
         let files: BTreeSet<_> = mistakes.into_iter().map(|mistake| mistake.file).collect();
         let culprits: Vec<_> =
             files.iter().filter(|file| file.starts_with("peers/") && !kept.contains(*file)).collect();
@@ -185,14 +186,17 @@ fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool
         for file in culprits {
             sources.remove(file);
         }
+        mistakes = match Codex::parse(&sources) {
+            Ok(codex) => return Ok((sources, codex, false)),
+            Err(mistakes) => mistakes,
+        };
     }
 }
 
 /// Refuses a peer that may not manage bonds (any more).
 fn may_manage(who: &Who, codex: &Codex, now: Timestamp) -> Result<(), Refused> {
     let Who::Peer(name) = who else { return Ok(()) };
-    let peer = codex.peers.get(name).filter(|peer| peer.state == PeerState::Active && !peer.is_expired(now));
-    if peer.is_some_and(|peer| peer.grants.doors.contains(&Door::Bonds)) {
+    if codex.peers.get(name).is_some_and(|peer| peer.may(Door::Bonds, now)) {
         return Ok(());
     }
     Err(Refused::new(format!("`{name}` may not manage bonds"), "grant it: `sepulcher peer grant NAME bonds`"))

@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the host may take to change the bonds: it may wait for another change.
 const CHANGE: Duration = Duration::from_secs(30);
 /// The longest answer of the host, in bytes.
-const ANSWER: u64 = 8 << 20;
+pub const ANSWER: u64 = 8 << 20;
 
 /// Listens until it goes out of scope.
 pub struct Door {
@@ -150,7 +150,7 @@ fn permitted(codex: &Codex, address: IpAddr, matter: Matter, now: Timestamp) -> 
     };
     let (name, _) = codex.active().find(|(_, peer)| {
         let own = address == IpAddr::V4(peer.address) || peer.address6.is_some_and(|own| address == own);
-        own && !peer.is_expired(now) && peer.grants.doors.contains(&door)
+        own && peer.may(door, now)
     })?;
     Some(name)
 }

@@ -17,13 +17,12 @@ use crate::cli::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::peer::store::Reply;
 use crate::peer::{Batch, List, Request};
+pub use crate::tether::door::ANSWER;
 
 /// The version that this program speaks.
 const SCHEMA: u64 = 1;
-/// The longest question and answer, in bytes.
+/// The longest question, in bytes.
 pub const QUESTION: u64 = 64 << 10;
-/// The longest answer, in bytes.
-pub const ANSWER: u64 = 8 << 20;
 
 /// A question, as the agent hands it on.
 #[derive(Debug, Deserialize)]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{Changing, Failure, Kind, Transport, Where};
-use crate::cli::output::print;
+use crate::cli::output::{json, print};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -88,8 +88,7 @@ pub fn export(args: &Export) -> Result<(), Failure> {
     }
     let bundle = Bundle { schema: SCHEMA, peer };
     if args.json {
-        let json = serde_json::to_string_pretty(&bundle);
-        return print(&format!("{}\n", json.map_err(|error| Failure::from_error(Kind::Internal, &error))?));
+        return print(&json(&bundle)?);
     }
     let text = toml::to_string(&bundle).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
     print(&format!("{HEAD}{text}"))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::list::{self, Overview};
 use super::watch::Watch;
 use super::{Failure, Kind, Transport, Where};
+use crate::cli::output::json;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::sys::clock;
@@ -52,12 +53,6 @@ pub fn show(args: &Show) -> Result<(), Failure> {
         })
     };
     args.look.repeat(&|overview, now| Ok(row(overview)?.details(now)), &|overview| json(&row(overview)?))
-}
-
-fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
-    let text =
-        serde_json::to_string_pretty(value).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    Ok(format!("{text}\n"))
 }
 
 impl Look {

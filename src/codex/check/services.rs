@@ -63,7 +63,7 @@ fn own_name(name: &Name, service: &Service, mistakes: &mut Vec<Diagnostic>) {
             format!("a service cannot be called `{name}`: sepulcher makes a unit of that name itself");
         mistakes.push(Diagnostic::error(message, &service.place).hint("rename the file"));
     }
-    if Door::ALL.iter().any(|door| door.word() == name.as_str()) {
+    if Door::named(name.as_str()).is_some() {
         let message = format!("a service cannot be called `{name}`: as a grant the word is the agent's own");
         mistakes.push(Diagnostic::error(message, &service.place).hint("rename the file"));
     }

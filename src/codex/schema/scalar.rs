@@ -277,8 +277,7 @@ impl FromToml for Grant {
         }
         let name: Name =
             text(value, place, key, file, "write the name of a service, or `[\"*\"]` for all of them")?;
-        let door = Door::ALL.into_iter().find(|door| door.word() == name.as_str());
-        Some(door.map_or(Self::Service(name), Self::Door))
+        Some(Door::named(name.as_str()).map_or(Self::Service(name), Self::Door))
     }
 }
 

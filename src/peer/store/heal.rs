@@ -7,7 +7,7 @@ use super::commit::{bury, commit, record};
 use super::{Error, Place};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, PeerState, Sources, preshared_file};
+use crate::codex::{Codex, Sources};
 use crate::peer::audit::{self, End, Entry, Verb, Who};
 use crate::peer::{Situation, due, missing_entries};
 use crate::sys::{fs, journal};
@@ -57,13 +57,7 @@ fn found(
 
 /// Preshared keys that handshakes need.
 fn needed(codex: &Codex) -> BTreeSet<String> {
-    let active = codex.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active);
-    let files = active.flat_map(|(name, peer)| {
-        let own = peer.preshared.then(|| preshared_file(name, peer.generation));
-        let overlap = peer.overlap.as_ref().filter(|overlap| overlap.preshared);
-        own.into_iter().chain(overlap.map(|_| preshared_file(name, peer.generation.saturating_sub(1))))
-    });
-    files.collect()
+    codex.peers.iter().flat_map(|(name, peer)| peer.preshared_files(name)).collect()
 }
 
 /// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
