@@ -2,7 +2,9 @@
 
 mod around;
 mod peer;
+mod session;
 mod site;
+mod stream;
 mod tamper;
 mod tether;
 mod ways;
