@@ -9,7 +9,7 @@ use sepulcher::image::definition::Definitions;
 use sepulcher::image::fetch::Quiet;
 use sepulcher::image::system;
 use sepulcher::tether::explain;
-use testcontainers::bollard::query_parameters::CreateImageOptionsBuilder;
+use testcontainers::bollard::query_parameters::{CreateImageOptionsBuilder, KillContainerOptionsBuilder};
 use testcontainers::bollard::{Docker, body_full};
 
 /// Name of the image in the engine; its tag is the digest of its lock.
@@ -23,9 +23,23 @@ static TAG: LazyLock<Result<String, String>> = LazyLock::new(|| {
     if !Path::new("/dev/net/tun").exists() {
         return Err("there is no /dev/net/tun".into());
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|error| error.to_string())?.block_on(imported())
+    finished(imported())?
 });
+
+/// Runs what talks to the engine to its end.
+fn finished<T>(work: impl Future<Output = T>) -> Result<T, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(|error| error.to_string())?.block_on(work))
+}
+
+/// Kills a container's program with SIGKILL, of which it hears nothing.
+pub fn kill(container: &str) {
+    let kill = async {
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        Docker::connect_with_defaults()?.kill_container(container, Some(options)).await
+    };
+    finished(kill).unwrap().unwrap();
+}
 
 /// The image's tag, or `None` when the test cannot run here: then that is said, and fails where it has to
 /// (`CI` is set).
