@@ -1,6 +1,7 @@
 //! `cargo xtask e2e`: sealed images boot, and peers and outsiders in namespaces of their own try them.
 
 mod around;
+mod fault;
 mod peer;
 mod session;
 mod site;

@@ -27,9 +27,9 @@ impl Session {
         Ok(Self { peers, machines, age, received: number("received")?, sent: number("sent")? })
     }
 
-    /// Whether it will last for the minute in which something is proven.
+    /// Whether it will last for the minute and more in which something is proven.
     pub fn is_young(&self) -> bool {
-        self.age < RENEWAL / 2
+        self.age < RENEWAL / 4
     }
 
     /// Whether both ends have shaken hands since.
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_session_that_was_lost_on_either_end_is_another() {
         let before = session(1000, 2000, 2010, 50);
-        assert!(before.is_young() && !session(1000, 2000, 2070, 50).is_young());
+        assert!(before.is_young() && !session(1000, 2000, 2030, 50).is_young());
         assert!(before.goes_on_as(&session(1000, 2000, 2030, 60)).is_ok());
         for other in
             [(1020, 2000, 2030, 60), (1000, 2020, 2030, 60), (1000, 2000, 2030, 49), (1000, 2000, 2120, 60)]

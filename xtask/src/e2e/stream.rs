@@ -11,10 +11,10 @@ use super::around::{WG0, until};
 use crate::Result;
 use crate::netns::Netns;
 
-/// What a change of somebody else may hold a stream up. The emulator alone makes it stand still for some tenths of a second
-/// when both its processors are busy; a session that was lost costs at least the 5 s after which WireGuard says hello
-/// again, and mostly 15 s, because only silence tells a peer of it.
-const PAUSE: Duration = Duration::from_secs(3);
+/// What a change of somebody else may hold a stream up. Its lines are 50 ms apart; an emulator whose processors are busy,
+/// or a packet that was lost on the way, makes some tenths of a second of that. A session that was lost costs at least
+/// the 5 s after which WireGuard says hello again, and mostly 15 s, because only silence tells a peer of it.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lines that must have come before a stream counts as established.
 const ESTABLISHED: usize = 40;

@@ -10,15 +10,20 @@ use std::time::{Duration, Instant};
 use sepulcher::sys::cmd::Command;
 
 use super::Claim;
-use super::around::{Bonded, WG0, Web, until};
+use super::around::{self, Bonded, WG0, Web, until};
+use super::fault::Fault;
 use super::session::Session;
 use super::site::{HOST, Keys, SECOND_HOST, Site};
 use super::stream::Stream;
 use crate::Result;
 use crate::netns::Netns;
+use crate::vm::Running;
 
 /// How long a handshake may take that follows at once, under emulation.
 const AT_ONCE: Duration = Duration::from_secs(10);
+
+/// The agent looks every 30 s when nothing happens, and a restart takes its time.
+const RECHECK: Duration = Duration::from_secs(45);
 
 /// Where nobody is that the machine has reason to send to.
 const WRAITH: &str = "192.0.2.66";
@@ -40,6 +45,8 @@ pub struct Scene<'a> {
     pub program: PathBuf,
     /// Image, tools, scratch.
     pub site: &'a Site,
+    /// The machine.
+    pub running: &'a Running,
     /// Where the machine and the peers are plugged in.
     pub hub: &'a Netns,
     /// A peer that is granted the Oculus.
@@ -55,6 +62,9 @@ pub fn claims(scene: &Scene<'_>) -> Vec<Claim> {
     vec![
         Claim::check("a peer's stream survives bond, rotation and revocation of another", || {
             scene.stream_survives()
+        }),
+        Claim::check("it survives the end and the restart of the agent, and so does its session", || {
+            scene.agent_dies()
         }),
         Claim::check("both sides count what passed between them", || scene.counts()),
         Claim::check("replies leave with the address that was dialled", || scene.sticky_source()),
@@ -168,6 +178,48 @@ impl Scene<'_> {
         let [bond, rotate, revoke, quiet] = [bond, rotate, revoke, quiet].map(|pause| pause.as_millis());
         Ok(format!(
             "the same session throughout; the longest pause in ms: bond {bond}, rotate {rotate}, revoke {revoke}, nothing {quiet}"
+        ))
+    }
+
+    /// How often the agent has looked since it started.
+    fn looks(&self) -> Result<u64> {
+        let metrics = Web { toolbox: &self.site.toolbox }
+            .get(&self.laptop.netns, &format!("http://{WG0}:51821/metrics"))?;
+        let mut lines = metrics.body.lines();
+        let count = lines.find_map(|line| line.strip_prefix("sepulcher_plan_duration_seconds_count "));
+        Ok(count.ok_or_else(|| format!("no looks are counted: {}", metrics.body))?.parse()?)
+    }
+
+    /// Makes a change, and waits until the agent has looked by it; how often it has looked by then.
+    fn has_looked(&self, change: &[&str]) -> Result<u64> {
+        let (before, mut after) = (self.looks()?, 0);
+        self.admin(change)?;
+        until(AT_ONCE, "a look of the agent", || {
+            after = self.looks()?;
+            Ok(after > before)
+        })?;
+        Ok(after)
+    }
+
+    fn agent_dies(&self) -> Result<String> {
+        let mut stream = Stream::open(&self.site.toolbox, &self.phone.netns)?;
+        // An agent that has started anew has looked less often.
+        let looks = self.has_looked(&["grant", "phone", "worker"])?;
+        let mut again = 0;
+        let pause = self.undisturbed(&mut stream, || {
+            let debugger = around::debugger(self.site.folder.path());
+            let fault = Fault::inflict(self.running, &self.program, &debugger)?;
+            until(RECHECK, "the end of the agent", || Ok(self.looks().is_err()))?;
+            fault.mend()?;
+            until(RECHECK, "another agent", || {
+                again = self.looks().unwrap_or(u64::MAX);
+                Ok(again < looks)
+            })
+        })?;
+        self.has_looked(&["ungrant", "phone", "worker"])?;
+        Ok(format!(
+            "looks of the agent: {looks}, of the next one: {again}; the longest pause: {} ms",
+            pause.as_millis()
         ))
     }
 
