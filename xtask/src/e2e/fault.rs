@@ -13,9 +13,13 @@ use std::time::Duration;
 use crate::Result;
 use crate::vm::Running;
 
-/// `timerfd_settime(…, ABSTIME | CANCEL_ON_SET, …)`, as the compiler writes it: `mov eax, 286; mov esi, 3; syscall`.
-/// The agent sets its alarm so before it waits, and no other of our programs does.
-const SETS_ALARM: [u8; 12] = [0xb8, 0x1e, 0x01, 0, 0, 0xbe, 3, 0, 0, 0, 0x0f, 0x05];
+/// `mov eax, 286`: the number of `timerfd_settime`. The agent sets its alarm before it waits, and no other of our
+/// programs does.
+const SETS_ALARM: [u8; 5] = [0xb8, 0x1e, 0x01, 0, 0];
+/// `syscall`, which follows soon.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// So many bytes of other registers may stand between the two.
+const SOON: usize = 32;
 /// `ud2`, which is no instruction.
 const TRAP: [u8; 2] = [0x0f, 0x0b];
 const PAGE: usize = 4096;
@@ -64,7 +68,8 @@ impl Fault {
 
 /// The page of a program's file in which it sets its alarm, and where in it.
 fn page_of(program: &[u8]) -> Result<(Vec<u8>, usize)> {
-    let found = program.windows(SETS_ALARM.len()).enumerate().filter(|(_, code)| *code == SETS_ALARM);
+    let is_call = |code: &[u8]| code.starts_with(&SETS_ALARM) && code.windows(2).any(|two| two == SYSCALL);
+    let found = program.windows(SOON).enumerate().filter(|(_, code)| is_call(code));
     let places: Vec<usize> = found.map(|(at, _)| at).collect();
     let [at] = places[..] else {
         return Err(format!("the program sets its alarm in {} places, not in one", places.len()).into());
@@ -114,7 +119,9 @@ mod tests {
     fn the_place_is_found_in_the_program_and_its_page_in_the_memory() {
         let mut program = vec![7; 3 * PAGE];
         assert!(page_of(&program).is_err(), "it is nowhere");
-        program[PAGE + 9..PAGE + 9 + SETS_ALARM.len()].copy_from_slice(&SETS_ALARM);
+        program[PAGE + 9..PAGE + 14].copy_from_slice(&SETS_ALARM);
+        assert!(page_of(&program).is_err(), "a number alone is no call");
+        program[PAGE + 19..PAGE + 21].copy_from_slice(&SYSCALL);
         let (page, within) = page_of(&program).unwrap();
         assert_eq!(within, 9);
         let mut memory = tempfile::tempfile().unwrap();
@@ -122,7 +129,7 @@ mod tests {
         memory.write_all(&page).unwrap();
         memory.set_len(2 * PIECE as u64).unwrap();
         assert_eq!(find(&memory, &page).unwrap(), [(PIECE + PAGE) as u64]);
-        program[..SETS_ALARM.len()].copy_from_slice(&SETS_ALARM);
+        program.copy_within(PAGE..2 * PAGE, 0);
         assert!(page_of(&program).is_err(), "it is in two places");
     }
 }

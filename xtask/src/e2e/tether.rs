@@ -209,8 +209,9 @@ impl Scene<'_> {
         let pause = self.undisturbed(&mut stream, || {
             let debugger = around::debugger(self.site.folder.path());
             let fault = Fault::inflict(self.running, &self.program, &debugger)?;
-            until(RECHECK, "the end of the agent", || Ok(self.looks().is_err()))?;
+            let died = until(RECHECK, "the end of the agent", || Ok(self.looks().is_err()));
             fault.mend()?;
+            died?;
             until(RECHECK, "another agent", || {
                 again = self.looks().unwrap_or(u64::MAX);
                 Ok(again < looks)
