@@ -13,4 +13,5 @@ mod netavark;
 mod obstacles;
 mod oracle;
 mod packets;
+mod strays;
 mod tether;
