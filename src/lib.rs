@@ -17,6 +17,7 @@ pub mod cli;
 pub mod codex;
 pub mod image;
 pub mod peer;
+pub mod probe;
 pub mod qr;
 pub mod render;
 pub mod sync;
