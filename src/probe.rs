@@ -24,7 +24,7 @@ use crate::codex::{Codex, Protocol, Tier};
 /// Random TCP ports that are asked.
 const RANDOM_TCP: usize = 16;
 /// Packets with few hops go to the Tether's port and another one, with up to so many.
-const HOPS: u8 = 20;
+const HOPS: u8 = 30;
 /// How often each kind of ICMP is asked.
 const ICMP: usize = 3;
 
@@ -267,11 +267,10 @@ mod tests {
             shapes
         };
         assert_eq!(shapes(true), shapes(false));
-        assert_eq!(shapes(true).len(), 12 * 4 + 20, "without the key all but one");
+        assert_eq!(shapes(true).len(), 12 * 4 + 30, "without the key all but one");
         let first = questions.iter().take(questions.len() / 2);
-        let early =
-            first.filter(|question| matches!(question, Question::Udp { port: 51820, .. })).count();
-        assert!((20..48).contains(&early), "{early} of 68 in the first half");
+        let early = first.filter(|question| matches!(question, Question::Udp { port: 51820, .. })).count();
+        assert!((25..53).contains(&early), "{early} of 78 in the first half");
     }
 
     #[test]
@@ -280,9 +279,7 @@ mod tests {
         for port in [80, 6006, 51820] {
             assert!(questions.contains(&Question::Tcp { port }), "tcp {port}");
         }
-        let to = |wanted: u16| {
-            move |question: &&Question| matches!(question, Question::Udp { port, .. } if *port == wanted)
-        };
+        let to = |wanted: u16| move |question: &&Question| matches!(question, Question::Udp { port, .. } if *port == wanted);
         assert_eq!(questions.iter().filter(to(5004)).count(), 1);
         assert_eq!(questions.iter().filter(|question| matches!(question, Question::Tcp { .. })).count(), 19);
         assert!(!questions.iter().any(|question| matches!(question, Question::Icmp(_))));
@@ -303,11 +300,10 @@ mod tests {
 
     #[test]
     fn the_time_follows_from_packets_and_rate() {
-        let questions = [Question::Tcp { port: 1 }, Question::Udp {
-            port: 1,
-            shape: Shape::Replayed,
-            payload: Vec::new(),
-        }];
+        let questions = [
+            Question::Tcp { port: 1 },
+            Question::Udp { port: 1, shape: Shape::Replayed, payload: Vec::new() },
+        ];
         assert_eq!(duration(&questions, 2, Duration::from_secs(2)), Duration::from_millis(3500));
     }
 }

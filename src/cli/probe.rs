@@ -15,11 +15,13 @@ use crate::probe::dice::Dice;
 use crate::probe::verdict::{self, Evidence, Report, Verdict};
 use crate::probe::web::{self, Outcome, Pair};
 use crate::probe::{self, Promise, Question, Scope};
-use crate::sys::probe::{Pace, Raw, make_room};
+use crate::sys::probe::{Error as SendError, Pace, Raw, make_room};
 use crate::sys::{self, http, random};
 
 /// UDP port of a Tether that says nothing else.
 const TETHER: u16 = 51820;
+/// A page costs that many packets, roughly.
+const PAGE_PACKETS: u32 = 10;
 /// One page may take that long.
 const PAGE: Duration = Duration::from_secs(5);
 
@@ -76,23 +78,17 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let (address, others) = resolve(&args.host)?;
     let mut dice = Dice::new(random::bytes());
     let id = u16::try_from(dice.below(1 << 16)).unwrap_or_default();
-    let raw = Raw::open(address, id).map_err(|error| {
-        Failure::new(Kind::Unavailable, format!("cannot open a raw socket to {address}: {error}"))
-    })?;
+    let raw = Raw::open(address, id).map_err(|source| no_way(&SendError::Send { address, source }))?;
     let plan = prepare(args, address, raw.is_some(), &mut dice)?;
     make_room(plan.pace).map_err(|error| {
         Failure::from_error(Kind::Unavailable, &error).hint("lower --rate or --wait, or raise `ulimit -n`")
     })?;
     eprint!("{}", show::plan(&plan, args, &others));
     let seen = sys::probe::ask(address, &plan.questions, plan.pace, raw.as_ref(), &mut dice);
-    let seen = seen.map_err(|error| {
-        Failure::from_error(Kind::Unavailable, &error)
-            .hint("look for a route to it (`ip route get`), and at this machine's own packet filter")
-    })?;
-    let evidence =
-        Evidence { address, promise: &plan.promise, questions: &plan.questions, seen: &seen };
+    let seen = seen.map_err(|error| no_way(&error))?;
+    let evidence = Evidence { address, promise: &plan.promise, questions: &plan.questions, seen: &seen };
     let mut report = verdict::judge(&evidence);
-    compare_pages(&plan, &mut report);
+    compare_pages(&plan, &evidence, &mut report);
     report.notes.extend(unasked(args, raw.is_some()));
     print(&if args.json { json(&report)? } else { show::report(&report) })?;
     verdict_of(&report)
@@ -111,13 +107,7 @@ fn prepare(args: &Args, address: IpAddr, raw: bool, dice: &mut Dice) -> Result<P
         promise.hidden.remove(&(Protocol::Tcp, port.get()));
         promise.forest.insert((Protocol::Tcp, port.get()));
     }
-    let scope = Scope {
-        address,
-        promise: &promise,
-        key: args.key.as_ref(),
-        rounds: args.rounds.into(),
-        raw,
-    };
+    let scope = Scope { address, promise: &promise, key: args.key.as_ref(), rounds: args.rounds.into(), raw };
     let questions = probe::plan(&scope, dice);
     let pairs = codex.as_ref().map(|codex| web::pairs(codex, dice)).unwrap_or_default();
     let domain = codex.and_then(|codex| codex.appliance.domain).map(|domain| domain.to_string());
@@ -150,15 +140,21 @@ fn resolve(host: &str) -> Result<(IpAddr, Vec<IpAddr>), Failure> {
     Ok((first, addresses))
 }
 
-/// Asks for pinned routes and unknown paths, no faster than anything else.
-fn compare_pages(plan: &Plan, report: &mut Report) {
-    if report.verdict == Verdict::Unreachable {
-        return;
-    }
+fn no_way(error: &SendError) -> Failure {
+    Failure::from_error(Kind::Unavailable, error)
+        .hint("look for a route to it (`ip route get`), and at this machine's own packet filter")
+}
+
+/// Asks open ports for pinned routes and unknown paths, no faster than anything else.
+fn compare_pages(plan: &Plan, evidence: &Evidence, report: &mut Report) {
     let client = http::fixed::Client::new(plan.address, PAGE);
     for pair in &plan.pairs {
+        if !evidence.is_open(pair.port) {
+            report.notes.push(format!("the pinned route {pair} was not asked for: the port is not open"));
+            continue;
+        }
         let pages = pair.paths().map(|path| {
-            std::thread::sleep(Duration::from_secs(1) / plan.pace.rate);
+            std::thread::sleep(Duration::from_secs(1) * PAGE_PACKETS / plan.pace.rate);
             // One that does not come is told of by the judgement.
             client.page(&format!("{}://{}:{}{path}", pair.scheme, plan.name, pair.port)).ok()
         });
@@ -180,7 +176,9 @@ fn unasked(args: &Args, raw: bool) -> Vec<String> {
         notes.push("ICMP was not asked: that needs CAP_NET_RAW (run it as root)".to_owned());
     }
     if args.key.is_none() {
-        notes.push("initiations with a right mac1 were not sent: that needs the host's public key (--key)".into());
+        notes.push(
+            "initiations with a right mac1 were not sent: that needs the host's public key (--key)".into(),
+        );
     }
     if args.codex.is_none() {
         notes.push("pinned routes were not asked for: that needs the Codex (--codex)".to_owned());
@@ -191,10 +189,11 @@ fn unasked(args: &Args, raw: bool) -> Vec<String> {
 fn verdict_of(report: &Report) -> Result<(), Failure> {
     match report.verdict {
         Verdict::Silent => Ok(()),
-        Verdict::Unreachable => {
-            Err(Failure::new(Kind::Unavailable, format!("{} was not reached: nothing is proven", report.address))
-                .hint("look that the host is up, and ask from a place that has a way to it"))
-        }
+        Verdict::Unreachable => Err(Failure::new(
+            Kind::Unavailable,
+            format!("{} was not reached: nothing is proven", report.address),
+        )
+        .hint("look that the host is up, and ask from a place that has a way to it")),
         Verdict::Leak => {
             let count = report.leaks.len();
             let noun = if count == 1 { "leak" } else { "leaks" };

@@ -152,8 +152,7 @@ mod tests {
     fn mac1_is_what_another_implementation_calculates() {
         // Python's hashlib: blake2s(bytes(range(116)), digest_size=16, key=blake2s(b"mac1----" + key).digest())
         let message: Vec<u8> = (0..116).collect();
-        let hex: String =
-            mac1(&key(), &message).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = mac1(&key(), &message).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "39469c22c2a4b4d55fc120001e350077");
     }
 

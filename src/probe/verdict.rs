@@ -66,6 +66,13 @@ pub struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
+    /// Whether somebody accepts connections at that TCP port.
+    pub fn is_open(&self, wanted: u16) -> bool {
+        let open = self.seen.iter().filter(|seen| seen.what == What::Open);
+        let asked = open.filter_map(|seen| self.questions.get(seen.question));
+        asked.into_iter().any(|question| *question == Question::Tcp { port: wanted })
+    }
+
     /// In words, with the sender where that is not the host.
     fn words(&self, seen: &Seen) -> String {
         let words = match seen.what {
@@ -251,7 +258,7 @@ impl Found {
         }
     }
 
-    /// What the silence is worth; whether nothing got there.
+    /// What the silence is worth; whether it is worth nothing.
     fn reach(&mut self, evidence: &Evidence) -> bool {
         let lost: Vec<_> = evidence.seen.iter().filter(|seen| evidence.unreached(seen)).collect();
         let senders: BTreeSet<_> = lost.iter().map(|seen| seen.from.to_string()).collect();
@@ -266,7 +273,9 @@ impl Found {
                     .to_owned(),
             );
         }
-        nothing && !lost.is_empty()
+        // A port that should be open proves that somebody is there.
+        let promised = evidence.promise.forest.iter().any(|(protocol, _)| *protocol == Protocol::Tcp);
+        nothing && (promised || !lost.is_empty())
     }
 }
 

@@ -89,7 +89,9 @@ pub fn judge(pair: &Pair, pages: [Option<&Page>; 3]) -> Outcome {
         return Outcome::Note(if pages == [None; 3] {
             format!("no page came for {pair}, nor for a path that nobody serves")
         } else if pages[0].is_none() {
-            return Outcome::Leak(format!("no page comes for the pinned route {pair}, but one for an unknown path"));
+            return Outcome::Leak(format!(
+                "no page comes for the pinned route {pair}, but one for an unknown path"
+            ));
         } else {
             format!("pages came for {pair} and not always for the unknown paths beside it: ask again")
         });
@@ -165,14 +167,20 @@ mod tests {
     }
 
     fn leak(outcome: &Outcome, part: &str) {
-        assert!(matches!(outcome, Outcome::Leak(text) if text.contains(part)), "{part:?} is not in {outcome:?}");
+        assert!(
+            matches!(outcome, Outcome::Leak(text) if text.contains(part)),
+            "{part:?} is not in {outcome:?}"
+        );
     }
 
     #[test]
     fn a_pinned_route_that_answers_otherwise_is_found() {
         let unknown = page(404, "x", "");
         assert_eq!(outcome(&unknown, &unknown, &unknown), Outcome::Alike);
-        leak(&outcome(&page(403, "x", ""), &unknown, &unknown), "/a/pin at port 80 answers 403, an unknown path 404");
+        leak(
+            &outcome(&page(403, "x", ""), &unknown, &unknown),
+            "/a/pin at port 80 answers 403, an unknown path 404",
+        );
         leak(&outcome(&page(404, "y", ""), &unknown, &unknown), "the header `server`");
         leak(&outcome(&page(404, "x", "no"), &unknown, &unknown), "its body (2 B against 0 B)");
     }

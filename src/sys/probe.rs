@@ -78,7 +78,8 @@ pub fn ask(
     raw: Option<&Raw>,
     dice: &mut Dice,
 ) -> Result<Vec<Seen>, Error> {
-    let mut scan = Scan { address, questions, raw, flights: VecDeque::new(), sent: Vec::new(), seen: Vec::new() };
+    let mut scan =
+        Scan { address, questions, raw, flights: VecDeque::new(), sent: Vec::new(), seen: Vec::new() };
     let mut next = Instant::now();
     let slot = Duration::from_secs(1) / pace.rate.max(1);
     for (index, question) in questions.iter().enumerate() {

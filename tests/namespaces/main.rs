@@ -8,4 +8,5 @@ mod door;
 mod gateway;
 mod lab;
 mod obstacles;
+mod silence;
 mod tether;

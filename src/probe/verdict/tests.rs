@@ -43,9 +43,17 @@ fn quiet(question: &Question, _: Standing) -> Option<(IpAddr, What)> {
 
 fn leaks(answers: Answers, expected: &[&str]) {
     let report = judged(true, answers);
-    assert_eq!(report.verdict, if expected.is_empty() { Verdict::Silent } else { Verdict::Leak }, "{report:#?}");
+    assert_eq!(
+        report.verdict,
+        if expected.is_empty() { Verdict::Silent } else { Verdict::Leak },
+        "{report:#?}"
+    );
     for part in expected {
-        assert!(report.leaks.iter().any(|leak| leak.contains(part)), "{part:?} is not in {:#?}", report.leaks);
+        assert!(
+            report.leaks.iter().any(|leak| leak.contains(part)),
+            "{part:?} is not in {:#?}",
+            report.leaks
+        );
     }
     assert_eq!(report.leaks.len(), expected.len(), "{:#?}", report.leaks);
 }
@@ -63,6 +71,7 @@ fn a_silent_host_is_silent() {
 fn a_host_that_is_not_there_proves_nothing() {
     let report = judged(true, |_, _| None);
     assert!(report.notes.iter().any(|note| note.contains("nothing came back at all")), "{:?}", report.notes);
+    assert_eq!(report.verdict, Verdict::Unreachable, "a port that should be open is not");
     let report = judged(true, |_, _| Some((ROUTER, What::Error(3, 1))));
     assert_eq!(report.verdict, Verdict::Unreachable);
     let report = judged(true, |question, _| match question {
@@ -91,9 +100,7 @@ fn closed_ports_that_answer_are_named() {
 fn a_tether_that_answers_is_named_and_so_is_one_among_answering_ports() {
     leaks(
         |question, standing| match (question, standing) {
-            (Question::Udp { shape: Shape::Empty, .. }, Standing::Tether) => {
-                Some((HOST, What::Datagram(12)))
-            }
+            (Question::Udp { shape: Shape::Empty, .. }, Standing::Tether) => Some((HOST, What::Datagram(12))),
             (question, standing) => quiet(question, standing),
         },
         &["the tether's port answers a datagram (to empty)"],
@@ -103,7 +110,10 @@ fn a_tether_that_answers_is_named_and_so_is_one_among_answering_ports() {
             Question::Udp { .. } => Some((HOST, CLOSED)),
             question => quiet(question, standing),
         },
-        &["the tether's port answers icmp port unreachable (to empty; ", "closed ports, and the tether's too"],
+        &[
+            "the tether's port answers icmp port unreachable (to empty; ",
+            "closed ports, and the tether's too",
+        ],
     );
 }
 
@@ -122,7 +132,8 @@ fn answers_that_take_another_time_are_told_apart() {
         })
         .collect();
     let report = judge(&Evidence { address: HOST, promise: &promise, questions: &questions, seen: &seen });
-    let told = report.leaks.iter().any(|leak| leak.contains("by the time of its answers: icmp port unreachable"));
+    let told =
+        report.leaks.iter().any(|leak| leak.contains("by the time of its answers: icmp port unreachable"));
     assert!(told, "{:#?}", report.leaks);
 }
 

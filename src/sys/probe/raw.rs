@@ -91,9 +91,15 @@ fn packets(socket: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
         match recv(socket, &mut buffer, RecvFlags::DONTWAIT) {
             Ok((_, length)) => packets.push(buffer[..length.min(buffer.len())].to_vec()),
             Err(Errno::AGAIN) => return Ok(packets),
-            Err(Errno::INTR) => {}
-            // Told of an error that a message has met: the packet that says so is heard itself.
-            Err(Errno::CONNREFUSED | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::PROTO | Errno::NOPROTOOPT) => {}
+            // A signal; or an error that a message has met: the packet that says so is heard itself.
+            Err(
+                Errno::INTR
+                | Errno::CONNREFUSED
+                | Errno::HOSTUNREACH
+                | Errno::NETUNREACH
+                | Errno::PROTO
+                | Errno::NOPROTOOPT,
+            ) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -114,7 +114,7 @@ impl Flight {
             let mut slices = [IoSliceMut::new(&mut payload)];
             let fd = self.socket.as_raw_fd();
             match recvmsg::<SockaddrStorage>(fd, &mut slices, Some(&mut space), flags) {
-                Ok(message) => told.extend(message.cmsgs()?.filter_map(error_of)),
+                Ok(message) => told.extend(message.cmsgs()?.filter_map(|message| error_of(&message))),
                 Err(nix::Error::EAGAIN) => return Ok(told),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
@@ -124,7 +124,7 @@ impl Flight {
 }
 
 /// ICMP errors alone: what this machine itself finds wrong has no sender.
-fn error_of(message: ControlMessageOwned) -> Option<(IpAddr, What)> {
+fn error_of(message: &ControlMessageOwned) -> Option<(IpAddr, What)> {
     match message {
         ControlMessageOwned::Ipv4RecvErr(error, Some(from)) => {
             let from = u32::from_be(from.sin_addr.s_addr);
