@@ -15,7 +15,7 @@ use crate::probe::dice::Dice;
 use crate::probe::verdict::{self, Evidence, Report, Verdict};
 use crate::probe::web::{self, Outcome, Pair};
 use crate::probe::{self, Promise, Question, Scope};
-use crate::sys::probe::{Error as SendError, Pace, Raw, make_room};
+use crate::sys::probe::{Error as SendError, Pace, Raw, is_own, make_room};
 use crate::sys::{self, http, random};
 
 /// UDP port of a Tether that says nothing else.
@@ -89,6 +89,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let evidence = Evidence { address, promise: &plan.promise, questions: &plan.questions, seen: &seen };
     let mut report = verdict::judge(&evidence);
     compare_pages(&plan, &evidence, &mut report);
+    if is_own(address) {
+        report
+            .notes
+            .push("this machine asked itself: only what comes from outside meets its rulesets".to_owned());
+    }
     report.notes.extend(unasked(args, raw.is_some()));
     print(&if args.json { json(&report)? } else { show::report(&report) })?;
     verdict_of(&report)

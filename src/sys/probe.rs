@@ -57,6 +57,11 @@ pub struct Pace {
     pub wait: Duration,
 }
 
+/// Whether an address is this machine's own: then its packet filter is passed by, and raw sockets hear the questions.
+pub fn is_own(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0)).is_ok()
+}
+
 /// Makes sure that the sockets that a pace needs at a time can be had.
 pub fn make_room(pace: Pace) -> Result<(), Error> {
     let needed = u64::from(pace.rate) * (pace.wait.as_secs() + 1) + OTHERS;
@@ -64,9 +69,8 @@ pub fn make_room(pace: Pace) -> Result<(), Error> {
     if current.is_none_or(|current| current >= needed) {
         return Ok(());
     }
-    // What was asked for is checked: an operating system may say no for other reasons than its own maximum.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum });
-    raised.map_err(|_| Error::Sockets { needed, allowed: current.or(maximum).unwrap_or_default() })
+    raised.map_err(|_| Error::Sockets { needed, allowed: maximum.or(current).unwrap_or_default() })
 }
 
 /// Asks all questions and returns what was seen, in order of its coming. `raw` is needed for ICMP, and hears datagrams
@@ -78,8 +82,15 @@ pub fn ask(
     raw: Option<&Raw>,
     dice: &mut Dice,
 ) -> Result<Vec<Seen>, Error> {
-    let mut scan =
-        Scan { address, questions, raw, flights: VecDeque::new(), sent: Vec::new(), seen: Vec::new() };
+    let mut scan = Scan {
+        address,
+        own: is_own(address),
+        questions,
+        raw,
+        flights: VecDeque::new(),
+        sent: Vec::new(),
+        seen: Vec::new(),
+    };
     let mut next = Instant::now();
     let slot = Duration::from_secs(1) / pace.rate.max(1);
     for (index, question) in questions.iter().enumerate() {
@@ -94,6 +105,8 @@ pub fn ask(
 
 struct Scan<'a> {
     address: IpAddr,
+    /// Whether the address is this machine's.
+    own: bool,
     questions: &'a [Question],
     raw: Option<&'a Raw>,
     /// Questions that may still be answered, the oldest first.
@@ -190,7 +203,8 @@ impl Scan<'_> {
             };
             self.seen.push(seen);
         }
-        for (local, from_port) in raw.strays()? {
+        let strays = raw.strays()?;
+        for (local, from_port) in strays.into_iter().filter(|_| !self.own) {
             let Some(flight) = self.flights.iter().find(|flight| flight.local == local) else { continue };
             if flight.remote.port() != from_port {
                 let question = flight.question;

@@ -14,6 +14,9 @@ use crate::probe::{Question, Standing};
 /// Fewer answers than that say nothing of their time.
 const TIMED: usize = 4;
 
+/// All answers together, whatever they are.
+const ANY: &str = "any answer";
+
 /// One group of questions.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Group {
@@ -77,9 +80,12 @@ impl Side {
 pub fn all(evidence: &Evidence) -> Vec<Comparison> {
     let (tether, closed) = sides(evidence);
     let mut words: BTreeSet<&String> = tether.times.keys().chain(closed.times.keys()).collect();
-    // Silence is compared too: it is what everybody should show.
-    let any = "any answer".to_owned();
-    words.insert(&any);
+    words.retain(|words| *words != ANY);
+    // Silence is compared too: it is what everybody should show. One kind of answer is as good as any.
+    let any = ANY.to_owned();
+    if words.len() != 1 {
+        words.insert(&any);
+    }
     let mut comparisons = Vec::new();
     for words in words {
         let compare = |of, p| Comparison {
@@ -120,7 +126,7 @@ fn sides(evidence: &Evidence) -> (Side, Side) {
             Some(_) => &mut sides.1,
             None => continue,
         };
-        for words in [evidence.words(seen), "any answer".to_owned()] {
+        for words in [evidence.words(seen), ANY.to_owned()] {
             if counted.insert((seen.question, words.clone())) {
                 side.times.entry(words).or_default().push(seen.after.as_secs_f64() * 1000.0);
             }

@@ -90,8 +90,7 @@ fn closed_ports_that_answer_are_named() {
         },
         &[
             "icmp port unreachable from closed ports, none from the tether's",
-            "count of its answers: any answer, 0 of 48 against 48 of 48",
-            "count of its answers: icmp port unreachable",
+            "count of its answers: icmp port unreachable, 0 of 48 against 48 of 48",
         ],
     );
 }
@@ -115,6 +114,27 @@ fn a_tether_that_answers_is_named_and_so_is_one_among_answering_ports() {
             "closed ports, and the tether's too",
         ],
     );
+}
+
+#[test]
+fn another_udp_port_that_answers_is_a_leak_only_where_all_are_known() {
+    let stray: Answers = |question, standing| match (question, standing) {
+        (Question::Udp { shape: Shape::Empty, .. }, Standing::Random) => Some((HOST, What::Elsewhere(53))),
+        (question, standing) => quiet(question, standing),
+    };
+    let told = |sentences: &[String]| {
+        let part = "answers a datagram from another port, and is not declared for everybody";
+        sentences.iter().any(|sentence| sentence.contains(part))
+    };
+    assert!(told(&judged(true, stray).leaks));
+    let report = judged(false, stray);
+    assert!(told(&report.notes) && !told(&report.leaks), "{report:#?}");
+    let hidden: Answers = |question, standing| match (question, standing) {
+        (Question::Udp { .. }, Standing::Hidden) => Some((HOST, What::Datagram(3))),
+        (question, standing) => quiet(question, standing),
+    };
+    let report = judged(false, hidden);
+    assert!(report.leaks[0].starts_with("udp port 5004 answers a datagram"), "{report:#?}");
 }
 
 #[test]
