@@ -2,11 +2,17 @@
 //! is touched.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod arena;
 mod bonds;
 mod client;
 mod door;
 mod gateway;
 mod lab;
+#[path = "../topology/netavark.rs"]
+mod netavark;
 mod obstacles;
+mod oracle;
+mod packets;
 mod silence;
+mod strays;
 mod tether;

@@ -16,9 +16,14 @@ impl Gateway {
 
     /// The same with more words for the command line.
     pub fn bond_with(&self, device: &Device, more: &[&str]) -> Option<String> {
+        self.bond_to(device, &["oculus", "iperf"], more)
+    }
+
+    /// The same with grants of its own.
+    pub fn bond_to(&self, device: &Device, grants: &[&str], more: &[&str]) -> Option<String> {
         let (name, key) = (&device.host.name, device.key.to_string());
-        let words = ["bond", name, "--public-key", &key, "--grant", "oculus", "iperf"];
-        preshared(&self.peer(&[&words, more].concat()))
+        let words = ["bond", name, "--public-key", &key, "--grant"];
+        preshared(&self.peer(&[&words, grants, more].concat()))
     }
 
     /// Revokes a device.

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::device::Device;
-use crate::host::{Host, until, within};
+use crate::ear::Ear;
+use crate::host::within;
 use crate::lab::{Gateway, World};
 
 /// The tunnel's address space at the gateway, and the first address that it gives away.
@@ -13,6 +14,11 @@ const SECOND: &str = "10.88.16.3";
 
 /// How soon a change of the bonds has taken effect.
 const AT_ONCE: Duration = Duration::from_secs(3);
+
+/// What the gateway sends.
+fn from(gateway: &Gateway) -> String {
+    format!("ip and src {}", gateway.outside)
+}
 
 #[test]
 fn bonded_peer_talks() {
@@ -25,32 +31,12 @@ fn bonded_peer_talks() {
     assert_eq!(page, format!("stand-in oculus port 6006 path /traces caller {FIRST}\n"));
     assert_eq!(phone.host.get("http://10.88.16.1:9464/"), None, "nobody granted it the worker");
 
-    let ear = Ear::at(&stranger.host, &gateway);
+    let ear = Ear::at(&world, &stranger.host, &from(&gateway));
     stranger.dial(&gateway, SECOND, None);
     assert_eq!(stranger.page(), None, "nobody bonded the stranger");
     let url = format!("http://{}:6006/traces", gateway.outside);
     assert_eq!(stranger.host.get(&url), None, "the service is inside the tunnel alone");
     assert_eq!(ear.heard(), "", "the gateway answers a stranger with nothing at all");
-}
-
-/// Listens for what the gateway sends.
-struct Ear<'a>(&'a Host);
-
-impl<'a> Ear<'a> {
-    fn at(host: &'a Host, gateway: &Gateway) -> Self {
-        // As the user that it is: the container knows no other.
-        host.sh(&format!(
-            "tcpdump -Z root -n -l -i eth0 'ip and src {}' > /run/heard 2> /run/ear &",
-            gateway.outside
-        ));
-        until("the ear listens", || host.sh("cat /run/ear").contains("listening").then_some(()));
-        Self(host)
-    }
-
-    fn heard(&self) -> String {
-        // What came in the last moment is on its way through the listener.
-        self.0.sh("sleep 0.5; cat /run/heard")
-    }
 }
 
 #[test]
@@ -73,7 +59,7 @@ fn revoked_peer_falls_silent_at_once() {
         gateway.traffic(&phone).is_none().then_some(())
     });
     let took = start.elapsed();
-    let ear = Ear::at(&phone.host, &gateway);
+    let ear = Ear::at(&world, &phone.host, &from(&gateway));
     assert_eq!(phone.page(), None, "a revoked peer gets nothing");
     assert_eq!(ear.heard(), "", "not even a handshake is answered");
     assert_eq!(gateway.grants_of(FIRST), 0, "its grants are gone, too");

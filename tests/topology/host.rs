@@ -8,7 +8,7 @@ use testcontainers::core::{ExecCommand, Mount};
 use testcontainers::runners::SyncRunner as _;
 use testcontainers::{Container, GenericImage, ImageExt as _};
 
-use crate::engine;
+use crate::engine::{self, Image};
 
 /// Nothing that a test waits for takes this long, unless it says so.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -22,6 +22,8 @@ pub struct Rights {
     pub tun: bool,
     /// Whether its root can be written to.
     pub read_only: bool,
+    /// Whether it hands packets on.
+    pub forwards: bool,
     /// Folders and files of ours with their paths inside.
     pub mounts: Vec<(PathBuf, &'static str)>,
 }
@@ -37,11 +39,18 @@ pub struct Host {
 impl Host {
     /// Starts a program on a network of its own name (`container:ID` shares that container's).
     /// What it says is kept in `log` when the test fails.
-    pub fn start(name: &str, network: &str, argv: &[&str], rights: Rights, tag: &str, log: PathBuf) -> Self {
-        let Rights { capabilities, tun, read_only, mounts } = rights;
+    pub fn start(
+        name: &str,
+        network: &str,
+        image: &Image,
+        argv: &[&str],
+        rights: Rights,
+        log: PathBuf,
+    ) -> Self {
+        let Rights { capabilities, tun, read_only, forwards, mounts } = rights;
         let shared = network.starts_with("container:");
         let (network_mode, program) = (network.to_owned(), env!("CARGO_BIN_EXE_sepulcher"));
-        let mut request = GenericImage::new(engine::IMAGE, tag)
+        let mut request = GenericImage::new(image.name, &image.tag)
             .with_cmd(argv.iter().copied())
             .with_label("sepulcher-test", std::process::id().to_string())
             .with_cap_drop("ALL")
@@ -62,6 +71,9 @@ impl Host {
                 config.network_mode = Some(network_mode.clone());
             }
             config.publish_all_ports = Some(false);
+            if forwards {
+                config.sysctls = Some([("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into());
+            }
             if tun {
                 let device = testcontainers::bollard::models::DeviceMapping {
                     path_on_host: Some("/dev/net/tun".into()),
@@ -89,6 +101,12 @@ impl Host {
         format!("container:{}", self.container.id())
     }
 
+    /// Plugs it into one more network; the interface is `eth1`.
+    pub fn plug(&self, network: &str) {
+        engine::plug(self.container.id(), network);
+        until("the cable is there", || self.try_sh("ip link show eth1").ok());
+    }
+
     /// Runs a shell line inside; it must succeed. Returns its output.
     pub fn sh(&self, line: &str) -> String {
         self.try_sh(line).unwrap_or_else(|error| panic!("{}: {line}: {error}", self.name))
@@ -113,9 +131,9 @@ impl Host {
         self.try_sh(&format!("curl --silent --max-time 2 {url}")).ok()
     }
 
-    /// Kills it without a warning.
+    /// Kills its program without a warning. To stop it, even within no time, would be one: SIGTERM comes first.
     pub fn kill(&self) {
-        self.container.stop_with_timeout(Some(0)).unwrap();
+        engine::kill(self.container.id());
     }
 
     /// Starts it again.

@@ -11,7 +11,7 @@ use sepulcher::sys::wireguard::SecretKey;
 use sepulcher::tether::status::Status;
 
 use crate::device::Device;
-use crate::engine;
+use crate::engine::{self, Image};
 use crate::host::{Host, Rights, until};
 
 /// A network of containers, and what is kept of it when its test fails.
@@ -19,7 +19,7 @@ pub struct World {
     /// The test's name.
     claim: &'static str,
     network: String,
-    tag: &'static str,
+    image: &'static Image,
     folder: tempfile::TempDir,
     _turn: Turn,
 }
@@ -47,25 +47,35 @@ impl World {
 
     fn in_turn(claim: &'static str, turn: Turn) -> Option<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let tag = engine::tag(claim)?;
+        let image = engine::machine(claim)?;
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let network = format!("sepulcher-{}-{number}", std::process::id());
         let folder = tempfile::Builder::new().prefix("sepulcher-topology-").tempdir().unwrap();
-        Some(Self { claim, network, tag, folder, _turn: turn })
+        Some(Self { claim, network, image, folder, _turn: turn })
     }
 
     /// A machine on the network.
     pub fn host(&self, name: &str, argv: &[&str], rights: Rights) -> Host {
-        Host::start(name, &self.network, argv, rights, self.tag, self.log(name))
+        self.host_on(&self.network, name, argv, rights)
+    }
+
+    /// A machine on another network than most.
+    pub fn host_on(&self, network: &str, name: &str, argv: &[&str], rights: Rights) -> Host {
+        Host::start(name, network, self.image, argv, rights, self.log(name))
+    }
+
+    /// The name of a network of this world behind the one that everybody is on.
+    pub fn inner(&self) -> String {
+        format!("{}-inner", self.network)
     }
 
     /// A program beside those of `other`, in the same network namespace.
     pub fn beside(&self, other: &Host, name: &str, argv: &[&str], rights: Rights) -> Host {
-        Host::start(name, &other.network(), argv, rights, self.tag, self.log(name))
+        Host::start(name, &other.network(), self.image, argv, rights, self.log(name))
     }
 
     /// Where a container's output is kept when the test fails.
-    fn log(&self, name: &str) -> PathBuf {
+    pub fn log(&self, name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/topology/{}/{name}.log", self.claim))
     }
 
@@ -90,8 +100,8 @@ pub struct Gateway {
     /// The Codex, law and bonds in one.
     pub codex: PathBuf,
     run: PathBuf,
-    _service: Host,
-    _iperf: Host,
+    /// What runs beside it in the pod.
+    pub services: Vec<Host>,
 }
 
 /// The services of every gateway: one that answers with a page, one that takes and gives bytes, one that nobody is granted.
@@ -100,33 +110,53 @@ const SERVICES: [(&str, &[u16]); 3] = [("oculus", &[6006]), ("iperf", &[5201, 52
 impl Gateway {
     /// A gateway whose Tether is the network `tether`; ready once this returns.
     pub fn new(world: &World, name: &str, tether: &str) -> Self {
-        let (codex, run) = (world.folder(&format!("{name}/codex")), world.folder(&format!("{name}/run")));
-        let sockets = world.folder(&format!("{name}/wireguard"));
-        let mounts = vec![(sockets.clone(), "/var/run/wireguard")];
-        let rights = Rights { capabilities: &["NET_ADMIN"], tun: true, mounts, read_only: false };
-        let pod = world.host(&format!("{name}-pod"), &["wireguard-go", "-f", "wg0"], rights);
-        let outside = pod.outside();
-        write_law(&codex, name, tether, &outside);
+        let pod = Self::pod(world, name, None);
+        let (outside, network) = pod.outside();
+        let codex = world.folder(&format!("{name}/codex"));
+        write_law(&codex, name, tether, &(outside, network));
+        let oculus = ["sepulcher", "stand-in", "oculus", "6006", "9464", "--path", "/traces"];
+        let iperf = ["bash", "-c", "iperf3 --server --port 5202 & exec iperf3 --server"];
+        let services = [("oculus", oculus.as_slice()), ("iperf", &iperf)]
+            .map(|(service, argv)| world.beside(&pod, &format!("{name}-{service}"), argv, Rights::default()));
+        Self::awaken(world, name, pod, outside, codex, services.into())
+    }
+
+    /// The holder of a gateway's network, with a userspace WireGuard in it: on a network of that name, or where
+    /// everybody is. Its kernel would hand packets on: what keeps it from that is the ruleset alone.
+    pub fn pod(world: &World, name: &str, network: Option<&str>) -> Host {
+        let mounts = vec![(sockets(world, name), "/var/run/wireguard")];
+        let rights =
+            Rights { capabilities: &["NET_ADMIN"], tun: true, forwards: true, mounts, ..Rights::default() };
+        let (name, argv) = (format!("{name}-pod"), ["wireguard-go", "-f", "wg0"]);
+        let pod = match network {
+            Some(network) => world.host_on(network, &name, &argv, rights),
+            None => world.host(&name, &argv, rights),
+        };
+        until("wireguard-go serves wg0", || pod.try_sh("wg show wg0").ok());
+        pod
+    }
+
+    /// Starts the agent in a pod; ready once this returns.
+    pub fn awaken(
+        world: &World,
+        name: &str,
+        pod: Host,
+        outside: Ipv4Addr,
+        codex: PathBuf,
+        services: Vec<Host>,
+    ) -> Self {
+        let run = world.folder(&format!("{name}/run"));
+        fs::create_dir_all(codex.join("secrets")).unwrap();
         let secret = SecretKey::generate();
         fs::write(codex.join("secrets/tether.key"), secret.to_file().as_bytes()).unwrap();
-        until("wireguard-go serves wg0", || pod.try_sh("wg show wg0").ok());
-        let oculus = ["sepulcher", "stand-in", "oculus", "6006", "9464", "--path", "/traces"];
-        let service = world.beside(&pod, &format!("{name}-oculus"), &oculus, Rights::default());
-        let iperf = ["bash", "-c", "iperf3 --server --port 5202 & exec iperf3 --server"];
-        let iperf = world.beside(&pod, &format!("{name}-iperf"), &iperf, Rights::default());
         let mounts = vec![
             (codex.clone(), "/codex"),
             (run.clone(), "/run/sepulcher/agent"),
-            (sockets, "/var/run/wireguard"),
+            (sockets(world, name), "/var/run/wireguard"),
         ];
-        let agent = world.beside(
-            &pod,
-            &format!("{name}-agent"),
-            &AGENT,
-            Rights { capabilities: &["NET_ADMIN"], read_only: true, mounts, tun: false },
-        );
-        let (outside, key) = (outside.0, secret.public());
-        let gateway = Self { pod, agent, outside, key, codex, run, _service: service, _iperf: iperf };
+        let rights = Rights { capabilities: &["NET_ADMIN"], read_only: true, mounts, ..Rights::default() };
+        let agent = world.beside(&pod, &format!("{name}-agent"), &AGENT, rights);
+        let gateway = Self { pod, agent, outside, key: secret.public(), codex, run, services };
         until("the agent is ready", || gateway.status().filter(|status| status.ready));
         gateway
     }
@@ -155,6 +185,11 @@ impl Gateway {
     pub fn grants_of(&self, address: &str) -> usize {
         self.pod.sh("nft list set inet sepulcher grants").matches(&format!("{address} .")).count()
     }
+}
+
+/// Where a userspace WireGuard listens for its agent.
+fn sockets(world: &World, name: &str) -> PathBuf {
+    world.folder(&format!("{name}/wireguard"))
 }
 
 const AGENT: [&str; 13] = [

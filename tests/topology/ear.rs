@@ -1,0 +1,50 @@
+//! Listens for what reaches a machine, and keeps it when the test fails.
+
+use std::fs;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::host::{Host, until};
+use crate::lab::World;
+
+/// A capture on `eth0` of a machine that may open raw sockets.
+pub struct Ear<'a> {
+    host: &'a Host,
+    kept: PathBuf,
+}
+
+impl<'a> Ear<'a> {
+    /// Captures what the filter of tcpdump says.
+    pub fn at(world: &World, host: &'a Host, filter: &str) -> Self {
+        // As the user that it is: the container knows no other.
+        host.sh(&format!(
+            "rm -f /run/heard.pcap; tcpdump -Z root -n -U -i eth0 -w /run/heard.pcap '{filter}' 2> /run/ear & \
+             echo $! > /run/ear.pid"
+        ));
+        until("the ear listens", || host.sh("cat /run/ear").contains("listening").then_some(()));
+        Self { host, kept: world.log(&host.name).with_extension("pcap") }
+    }
+
+    /// One line a packet, of all until now.
+    pub fn heard(&self) -> String {
+        // What came in the last moment is on its way through the listener.
+        self.host.sh("sleep 0.5; tcpdump -Z root -n -r /run/heard.pcap 2> /run/reader")
+    }
+}
+
+impl Drop for Ear<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The test has failed already, for a reason of its own.
+            let Ok(text) = self.host.try_sh("base64 --wrap 0 /run/heard.pcap") else { return };
+            let Ok(bytes) = STANDARD.decode(text.trim()) else { return };
+            let _ = fs::create_dir_all(self.kept.parent().unwrap());
+            let _ = fs::write(&self.kept, bytes);
+            eprintln!("what {} heard is in {}", self.host.name, self.kept.display());
+        } else {
+            let _ = self.host.try_sh("kill $(cat /run/ear.pid)");
+        }
+    }
+}
