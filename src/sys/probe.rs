@@ -19,7 +19,7 @@ pub use raw::Raw;
 use socket::Flight;
 
 use crate::probe::dice::Dice;
-use crate::probe::{Question, Seen};
+use crate::probe::{Question, Seen, What};
 
 /// Descriptors that are not the questions'.
 const OTHERS: u64 = 64;
@@ -203,17 +203,25 @@ impl Scan<'_> {
             };
             self.seen.push(seen);
         }
-        let strays = raw.strays()?;
-        for (local, from_port) in strays.into_iter().filter(|_| !self.own) {
-            let Some(flight) = self.flights.iter().find(|flight| flight.local == local) else { continue };
-            if flight.remote.port() != from_port {
-                let question = flight.question;
-                let what = crate::probe::What::Elsewhere(from_port);
-                let after = now - self.sent[question];
-                self.seen.push(Seen { question, after, from: self.address, what });
-            }
+        let mut strays = raw.strays()?;
+        strays.retain(|(_, from_port)| !self.expects(*from_port));
+        for (local, from_port) in strays {
+            let ours = |flight: &&Flight| flight.is_datagram() && flight.local == local;
+            let Some(Flight { question, .. }) = self.flights.iter().find(ours) else { continue };
+            let (question, what) = (*question, What::Elsewhere(from_port));
+            let after = now - self.sent[question];
+            self.seen.push(Seen { question, after, from: self.address, what });
         }
         Ok(())
+    }
+
+    /// Whether a datagram from that port is no surprise: it was asked, and the answer's own socket takes it or is gone by
+    /// now. On this machine itself, the questions are heard too.
+    fn expects(&self, port: u16) -> bool {
+        let asked = &self.questions[..self.sent.len()];
+        let this =
+            |question: &Question| matches!(question, Question::Udp { port: asked, .. } if *asked == port);
+        self.own || asked.iter().any(this)
     }
 
     /// The latest question of that kind: what has no number answers that.

@@ -9,15 +9,13 @@ use sepulcher::sys::wireguard::SecretKey;
 
 use crate::gateway::SEPULCHER;
 use crate::lab::{Daemon, Machine, can_run, scratch, until};
+use crate::netavark;
 
 /// As the outsider knows the appliance.
 const ADDRESS: &str = "192.0.2.1";
 
-/// What Netavark does for the published ports.
-const NETAVARK: &str = "table ip netavark {\n\
-    chain prerouting { type nat hook prerouting priority dstnat\n\
-    fib daddr type local meta l4proto tcp th dport 80 dnat to 10.88.0.10\n\
-    fib daddr type local meta l4proto udp th dport 51820 dnat to 10.88.0.10\n}\n}\n";
+/// Ports that the example publishes.
+const PUBLISHED: [(&str, &str); 2] = [("80", "tcp"), ("51820", "udp")];
 
 /// The example's appliance: host and pod with the rendered rulesets, and somebody outside.
 struct Appliance {
@@ -43,7 +41,8 @@ impl Appliance {
         appliance.load_host(|text| text);
         let pod_ruleset = nftables::pod(&appliance.codex).unwrap();
         appliance.load(&appliance.pod, "pod.nft", &pod_ruleset);
-        appliance.load(&appliance.host, "netavark.nft", NETAVARK);
+        let netavark = netavark::ruleset(PUBLISHED.into_iter(), "10.88.0.10", "10.88.0.0/24");
+        appliance.load(&appliance.host, "netavark.nft", &netavark);
         appliance.serve(&[SEPULCHER, "stand-in", "vessel", "7134"]);
         appliance.serve(&[SEPULCHER, "stand-in", "intercom", "7140", "--path", "/a2a"]);
         appliance
@@ -184,7 +183,7 @@ fn tether_port_is_as_silent_while_nobody_serves_it() {
     until("the stand-in answers", || appliance.outsider.get(ADDRESS, 80, "/"));
     let (code, report) = appliance.probe(&[]);
     assert_eq!((code, &report["verdict"]), (0, &"silent".into()), "{report:#}");
-    appliance.host.sh("nft delete table ip netavark");
+    appliance.host.sh("nft delete table inet netavark");
     let (code, report) = appliance.probe(&[]);
     assert_eq!(
         (code, &report["verdict"]),

@@ -23,8 +23,6 @@ pub struct Flight {
     pub socket: OwnedFd,
     /// Port here.
     pub local: u16,
-    /// Who was asked.
-    pub remote: SocketAddr,
     tcp: bool,
     /// The kernel refused at once, which it does when the answer is quicker than the question.
     refused: Option<Errno>,
@@ -51,7 +49,7 @@ impl Flight {
                 send(&socket, payload, SendFlags::empty())?;
             }
         }
-        Self::new(question, socket, remote, None)
+        Self::new(question, socket, None)
     }
 
     /// Sends a SYN.
@@ -62,13 +60,18 @@ impl Flight {
             Err(error @ (Errno::CONNREFUSED | Errno::HOSTUNREACH)) => Some(error),
             Err(error) => return Err(error.into()),
         };
-        let flight = Self::new(question, socket, remote, refused)?;
+        let flight = Self::new(question, socket, refused)?;
         Ok(Self { tcp: true, ..flight })
     }
 
-    fn new(question: usize, socket: OwnedFd, remote: SocketAddr, refused: Option<Errno>) -> io::Result<Self> {
+    fn new(question: usize, socket: OwnedFd, refused: Option<Errno>) -> io::Result<Self> {
         let local = SocketAddr::try_from(getsockname(&socket)?)?.port();
-        Ok(Self { question, socket, local, remote, tcp: false, refused })
+        Ok(Self { question, socket, local, tcp: false, refused })
+    }
+
+    /// Whether it was asked by UDP, whose ports are not TCP's.
+    pub fn is_datagram(&self) -> bool {
+        !self.tcp
     }
 
     /// What the poll waits for.
