@@ -15,6 +15,7 @@ mod lock;
 mod man;
 mod output;
 pub mod peer;
+mod probe;
 pub mod progress;
 mod provision;
 pub mod qr;
@@ -60,6 +61,7 @@ enum Verb {
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
     Provision(provision::Args),
+    Probe(probe::Args),
     /// Make the identity and the bonds of this machine where they are missing (first boot)
     Awaken(awaken::Args),
     /// Wait until this body is healthy, and say so or why not
@@ -115,6 +117,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Provision(args) => provision::run(&args),
+        Verb::Probe(args) => probe::run(&args),
         Verb::Awaken(args) => awaken::run(&args),
         Verb::Health(args) => health::run(&args),
         Verb::Console(args) => console::run(&args),

@@ -10,6 +10,7 @@ pub mod journal;
 pub mod link;
 pub mod nft;
 pub mod notify;
+pub mod probe;
 pub mod random;
 pub mod resolve;
 pub mod serve;

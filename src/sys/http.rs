@@ -1,5 +1,6 @@
 //! HTTP: one request, its answer as a stream.
 
+pub mod fixed;
 pub mod unix;
 
 use std::io::{self, Read};

@@ -20,6 +20,7 @@ mod noise;
 mod packages;
 mod peer;
 mod peer_faults;
+mod probe;
 mod proxy;
 mod qr;
 mod reject;

@@ -13,5 +13,6 @@ mod netavark;
 mod obstacles;
 mod oracle;
 mod packets;
+mod silence;
 mod strays;
 mod tether;
