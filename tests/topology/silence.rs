@@ -146,6 +146,36 @@ fn unbonded_probe_gets_no_packet() {
 }
 
 #[test]
+fn tether_port_cannot_be_told_from_a_closed_one() {
+    let claim = |scene: &Scene| {
+        let (uplink, key) = (scene.appliance.uplink, scene.appliance.gateway.key);
+        let line =
+            format!("sepulcher probe {uplink} --key {key} --tcp 80 --rate 200 --wait 1 --rounds 4 --json");
+        // Its exit code is 1 when something leaks.
+        let told = scene.outsider.host.try_sh(&format!("{line} || test $? = 1"))?;
+        let report: serde_json::Value =
+            serde_json::from_str(&told).map_err(|error| format!("{error}: {told}"))?;
+        if report["verdict"] == "silent" { Ok(()) } else { Err(report["leaks"].to_string()) }
+    };
+    prove(
+        "tether_port_cannot_be_told_from_a_closed_one",
+        claim,
+        &[
+            ("closed ports tell that they are, the tether's does not", |scene| {
+                scene.host(
+                    "nft flush chain inet sepulcher hushed && nft insert rule inet sepulcher input accept",
+                );
+            }),
+            ("the tether's port tells that the pod has none", |scene| {
+                // As while wg0 is away: the pod's own refusal, and nobody on the way who swallows it.
+                scene.host("nft flush chain inet sepulcher hushed");
+                scene.pod("nft flush chain inet sepulcher output && ip link set wg0 down");
+            }),
+        ],
+    );
+}
+
+#[test]
 fn oculus_answers_only_through_wg0() {
     let claim = |scene: &Scene| {
         answers("the Oculus", oculus(&scene.phone), &format!("caller {PHONE}"))?;
