@@ -4,21 +4,24 @@
 //!
 //! 1. [`codex`] — the validated configuration, and every mistake it can hold
 //! 2. [`tree`] — path → {mode, bytes}: what rendering produces
-//! 3. [`render`] — Codex → tree: quadlets, WireGuard, nftables, Caddy, units, manifest
-//! 4. [`qr`] — text → QR code for terminal, SVG and PNG
-//! 5. [`sync`] — desired and observed state → plan
-//! 6. [`sys`] — files, processes, netlink, HTTP: the only effects
-//! 7. [`peer`] — a request → a change of the bonds, and the transaction that makes it
-//! 8. [`image`] — tree + locked packages → verity-sealed disk
-//! 9. [`tether`] — the agent that keeps the kernel in step with the bonds
-//! 10. [`cli`] — arguments, output, exit codes
+//! 3. [`reach`] — who reaches what, and why: the sets of the rulesets, answers, the map
+//! 4. [`render`] — Codex → tree: quadlets, WireGuard, nftables, Caddy, units, manifest
+//! 5. [`qr`] — text → QR code for terminal, SVG and PNG
+//! 6. [`sync`] — desired and observed state → plan
+//! 7. [`sys`] — files, processes, netlink, HTTP: the only effects
+//! 8. [`peer`] — a request → a change of the bonds, and the transaction that makes it
+//! 9. [`image`] — tree + locked packages → verity-sealed disk
+//! 10. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 11. [`cli`] — arguments, output, exit codes
 
 pub mod cli;
 pub mod codex;
 pub mod image;
 pub mod peer;
 pub mod qr;
+pub mod reach;
 pub mod render;
+pub mod svg;
 pub mod sync;
 pub mod sys;
 pub mod tether;

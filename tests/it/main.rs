@@ -22,6 +22,7 @@ mod peer;
 mod peer_faults;
 mod proxy;
 mod qr;
+mod reach;
 mod reject;
 mod render;
 mod support;
