@@ -12,7 +12,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::codex::key::{PublicKey, SharedKey};
+use crate::codex::key::{LowOrderKey, PublicKey, SharedKey};
 use crate::codex::name::Name;
 use crate::codex::net::{Net4, Net6, Port};
 use crate::tree::Sha256Digest;
@@ -109,6 +109,8 @@ pub struct Observed {
     pub listen_port: Option<Port>,
     /// Its peers.
     pub peers: BTreeMap<PublicKey, ObservedPeer>,
+    /// Peers that nobody can be. Whoever added them by hand, they hold addresses.
+    pub strays: BTreeSet<LowOrderKey>,
 }
 
 /// The link of the interface.
@@ -173,6 +175,8 @@ pub enum Step {
     SetKey(PublicKey),
     /// Cut a peer off.
     RemovePeer(PublicKey),
+    /// Remove a peer that nobody can be.
+    RemoveStray(LowOrderKey),
     /// Add a peer.
     AddPeer(PublicKey, DesiredPeer),
     /// Change a peer in place.
@@ -239,7 +243,8 @@ impl Plan {
     /// The steps that only take away from peers: what can be done while nothing may be added.
     #[must_use]
     pub fn cuts(self) -> Self {
-        Self { steps: self.steps.into_iter().filter(|step| matches!(step, Step::RemovePeer(_))).collect() }
+        let cuts = |step: &Step| matches!(step, Step::RemovePeer(_) | Step::RemoveStray(_));
+        Self { steps: self.steps.into_iter().filter(cuts).collect() }
     }
 }
 
@@ -265,6 +270,7 @@ pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
     if observed.public_key.as_ref() != Some(public_key) {
         steps.push(Step::SetKey(*public_key));
     }
+    steps.extend(observed.strays.iter().copied().map(Step::RemoveStray));
     plan_peers(peers, &observed.peers, &mut steps);
     if observed.listen_port != Some(*listen_port) {
         steps.push(Step::SetListenPort(*listen_port));

@@ -217,6 +217,9 @@ fn rest(
     let end = Instant::now() + pause;
     loop {
         notify(sys::notify::alive(), say);
+        if let Some(fault) = waker.new_fault() {
+            say(fault);
+        }
         let left = end.saturating_duration_since(Instant::now());
         let step = if agent.is_overlapping() { left.min(GLANCE) } else { left };
         let wake = waker.wait(step, agent.next_change()).map_err(Error::Wait)?;

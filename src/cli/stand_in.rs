@@ -1,7 +1,8 @@
 //! `sepulcher stand-in`: a small service in place of a real one, for the example and the tests.
 //!
 //! Each TCP port answers a GET of a path it serves with one line that names the stand-in, the port, the path
-//! and the caller; each UDP port answers any datagram likewise.
+//! and the caller, and a GET of such a path with `?lines` with numbered lines, twenty a second, for as long as the caller
+//! listens; each UDP port answers any datagram with one line.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -24,6 +25,10 @@ const CONNECTIONS: usize = 64;
 const HEAD_BYTES: u64 = 8192;
 /// A caller who says or takes nothing for this long is dropped.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Between two lines of a stream.
+const BEAT: Duration = Duration::from_millis(50);
+/// A stream ends after so many lines: ten minutes.
+const LINES: u32 = 12_000;
 
 /// Arguments of `sepulcher stand-in`.
 #[derive(Debug, clap::Args)]
@@ -130,7 +135,26 @@ fn answer(name: &Name, port: Port, paths: &[RoutePath], mut stream: &TcpStream) 
             break;
         }
     }
-    stream.write_all(respond(name, port, paths, caller, &String::from_utf8_lossy(&head)).as_bytes())
+    let head = String::from_utf8_lossy(&head);
+    let response = respond(name, port, paths, caller, &head);
+    if !asks_for_lines(&head) || !response.starts_with("HTTP/1.1 200 ") {
+        return stream.write_all(response.as_bytes());
+    }
+    // No length: it ends with the connection.
+    stream.write_all(
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n",
+    )?;
+    for number in 1..=LINES {
+        stream.write_all(format!("line {number}\n").as_bytes())?;
+        thread::sleep(BEAT);
+    }
+    Ok(())
+}
+
+/// Whether a request is a GET of a stream.
+fn asks_for_lines(head: &str) -> bool {
+    let mut words = head.split(' ');
+    words.next() == Some("GET") && words.next().is_some_and(|target| target.ends_with("?lines"))
 }
 
 /// Whether a request's target is `/` or lies at or below one of `paths`.
@@ -270,6 +294,26 @@ mod tests {
         let mut buffer = [0; 100];
         let length = caller.recv(&mut buffer).unwrap();
         assert_eq!(&buffer[..length], b"stand-in echo port 7878 caller 127.0.0.1\n");
+    }
+
+    #[test]
+    fn a_stream_goes_on_until_its_caller_leaves() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let serving = thread::spawn(move || {
+            let (name, port) = ("oculus".parse().unwrap(), Port::new(6006).unwrap());
+            answer(&name, port, &[], &listener.accept().unwrap().0)
+        });
+        stream.write_all(b"GET /?lines HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(&stream).lines().map(Result::unwrap);
+        assert_eq!(lines.next().unwrap(), "HTTP/1.1 200 OK");
+        assert!(lines.by_ref().take_while(|line| !line.is_empty()).all(|line| !line.contains("Length")));
+        assert_eq!(lines.by_ref().take(3).collect::<Vec<_>>(), ["line 1", "line 2", "line 3"]);
+        drop(stream);
+        assert!(serving.join().unwrap().is_err(), "nobody listens any more");
+        for head in ["GET /lines HTTP/1.1\r\n\r\n", "HEAD /?lines HTTP/1.1\r\n\r\n", ""] {
+            assert!(!asks_for_lines(head), "{head}");
+        }
     }
 
     #[test]

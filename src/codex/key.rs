@@ -61,6 +61,28 @@ impl PublicKey {
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// What 32 bytes are that an interface holds as a peer's key.
+    pub fn held(bytes: [u8; 32]) -> Result<Self, LowOrderKey> {
+        Self::try_from(bytes).map_err(|_| LowOrderKey(bytes))
+    }
+}
+
+/// What an interface can hold as a peer's public key although it is nobody's: a point of low order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LowOrderKey([u8; 32]);
+
+impl LowOrderKey {
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for LowOrderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(self.0))
+    }
 }
 
 impl TryFrom<[u8; 32]> for PublicKey {

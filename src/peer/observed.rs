@@ -17,6 +17,9 @@ pub struct Observed {
     pub now: u64,
     /// Its peers.
     pub peers: Vec<ObservedPeer>,
+    /// Keys of low order that it holds as peers, base64: nobody's, and about to be removed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub strays: Vec<String>,
 }
 
 /// A peer of the interface.

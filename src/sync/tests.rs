@@ -54,6 +54,7 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Step::SetKey(key) => observed.public_key = Some(key),
             Step::SetListenPort(port) => observed.listen_port = Some(port),
             Step::RemovePeer(key) => assert!(observed.peers.remove(&key).is_some()),
+            Step::RemoveStray(key) => assert!(observed.strays.remove(&key)),
             Step::AddPeer(key, peer) => {
                 let DesiredPeer { name: _, allowed_ips, endpoint, keepalive, preshared } = peer;
                 take(observed, &allowed_ips);
@@ -280,4 +281,14 @@ fn the_plan_reads_as_a_dry_run() {
     assert_eq!(first.to_string(), text);
     apply(&first, &mut observed);
     assert_eq!(plan(&wanted, &observed).to_string(), "");
+}
+
+#[test]
+fn a_peer_that_nobody_can_be_is_cut_off() {
+    let stray = PublicKey::held([0; 32]).unwrap_err();
+    let mut observed = Observed { strays: [stray].into(), ..Observed::default() };
+    let first = plan(&desired(BTreeMap::new()), &observed);
+    assert_eq!(first.clone().cuts().steps, [Step::RemoveStray(stray)]);
+    apply(&first, &mut observed);
+    assert!(observed.strays.is_empty() && plan(&desired(BTreeMap::new()), &observed).is_empty());
 }

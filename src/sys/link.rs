@@ -162,6 +162,7 @@ fn apply_step(name: &str, index: u32, step: &Step) -> Result<(), Error> {
         | Step::SetKey(_)
         | Step::SetListenPort(_)
         | Step::RemovePeer(_)
+        | Step::RemoveStray(_)
         | Step::AddPeer(..)
         | Step::UpdatePeer(..) => return Ok(()),
     };

@@ -1,22 +1,23 @@
 //! Sockets that answer: a thread a connection, a bounded number of them, and a deadline for each.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, shutdown, sockopt};
 
 /// How long a listener rests after it could not accept, e.g. for want of file descriptors.
 const REST: Duration = Duration::from_millis(100);
 
 /// Who is at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {
     /// A process of this machine that may open the socket's file.
     Host,
@@ -30,28 +31,41 @@ pub type Handler = dyn Fn(Connection, Caller) + Send + Sync;
 /// How many connections there may be at once, over all listeners that share it.
 #[derive(Debug, Clone)]
 pub struct Places {
-    taken: Arc<AtomicUsize>,
+    taken: Arc<Mutex<BTreeMap<Caller, usize>>>,
     limit: usize,
+    each: usize,
 }
 
 impl Places {
-    /// So many.
-    pub fn new(limit: usize) -> Self {
-        Self { taken: Arc::default(), limit }
+    /// So many, and no more than `each` of them for one caller: nobody can fill all of them.
+    pub fn new(limit: usize, each: usize) -> Self {
+        Self { taken: Arc::default(), limit, each }
     }
 
-    fn take(&self) -> Option<Place> {
-        let place = Place(Arc::clone(&self.taken));
-        (self.taken.fetch_add(1, Ordering::AcqRel) < self.limit).then_some(place)
+    fn take(&self, caller: Caller) -> Option<Place> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = taken.get(&caller).copied().unwrap_or(0);
+        if own >= self.each || taken.values().sum::<usize>() >= self.limit {
+            return None;
+        }
+        taken.insert(caller, own + 1);
+        Some(Place { taken: Arc::clone(&self.taken), caller })
     }
 }
 
 /// One place, given back when it goes out of scope.
-struct Place(Arc<AtomicUsize>);
+struct Place {
+    taken: Arc<Mutex<BTreeMap<Caller, usize>>>,
+    caller: Caller,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.caller) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(taken.remove(&self.caller)),
+        }
     }
 }
 
@@ -69,6 +83,17 @@ enum Socket {
 }
 
 impl Connection {
+    /// Connects to whoever listens at `path`; that, and all that is said, ends after `time`.
+    pub fn open(path: &Path, time: Duration) -> io::Result<Self> {
+        let deadline = Instant::now() + time;
+        let kind = (AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC);
+        let socket = rustix::net::socket_with(kind.0, kind.1, kind.2, None)?;
+        // Who does not take connections any more keeps those waiting that come when its queue is full.
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(time))?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Self { socket: Socket::Unix(socket.into()), deadline })
+    }
+
     /// Gives both sides this much time from now on.
     pub fn give(&mut self, time: Duration) {
         self.deadline = Instant::now() + time;
@@ -186,7 +211,7 @@ impl Listener {
 
 /// Hands a connection to a thread of its own; without a free place or a thread it ends at once.
 fn admit(socket: Socket, caller: Caller, places: &Places, handler: &Arc<Handler>) {
-    let Some(place) = places.take() else { return };
+    let Some(place) = places.take(caller) else { return };
     let handler = Arc::clone(handler);
     // A thread that cannot be made drops what it was given: the connection ends.
     let _ = std::thread::Builder::new().name("connection".into()).spawn(move || {
@@ -208,8 +233,7 @@ impl Drop for Listener {
 /// # Errors
 /// When nobody listens, no whole line comes within `time`, or it is longer than `limit` bytes.
 pub fn ask(path: &Path, line: &str, limit: u64, time: Duration) -> io::Result<Vec<u8>> {
-    let stream = UnixStream::connect(path)?;
-    let mut connection = Connection { socket: Socket::Unix(stream), deadline: Instant::now() + time };
+    let mut connection = Connection::open(path, time)?;
     connection.write_all(line.as_bytes())?;
     connection.write_all(b"\n")?;
     let mut answer = Vec::new();
@@ -242,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
         drop(UnixListener::bind(&path).unwrap());
-        let _listener = Listener::unix(&path, &Places::new(1), echo()).unwrap();
+        let _listener = Listener::unix(&path, &Places::new(1, 1), echo()).unwrap();
         assert_eq!(ask(&path, "hello", 6, TIME).unwrap(), b"hello");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let long = ask(&path, "longer", 5, TIME).unwrap_err();
@@ -253,7 +277,7 @@ mod tests {
     fn one_who_says_nothing_is_left_at_the_deadline() {
         let listener = Listener::tcp(
             "127.0.0.1:0".parse().unwrap(),
-            &Places::new(1),
+            &Places::new(1, 1),
             Arc::new(|mut connection: Connection, _| {
                 connection.give(Duration::from_millis(50));
                 assert!(connection.read(&mut [0]).is_err());
@@ -266,10 +290,39 @@ mod tests {
     }
 
     #[test]
+    fn one_caller_does_not_fill_all_places_and_gets_them_back() {
+        let places = Places::new(3, 2);
+        let [one, other] = [1, 2].map(|last| Caller::Address([10, 88, 16, last].into()));
+        let first = places.take(one).unwrap();
+        let second = places.take(one).unwrap();
+        assert!(places.take(one).is_none(), "two are all that one caller may have");
+        let third = places.take(other).unwrap();
+        assert!(places.take(other).is_none(), "three are all that there are");
+        drop((first, second));
+        let again = [places.take(one), places.take(other)];
+        assert!(again.iter().all(Option::is_some));
+        drop((again, third));
+        assert!(places.taken.lock().unwrap().is_empty(), "who has left is forgotten");
+    }
+
+    #[test]
+    fn who_does_not_accept_is_left_at_the_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&listener, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let start = Instant::now();
+        let tried: Vec<_> = (0..3).map(|_| Connection::open(&path, Duration::from_millis(50))).collect();
+        assert!(tried[0].is_ok() && tried[2].is_err(), "{tried:?}");
+        assert!(start.elapsed() < TIME);
+    }
+
+    #[test]
     fn no_more_connections_than_places_and_none_after_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let listener = Listener::unix(&path, &Places::new(1), echo()).unwrap();
+        let listener = Listener::unix(&path, &Places::new(1, 1), echo()).unwrap();
         let mut first = UnixStream::connect(&path).unwrap();
         let mut second = UnixStream::connect(&path).unwrap();
         second.set_read_timeout(Some(TIME)).unwrap();

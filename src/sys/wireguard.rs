@@ -11,7 +11,7 @@ use wireguard_control::{Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuil
 pub use secret::{NotASecret, SecretKey, fresh_preshared_key};
 
 use crate::codex::Backend;
-use crate::codex::key::{PublicKey, SharedKey};
+use crate::codex::key::{LowOrderKey, PublicKey, SharedKey};
 use crate::codex::net::Port;
 use crate::sync::{DesiredPeer, ObservedPeer, PeerChange, Plan, Prefix, PresharedChange, Step, Traffic};
 
@@ -71,6 +71,8 @@ pub struct Held {
     pub listen_port: Option<Port>,
     /// Peers; [`ObservedPeer::dialled`] is not known here.
     pub peers: BTreeMap<PublicKey, ObservedPeer>,
+    /// Peers that nobody can be.
+    pub strays: BTreeSet<LowOrderKey>,
 }
 
 /// Reads a device; `None` when there is no WireGuard device of that name.
@@ -112,6 +114,7 @@ fn update(plan: &Plan, secret: &SecretKey) -> Option<DeviceUpdate> {
             Step::SetKey(_) => update.set_private_key(secret.to_control()),
             Step::SetListenPort(port) => update.set_listen_port(port.get()),
             Step::RemovePeer(key) => update.remove_peer_by_key(&Key(*key.as_bytes())),
+            Step::RemoveStray(key) => update.remove_peer_by_key(&Key(*key.as_bytes())),
             Step::AddPeer(key, peer) => update.add_peer(added(key, peer)),
             Step::UpdatePeer(key, change) => update.add_peer(changed(key, change)),
             Step::CreateLink
@@ -186,29 +189,35 @@ fn absent(error: &io::Error) -> bool {
 }
 
 fn held(device: &Device) -> Held {
+    let (peers, strays) = collect(&device.peers);
     Held {
-        public_key: device.public_key.as_ref().and_then(public),
+        // A device without a private key has zeros.
+        public_key: device.public_key.as_ref().and_then(|key| PublicKey::held(key.0).ok()),
         listen_port: device.listen_port.and_then(Port::new),
-        peers: collect(&device.peers),
+        peers,
+        strays,
     }
 }
 
 /// The kernel tells a peer whose allowed IPs do not fit into one message in several parts: the first has
 /// everything, the others have only more allowed IPs.
-fn collect(parts: &[PeerInfo]) -> BTreeMap<PublicKey, ObservedPeer> {
-    let mut peers = BTreeMap::<_, ObservedPeer>::new();
+fn collect(parts: &[PeerInfo]) -> (BTreeMap<PublicKey, ObservedPeer>, BTreeSet<LowOrderKey>) {
+    let (mut peers, mut strays) = (BTreeMap::<_, ObservedPeer>::new(), BTreeSet::new());
     for part in parts {
-        let Some(key) = public(&part.config.public_key) else { continue };
-        let mut part = observed(part);
-        peers.entry(key).and_modify(|peer| peer.allowed_ips.append(&mut part.allowed_ips)).or_insert(part);
+        match PublicKey::held(part.config.public_key.0) {
+            Ok(key) => {
+                let mut part = observed(part);
+                peers
+                    .entry(key)
+                    .and_modify(|peer| peer.allowed_ips.append(&mut part.allowed_ips))
+                    .or_insert(part);
+            }
+            Err(key) => {
+                strays.insert(key);
+            }
+        }
     }
-    peers
-}
-
-/// A low-order key is nobody's: a device without a private key has one, and such a peer can never
-/// complete a handshake.
-fn public(key: &Key) -> Option<PublicKey> {
-    PublicKey::try_from(key.0).ok()
+    (peers, strays)
 }
 
 fn observed(peer: &PeerInfo) -> ObservedPeer {
@@ -299,10 +308,23 @@ mod tests {
             part.stats.rx_bytes = received;
             part
         };
-        let peers = collect(&[part(2, 7), part(3, 0)]);
+        let (peers, _) = collect(&[part(2, 7), part(3, 0)]);
         let allowed_ips = [2, 3].map(|last| Prefix::host([10, 88, 16, last]));
         assert_eq!(peers[&key(9)].allowed_ips, allowed_ips.into());
         assert_eq!((peers.len(), peers[&key(9)].traffic.received), (1, 7));
+    }
+
+    #[test]
+    fn a_peer_whose_key_is_nobodys_is_seen_and_removed() {
+        let (peers, strays) = collect(&[0, 9].map(|byte| PeerInfo::from_public_key(Key([byte; 32]))));
+        assert_eq!(peers.keys().collect::<Vec<_>>(), [&key(9)]);
+        let plan = Plan { steps: strays.into_iter().map(Step::RemoveStray).collect() };
+        assert_eq!(
+            plan.to_string(),
+            "- peer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=, a key of low order\n"
+        );
+        let expected = DeviceUpdate::new().remove_peer_by_key(&Key([0; 32]));
+        assert_eq!(update(&plan, &SecretKey::generate()), Some(expected));
     }
 
     #[test]
@@ -375,7 +397,7 @@ mod tests {
             link: Some(crate::sync::ObservedLink { up: true, mtu: 1420, ..Default::default() }),
             public_key: Some(secret.public()),
             listen_port: Some(desired.listen_port),
-            peers: BTreeMap::new(),
+            ..Default::default()
         };
         for (key, peer) in &desired.peers {
             let (allowed_ips, preshared) = (peer.allowed_ips.clone(), peer.preshared.clone());

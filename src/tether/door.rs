@@ -3,7 +3,8 @@
 //! It answers on the tether's addresses alone, and on a socket in the runtime folder that the host shares. A
 //! peer is known by the address it comes from, which WireGuard has proven, and by nothing else; what it may ask
 //! is what its grants say at that moment. Whoever may not ask something is told the same as about a path that
-//! does not exist. Changes of bonds are not made here: they are passed on to the host's control socket with the
+//! does not exist. A request for another host than this one is refused: a web page whose name somebody let point here
+//! is not the peer's will. Changes of bonds are not made here: they are passed on to the host's control socket with the
 //! peer's name, because this container cannot write the bonds.
 
 mod http;
@@ -21,7 +22,7 @@ use super::board::{Board, Known};
 use super::{Error, interface};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{self, Codex};
+use crate::codex::{self, Codex, DOOR_PORT};
 use crate::peer;
 use crate::sys;
 use crate::sys::nft::Nft;
@@ -36,6 +37,8 @@ pub const CONTROL: &str = "/run/sepulcher/control/bonds.sock";
 
 /// How many may ask at once.
 const CALLERS: usize = 16;
+/// How many of these may be one peer's.
+const EACH: usize = 4;
 /// How long a caller may take to ask, and to listen.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the host may take to change the bonds: it may wait for another change.
@@ -59,9 +62,9 @@ impl Door {
         let control = control.to_owned();
         let handler: Arc<Handler> =
             Arc::new(move |connection, caller| answer(connection, caller, &board, &control));
-        let places = Places::new(CALLERS);
+        let places = Places::new(CALLERS, EACH);
         // Places of its own: whoever fills those of the peers does not keep the host out.
-        let host = Listener::unix(path, &Places::new(CALLERS), Arc::clone(&handler))
+        let host = Listener::unix(path, &Places::new(CALLERS, CALLERS), Arc::clone(&handler))
             .map_err(|source| Error::Door { path: path.to_owned(), source })?;
         Ok(Self { places, handler, _host: host, peers: BTreeMap::new(), failed: BTreeSet::new() })
     }
@@ -115,6 +118,9 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
     let Some(known) = board.known() else {
         return Answer::error(503, "unavailable", "the agent has not read the bonds yet", None);
     };
+    if caller != Caller::Host && !is_here(request.host.as_deref(), &known.codex) {
+        return elsewhere(&known.codex);
+    }
     let matter = match (request.method.as_str(), request.target.as_str()) {
         ("GET", "/metrics") => Matter::Metrics,
         ("GET", "/v1/peers") => Matter::Peers,
@@ -140,6 +146,23 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         // The host has the bonds themselves.
         (Matter::Bonds, None) => Answer::not_found(),
     }
+}
+
+/// Whether a request's Host is an address of the tether or the appliance's name, with the door's port or without.
+fn is_here(host: Option<&str>, codex: &Codex) -> bool {
+    let Some(host) = host else { return false };
+    let bare = host.strip_suffix(&format!(":{DOOR_PORT}")).unwrap_or(host);
+    let tether = &codex.tether;
+    let address6 = tether.network6.map(|(_, own)| own);
+    let inner = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    bare.parse() == Ok(tether.address)
+        || inner.is_some_and(|inner| inner.parse().ok().is_some_and(|own| address6 == Some(own)))
+        || bare.eq_ignore_ascii_case(codex.appliance.name.as_str())
+}
+
+fn elsewhere(codex: &Codex) -> Answer {
+    let hint = format!("ask for {} or {}", codex.tether.address, codex.appliance.name);
+    Answer::error(421, "input", "this is not the host of the request", Some(&hint))
 }
 
 /// The peer at `address`, if it may ask about `matter` at `now`.

@@ -17,7 +17,8 @@ pub fn observe(name: &str, backend: Backend) -> Result<Observed, Error> {
         }
         None => wireguard::Held::default(),
     };
-    Ok(Observed { link, public_key: held.public_key, listen_port: held.listen_port, peers: held.peers })
+    let wireguard::Held { public_key, listen_port, peers, strays } = held;
+    Ok(Observed { link, public_key, listen_port, peers, strays })
 }
 
 /// Refuses an interface that somebody else has set up: one that holds another private key than ours. One that

@@ -49,7 +49,11 @@ fn the_door_answers_who_holds_its_grant_and_is_silent_to_others() {
     let phone_seen = seen.peers.iter().find(|peer| peer.public_key == phone.key).unwrap();
     assert!(phone_seen.last_handshake.is_some() && phone_seen.received > 0 && phone_seen.denied > 0);
     assert!(laptop.machine.get("10.88.16.1", 51821, "/").unwrap().starts_with("HTTP/1.1 404"));
+    let rebound = "GET /v1/peers HTTP/1.1\r\nHost: rebound.example\r\n\r\n";
+    let refused = laptop.machine.say("10.88.16.1", 51821, rebound).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 421 Misdirected Request"), "{refused}");
     changes_are_passed_on(&gateway, &laptop);
+    one_peer_does_not_fill_the_door(&gateway, &laptop);
 
     // What `sepulcher peer list` shows on the appliance: a bond of these two is left out to make the other a stranger.
     let codex = source::in_force(&folder.join("law"), &folder.join("bonds")).unwrap();
@@ -67,7 +71,7 @@ fn the_door_answers_who_holds_its_grant_and_is_silent_to_others() {
 fn changes_are_passed_on(gateway: &Gateway, laptop: &Device) {
     let post = |body: &str| {
         let request = format!(
-            "POST /v1/bonds HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            "POST /v1/bonds HTTP/1.1\r\nHost: lab\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
         laptop.machine.say("10.88.16.1", 51821, &request).unwrap()
@@ -87,6 +91,22 @@ fn changes_are_passed_on(gateway: &Gateway, laptop: &Device) {
     assert_eq!(body(&answer), "{\"ok\":{\"schema\":1}}\n");
     let line: serde_json::Value = serde_json::from_str(&host.join().unwrap()).unwrap();
     assert_eq!(line, serde_json::json!({"schema": 1, "peer": "laptop", "request": {"verb": "list"}}));
+}
+
+/// However many connections the laptop holds open without a word, somebody else is answered.
+fn one_peer_does_not_fill_the_door(gateway: &Gateway, laptop: &Device) {
+    let grafana = Device::new(gateway, 2);
+    gateway.bond("grafana", &grafana.file("").replace("oculus", "metrics"));
+    until("grafana is answered", || grafana.machine.get("10.88.16.1", 51821, "/metrics"));
+    // Less than the time after which the door leaves who says nothing.
+    laptop.machine.sh(
+        "for _ in $(seq 30); do bash -c 'exec 3<>/dev/tcp/10.88.16.1/51821; sleep 4' & done > /dev/null 2>&1",
+    );
+    std::thread::sleep(Duration::from_secs(1));
+    let turned_away = laptop.machine.get("10.88.16.1", 51821, "/metrics").unwrap_or_default();
+    assert_eq!(turned_away, "", "the laptop has taken its places");
+    let answer = grafana.machine.get("10.88.16.1", 51821, "/metrics").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
 }
 
 #[test]

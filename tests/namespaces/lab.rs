@@ -79,6 +79,11 @@ impl Machine {
         Self { holder, pid }
     }
 
+    /// Its network namespace, for [`crate::packets`].
+    pub fn network(&self) -> fs::File {
+        fs::File::open(format!("/proc/{}/ns/net", self.pid)).unwrap()
+    }
+
     /// A command inside.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("nsenter");

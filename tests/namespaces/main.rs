@@ -2,10 +2,16 @@
 //! is touched.
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
+mod arena;
 mod bonds;
 mod client;
 mod door;
 mod gateway;
 mod lab;
+#[path = "../topology/netavark.rs"]
+mod netavark;
 mod obstacles;
+mod oracle;
+mod packets;
+mod strays;
 mod tether;

@@ -11,6 +11,7 @@ use sepulcher::tree::{Entry, Tree};
 use crate::engine;
 use crate::host::{Host, Rights, until};
 use crate::lab::{Gateway, World};
+use crate::netavark;
 
 /// The pod's address behind the host, and the host's towards it, as the example has them.
 pub const POD: &str = "10.88.0.10";
@@ -127,26 +128,14 @@ fn host(world: &World, rendered: &Path, inner: &str) -> (Host, Ipv4Addr) {
     (host, uplink)
 }
 
-/// What Netavark does for the ports that the rendered pod publishes: a table of its own, with the destination changed
-/// before the routing decision and everything that belongs to its network let through.
+/// What Netavark does for the ports that the rendered pod publishes.
 pub fn publish(tree: &Tree) -> String {
     let pod = text(tree, "usr/share/containers/systemd/lychd.pod");
     let published = pod.lines().filter_map(|line| line.strip_prefix("PublishPort="));
-    let rules = published.map(|port| {
-        let (number, protocol) = port.split_once(':').and_then(|(_, to)| to.split_once('/')).unwrap();
-        format!("{protocol} dport {number} dnat ip to {POD}:{number};")
-    });
-    format!(
-        "nft -f - <<'EOF'\ntable inet netavark\ndelete table inet netavark\ntable inet netavark {{\n\
-         chain ports {{ {} }}\n\
-         chain prerouting {{ type nat hook prerouting priority dstnat; fib daddr type local jump ports; }}\n\
-         chain output {{ type nat hook output priority dstnat; fib daddr type local jump ports; }}\n\
-         chain postrouting {{ type nat hook postrouting priority srcnat; \
-           ip saddr 10.88.0.0/24 ip daddr != {{ 10.88.0.0/24, 224.0.0.0/4 }} masquerade; }}\n\
-         chain forward {{ type filter hook forward priority filter; policy accept; \
-           ip daddr 10.88.0.0/24 accept; ip saddr 10.88.0.0/24 accept; }}\n}}\nEOF",
-        rules.collect::<String>()
-    )
+    let published =
+        published.map(|port| port.split_once(':').and_then(|(_, to)| to.split_once('/')).unwrap());
+    let ruleset = netavark::ruleset(published, POD, "10.88.0.0/24");
+    format!("nft -f - <<'EOF'\n{ruleset}\nEOF")
 }
 
 /// Every stand-in of the example, with its own command line, and one in the place of the database.

@@ -9,8 +9,9 @@ use sepulcher::image::definition::{self, Definitions};
 use sepulcher::image::fetch::Quiet;
 use sepulcher::image::system;
 use sepulcher::tether::explain;
+use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::models::NetworkConnectRequest;
-use testcontainers::bollard::query_parameters::CreateImageOptionsBuilder;
+use testcontainers::bollard::query_parameters::{CreateImageOptionsBuilder, KillContainerOptionsBuilder};
 use testcontainers::bollard::{Docker, body_full};
 
 /// An image in the engine.
@@ -55,6 +56,19 @@ pub fn plug(container: &str, network: &str) {
         docker.connect_network(network, request).await.map_err(|error| explain(&error))
     };
     run(plugged).unwrap();
+}
+
+/// Kills a container's program with SIGKILL, of which it hears nothing. One that does not run stays as it is.
+pub fn kill(container: &str) {
+    let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+    let killed = async {
+        let docker = Docker::connect_with_defaults().map_err(|error| explain(&error))?;
+        match docker.kill_container(container, Some(options)).await {
+            Err(Error::DockerResponseServerError { status_code: 409, .. }) => Ok(()),
+            result => result.map_err(|error| explain(&error)),
+        }
+    };
+    run(killed).unwrap();
 }
 
 /// The machines' image, or `None` when the test cannot run here: then that is said, and fails where it has to

@@ -9,6 +9,7 @@ mod ear;
 mod engine;
 mod host;
 mod lab;
+mod netavark;
 mod pause;
 mod silence;
 mod sites;

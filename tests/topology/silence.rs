@@ -161,7 +161,9 @@ fn oculus_answers_only_through_wg0() {
         claim,
         &[("both rulesets let everything in", |scene| {
             // Each alone is not enough for a leak.
-            scene.host("nft insert rule inet sepulcher forward accept");
+            scene.host(
+                "nft flush chain inet sepulcher prerouting && nft insert rule inet sepulcher forward accept",
+            );
             scene.pod("nft insert rule inet sepulcher input accept");
         })],
     );

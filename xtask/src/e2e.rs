@@ -1,8 +1,11 @@
 //! `cargo xtask e2e`: sealed images boot, and peers and outsiders in namespaces of their own try them.
 
 mod around;
+mod fault;
 mod peer;
+mod session;
 mod site;
+mod stream;
 mod tamper;
 mod tether;
 mod ways;

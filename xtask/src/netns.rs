@@ -35,6 +35,19 @@ impl Netns {
         self.ip.clone().args(["netns", "exec", &self.name])
     }
 
+    /// How many UDP datagrams have come in so far, whether or not somebody listens for them.
+    pub fn datagrams(&self) -> Result<u64> {
+        let told =
+            String::from_utf8(Command::new("cat").arg("/proc/net/snmp").within(self.launcher()).read()?)?;
+        let mut lines = told.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let counted = names.split(' ').zip(values.split(' '));
+        let counted = counted.filter(|(name, _)| ["InDatagrams", "NoPorts", "InErrors"].contains(name));
+        let counts: Vec<u64> =
+            counted.map(|(_, count)| count.parse()).collect::<std::result::Result<_, _>>()?;
+        if counts.len() == 3 { Ok(counts.iter().sum()) } else { Err("the kernel counts no datagrams".into()) }
+    }
+
     /// Joins this namespace to a bridge in `hub` with an address.
     pub fn plug_into(&self, hub: &Netns, bridge: &str, port: &str, address: &str) -> Result<()> {
         hub.ip(&format!("link add {port} type veth peer name eth0 netns {}", self.name))?;

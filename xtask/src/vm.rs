@@ -14,6 +14,9 @@ use sepulcher::sys::cmd::Command;
 
 use crate::Result;
 
+/// Memory of a machine, in MiB.
+const MEMORY: &str = "2048";
+
 /// How a machine is attached to a network.
 pub enum Uplink {
     /// QEMU's own network, with ports of the host's loopback forwarded: `(protocol, host port, guest port)`.
@@ -78,7 +81,7 @@ impl Machine<'_> {
                 "-smp",
                 &processors.to_string(),
                 "-m",
-                "2048",
+                MEMORY,
             ])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
             .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())])
@@ -95,6 +98,16 @@ impl Machine<'_> {
     /// Powers on with the console read by us.
     pub fn power_on(self) -> Result<Running> {
         Running::start(&self.command()?)
+    }
+
+    /// The same with a memory that can be looked into, see [`Running::memory`], and a debugger's socket at `debugger`.
+    pub fn power_on_for(self, debugger: &Path) -> Result<Running> {
+        let command = self
+            .command()?
+            .args(["-object", &format!("memory-backend-memfd,id=ram,size={MEMORY}M,share=on")])
+            .args(["-machine", "memory-backend=ram"])
+            .args(["-gdb", &format!("unix:{},server=on,wait=off", debugger.display())]);
+        Running::start(&command)
     }
 }
 
@@ -250,6 +263,19 @@ impl Running {
     pub fn type_in(&mut self, keys: &str) -> Result<()> {
         self.keyboard.write_all(keys.as_bytes())?;
         Ok(self.keyboard.flush()?)
+    }
+
+    /// Its memory; byte 0 is physical address 0.
+    pub fn memory(&self) -> Result<File> {
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))? {
+            let path = entry?.path();
+            // A descriptor may be closed meanwhile.
+            let target = std::fs::read_link(&path).unwrap_or_default();
+            if target.to_string_lossy().contains("memory-backend-memfd") {
+                return Ok(File::open(path)?);
+            }
+        }
+        Err("the machine was not powered on with a memory to look into".into())
     }
 
     /// Time since power-on.

@@ -100,7 +100,14 @@ mod tests {
             denied: 0,
             held: true,
         };
-        Observed { schema: 1, interface: "wg0".into(), public_key: None, now: NOW, peers: vec![peer] }
+        Observed {
+            schema: 1,
+            interface: "wg0".into(),
+            public_key: None,
+            now: NOW,
+            peers: vec![peer],
+            strays: Vec::new(),
+        }
     }
 
     fn now() -> Timestamp {

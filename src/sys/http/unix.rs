@@ -1,22 +1,22 @@
 //! HTTP over a Unix socket: one small question to a program of this machine.
 
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
 use super::Error;
+use crate::sys::serve::Connection;
 
 /// No answer is larger, in bytes: 10,000 peers take a fifth of it.
 const LIMIT: u64 = 16 << 20;
-/// Between two reads.
+/// For all of it, however the answer is cut.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a GET of `target` (`/v1/peers`) brings.
 pub fn get(socket: &Path, target: &str) -> Result<Vec<u8>, Error> {
     let address = format!("{target} of {}", socket.display());
-    let answer =
-        ask(socket, target).map_err(|source| Error::Transport { address: address.clone(), source })?;
+    let answer = ask(socket, target, PATIENCE)
+        .map_err(|source| Error::Transport { address: address.clone(), source })?;
     let malformed = |why: &str| Error::Transport {
         address: address.clone(),
         source: io::Error::new(io::ErrorKind::InvalidData, why.to_owned()),
@@ -42,15 +42,13 @@ pub fn get(socket: &Path, target: &str) -> Result<Vec<u8>, Error> {
 }
 
 /// The whole answer. With HTTP/1.0 its end is the end of the connection, and it comes in one piece.
-fn ask(socket: &Path, target: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.write_all(
+fn ask(socket: &Path, target: &str, time: Duration) -> io::Result<Vec<u8>> {
+    let mut connection = Connection::open(socket, time)?;
+    connection.write_all(
         format!("GET {target} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;
     let mut answer = Vec::new();
-    stream.take(LIMIT + 1).read_to_end(&mut answer)?;
+    connection.take(LIMIT + 1).read_to_end(&mut answer)?;
     if answer.len() as u64 > LIMIT {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
@@ -87,6 +85,26 @@ mod tests {
     fn an_answer_is_its_body() {
         assert_eq!(answered(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").unwrap(), b"{}");
         assert_eq!(answered(b"HTTP/1.0 200 OK\r\n\r\n{}").unwrap(), b"{}");
+    }
+
+    #[test]
+    fn who_answers_drop_by_drop_is_left_at_the_deadline() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("door.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut drops = 0;
+            // Each comes well within the time that all of it may take.
+            while drops < 1000 && stream.write_all(b"x").is_ok() {
+                drops += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            drops
+        });
+        let error = ask(&socket, "/v1/peers", Duration::from_millis(200)).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{error}");
+        assert!((2..1000).contains(&server.join().unwrap()));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct Request {
     pub method: String,
     /// Target as it was sent, e.g. `/metrics`.
     pub target: String,
+    /// Its Host, when it has one.
+    pub host: Option<String>,
     /// Whether the body is said to be JSON and no web page sent it.
     pub deliberate: bool,
     /// Body.
@@ -114,10 +116,16 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, Fault> {
         return Err(Fault::Refused(501, "send the body with a Content-Length"));
     }
     let body = body_length(&values("content-length"))?;
+    let host = match values("host")[..] {
+        [] => None,
+        [host] => Some(String::from_utf8_lossy(host).into_owned()),
+        _ => return Err(Fault::Refused(400, "the Host is not one name")),
+    };
     let json = matches!(values("content-type")[..], [media] if is_json(media));
     let request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
         target: parsed.path.unwrap_or_default().to_owned(),
+        host,
         deliberate: json && values("origin").is_empty(),
         body: Vec::new(),
     };
@@ -189,6 +197,7 @@ fn reason(status: u16) -> &'static str {
         404 => "Not Found",
         413 => "Content Too Large",
         415 => "Unsupported Media Type",
+        421 => "Misdirected Request",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         503 => "Service Unavailable",
@@ -252,7 +261,8 @@ mod tests {
             assert_eq!(whole.get_or_insert(read.clone()), &read);
         }
         let body = b"{ }".to_vec();
-        let expected = Request { method: "POST".into(), target: "/v1/bonds".into(), deliberate: true, body };
+        let (method, target) = ("POST".into(), "/v1/bonds".into());
+        let expected = Request { method, target, host: Some("x".into()), deliberate: true, body };
         assert_eq!(whole.unwrap(), expected);
     }
 
@@ -277,6 +287,7 @@ mod tests {
         for length in ["", "-1", "+1", "1, 1", "1\r\nContent-Length: 1"] {
             assert_eq!(refused(&format!("{POST}Content-Length: {length}\r\n\r\n")), 400, "{length:?}");
         }
+        assert_eq!(refused(&format!("{POST}Host: y\r\n\r\n")), 400, "two hosts");
         assert_eq!(refused(&format!("{POST}Transfer-Encoding: chunked\r\n\r\n")), 501);
         assert!(matches!(request("GET / HTTP/1.1\r\n"), Err(Fault::Gone)), "an end in the middle");
         assert!(matches!(request(&format!("{POST}Content-Length: 9\r\n\r\n{{")), Err(Fault::Gone)));

@@ -16,7 +16,15 @@ pub fn seen(
     now: u64,
 ) -> Observed {
     let peers = observed.peers.iter().map(|(key, peer)| one(*key, peer, denied)).collect();
-    Observed { schema: 1, interface: interface.to_owned(), public_key: observed.public_key, now, peers }
+    let strays = observed.strays.iter().map(ToString::to_string).collect();
+    Observed {
+        schema: 1,
+        interface: interface.to_owned(),
+        public_key: observed.public_key,
+        now,
+        peers,
+        strays,
+    }
 }
 
 fn one(public_key: PublicKey, peer: &sync::ObservedPeer, denied: &BTreeMap<IpAddr, u64>) -> ObservedPeer {

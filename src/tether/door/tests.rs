@@ -19,7 +19,11 @@ fn board() -> Board {
         format!("public-key = \"{}\"\naddress = \"10.88.16.{last}\"\ngrants = [{grants}]\n", KEYS[key])
     };
     let sources: Sources = [
-        ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
+        (
+            "lychd.toml",
+            "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork6 = \"fd4c:7963:6864::/64\"\n"
+                .to_owned(),
+        ),
         ("peers/laptop.toml", peer(0, 2, "\"bonds\"")),
         ("peers/grafana.toml", peer(1, 3, "\"metrics\"")),
         ("peers/guest.toml", peer(2, 4, "\"bonds\"") + "expires = 2001-01-01T00:00:00Z\n"),
@@ -36,7 +40,8 @@ fn board() -> Board {
 
 fn ask(method: &str, target: &str, from: Caller, control: &Path, body: &str) -> (u16, serde_json::Value) {
     let (method, target, body) = (method.to_owned(), target.to_owned(), body.as_bytes().to_vec());
-    let request = Request { method, target, deliberate: true, body };
+    let host = Some("10.88.16.1:51821".to_owned());
+    let request = Request { method, target, host, deliberate: true, body };
     let answer = respond(&request, from, &board(), control);
     (answer.status, serde_json::from_slice(&answer.body).unwrap())
 }
@@ -114,7 +119,38 @@ fn what_is_no_request_or_comes_from_a_web_page_is_not_passed_on() {
     for body in ["", "{}", "[]", r#"{"verb":"dance"}"#, r#"{"verb":"revoke","name":"../x"}"#] {
         assert_eq!(ask("POST", "/v1/bonds", peer(2), &path, body).0, 400, "{body}");
     }
+    let (method, target) = ("POST".into(), "/v1/bonds".into());
     let request =
-        Request { method: "POST".into(), target: "/v1/bonds".into(), deliberate: false, body: LIST.into() };
+        Request { method, target, host: Some("lychd".into()), deliberate: false, body: LIST.into() };
     assert_eq!(respond(&request, peer(2), &board(), &path).status, 415);
+}
+
+#[test]
+fn a_request_for_another_host_is_refused_whoever_sends_it() {
+    let status = |host: Option<&str>, caller| {
+        let (method, target) = ("GET".into(), "/".into());
+        let host = host.map(str::to_owned);
+        let request = Request { method, target, host, deliberate: true, body: Vec::new() };
+        respond(&request, caller, &board(), Path::new("/nonexistent")).status
+    };
+    for here in ["10.88.16.1", "10.88.16.1:51821", "lychd", "LychD:51821", "[fd4c:7963:6864::1]:51821"] {
+        assert_eq!(status(Some(here), peer(2)), 404, "{here}");
+    }
+    for elsewhere in [
+        "evil.example",
+        "evil.example:51821",
+        "lychd.evil.example",
+        "10.88.16.1:80",
+        "10.88.16.1.evil.example",
+        "10.88.16.2",
+        "fd4c:7963:6864::1",
+        "[fd4c:7963:6864::2]",
+        "localhost",
+        "",
+    ] {
+        assert_eq!(status(Some(elsewhere), peer(2)), 421, "{elsewhere}");
+        assert_eq!(status(Some(elsewhere), peer(9)), 421, "{elsewhere}: also to a stranger");
+    }
+    assert_eq!(status(None, peer(2)), 421);
+    assert_eq!(status(None, Caller::Host), 404, "a socket of this machine is nobody else's");
 }

@@ -29,6 +29,11 @@ pub fn hub(toolbox: &Toolbox) -> Result<Netns> {
     Ok(hub)
 }
 
+/// The socket of the debugger of a machine that [`boot`] has powered on.
+pub fn debugger(scratch: &Path) -> PathBuf {
+    scratch.join("debugger")
+}
+
 /// Powers a fresh disk on until the machine tells its public key, which is returned. A kernel that the emulator starves of timer interrupts (it says so) is
 /// powered on once more: that is the test bench's defect, and it is told.
 pub fn boot(
@@ -42,7 +47,7 @@ pub fn boot(
         let disk = disk()?;
         let uplink = Uplink::Tap { name: "tap0".to_owned(), launcher: hub.launcher() };
         let machine = Machine { toolbox, disk: &disk, scratch, uplink, processors: 2 };
-        let mut running = machine.power_on()?;
+        let mut running = machine.power_on_for(&debugger(scratch))?;
         match running.wait(BOOT, |line| line.contains(KEY) || line.contains(STARVED)) {
             Seen::Line(_, line) if line.contains(KEY) => {
                 let key = line.rsplit(' ').next().unwrap_or_default().to_owned();

@@ -46,6 +46,7 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
     claims.extend(tether::claims(&Scene {
         program: image::program()?,
         site,
+        running: &running,
         hub,
         phone,
         laptop,

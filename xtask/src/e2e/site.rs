@@ -33,7 +33,7 @@ pub struct Site {
     pub image: PathBuf,
     /// QEMU, firmware, WireGuard, curl.
     pub toolbox: Toolbox,
-    /// Bonded peers: the first has grants for oculus and echo, the second for everything, and for changing bonds.
+    /// Bonded peers: the first has grants for oculus and echo, the second for everything, for changing bonds and for the agent's figures.
     pub peers: [Keys; 2],
 }
 
@@ -50,7 +50,7 @@ impl Site {
         fs::create_dir(codex.join("peers"))?;
         let peers = [
             bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo"]"#)?,
-            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds"]"#)?,
+            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds", "metrics"]"#)?,
         ];
         let image = folder.path().join("lychd.raw");
         image::build(&codex, &image)?;

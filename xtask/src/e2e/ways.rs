@@ -28,6 +28,15 @@ struct Nobody<'a> {
     image: PathBuf,
 }
 
+/// What there was before the power was cut.
+struct Before {
+    /// The machine's public key.
+    key: String,
+    phone: Bonded,
+    /// It is revoked.
+    laptop: Option<Bonded>,
+}
+
 /// Boots a provisioned disk, then one that is not.
 pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     let nobody = Nobody::build(site)?;
@@ -78,13 +87,15 @@ impl<'a> Nobody<'a> {
                 }
             })];
         claims.push(Claim::check("the provisioned phone shakes hands", || shakes(&phone, &keys, &key)));
-        claims.extend(self.over_the_tether(&hub, &phone, &key));
+        let (told, laptop) = self.over_the_tether(&hub, &phone, &key);
+        claims.extend(told);
         claims.push(Claim::check("at the console a device that is online vouches for another", || {
             let said = bond(&mut running, "tablet", None)?;
             said.contains("phone is online").then_some(()).ok_or(said)?;
             Ok("phone vouched for tablet".to_owned())
         }));
         show_if_failed(&claims, &running);
+        // As a power cut does it: nothing is told to the machine.
         drop(running);
         claims.push(Claim::check("the credential and its bytes are gone from the disk", || {
             let esp = esp(&disk)?;
@@ -92,6 +103,39 @@ impl<'a> Nobody<'a> {
                 [b"sepulcher provision ".as_slice(), &secret].into_iter().any(|bytes| contains(&esp, bytes));
             if left { Err("they are on the ESP still".into()) } else { Ok("not on the ESP".to_owned()) }
         }));
+        claims.extend(self.again(&hub, &disk, &Before { key, phone, laptop })?);
+        Ok(claims)
+    }
+
+    /// The same disk after a power cut. The phone has not been told of it.
+    fn again(&self, hub: &Netns, disk: &Path, before: &Before) -> Result<Vec<Claim>> {
+        let Before { key, phone, laptop } = before;
+        let (mut running, again) = self.boot(hub, &|| Ok(disk.to_owned()))?;
+        let mut claims = vec![Claim::check("after a power cut the machine has the same host key", || {
+            running.expect(BOOT, "sepulcher: health ok")?;
+            if again == *key { Ok(again.clone()) } else { Err(format!("{again}, it was {key}").into()) }
+        })];
+        claims.push(Claim::check("the phone is back by itself, and every bond is held", || {
+            let mut list = String::new();
+            until(HANDSHAKE, "the list over the tether", || {
+                let output = self.from(phone).arg("list").output()?;
+                list = String::from_utf8_lossy(&output.stdout).into_owned();
+                Ok(output.status.success())
+            })?;
+            let row = |name: &str, state: &str| {
+                list.lines().any(|line| line.starts_with(&format!("{name} ")) && line.contains(state))
+            };
+            if row("phone", " active ") && row("tablet", " active ") && row("laptop", " revoked ") {
+                Ok("phone and tablet are active, the laptop is revoked".to_owned())
+            } else {
+                Err(list.into())
+            }
+        }));
+        if let Some(laptop) = laptop {
+            let (web, oculus) = (Web { toolbox: &self.site.toolbox }, format!("http://{WG0}:6006/"));
+            claims.push(web.silent("whom it had revoked is still cut off", &laptop.netns, &oculus));
+        }
+        show_if_failed(&claims, &running);
         Ok(claims)
     }
 
@@ -109,7 +153,7 @@ impl<'a> Nobody<'a> {
     }
 
     /// The phone, which may, bonds and revokes a laptop, which may not.
-    fn over_the_tether(&self, hub: &Netns, phone: &Bonded, key: &str) -> Vec<Claim> {
+    fn over_the_tether(&self, hub: &Netns, phone: &Bonded, key: &str) -> (Vec<Claim>, Option<Bonded>) {
         let web = Web { toolbox: &self.site.toolbox };
         let oculus = format!("http://{WG0}:6006/");
         let mut laptop = None;
@@ -124,7 +168,7 @@ impl<'a> Nobody<'a> {
             laptop = Some(peer);
             Ok(seen)
         })];
-        let Some(laptop) = laptop else { return claims };
+        let Some(laptop) = laptop else { return (claims, None) };
         claims.push(web.answers("it reaches what it was granted", &laptop.netns, &oculus, "stand-in oculus"));
         claims.push(Claim::check("it shows in the list over the tether, with its handshake", || {
             let list = String::from_utf8(self.from(phone).arg("list").read()?)?;
@@ -147,7 +191,7 @@ impl<'a> Nobody<'a> {
         }));
         std::thread::sleep(Duration::from_secs(2));
         claims.push(web.silent("a revoked peer is cut off", &laptop.netns, &oculus));
-        claims
+        (claims, Some(laptop))
     }
 
     /// A machine that nobody knows yet: the first bond, and what the second one takes.

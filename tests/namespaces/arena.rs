@@ -1,0 +1,115 @@
+//! Outsider, host, pod and peers, each a namespace, with the rendered rulesets between them. Behind `wg0` are no tunnels here
+//! but a cable: what WireGuard proves about a source address is taken as proven.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
+
+use sepulcher::codex::Codex;
+use sepulcher::render::{BRIDGE, nftables};
+
+use crate::lab::Machine;
+use crate::netavark;
+use crate::packets::Listeners;
+
+/// The uplink's addresses, the outsider's beside them.
+pub const UPLINK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub const UPLINK6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 10);
+pub const OUTSIDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
+pub const OUTSIDER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
+
+/// The machines, wired; on each something listens on every port that matters.
+pub struct Arena {
+    pub outsider: Machine,
+    pub host: Machine,
+    pub pod: Machine,
+    pub peers: Machine,
+    _listeners: [Listeners; 4],
+}
+
+impl Arena {
+    /// Loads what the Codex renders. `behind` are all addresses that somebody behind `wg0` may send from, `ports`
+    /// those that are listened on.
+    pub fn new(codex: &Codex, behind: &[IpAddr], ports: &[u16], folder: &Path) -> Self {
+        let [outsider, host, pod, peers] = [(); 4].map(|()| Machine::new());
+        load(&host, &nftables::host(codex).unwrap(), &folder.join("host.nft"));
+        load(&pod, &nftables::pod(codex).unwrap(), &folder.join("pod.nft"));
+        wire(codex, [&outsider, &host, &pod, &peers]);
+        let published = nftables::published(codex);
+        let published: Vec<_> =
+            published.iter().map(|(protocol, port)| (port.to_string(), *protocol)).collect();
+        let published =
+            published.iter().map(|(port, protocol)| (port.as_str(), nftables::protocol(*protocol)));
+        let (address, network) = (codex.pod.address.to_string(), codex.pod.network.to_string());
+        load(&host, &netavark::ruleset(published, &address, &network), &folder.join("netavark.nft"));
+        let addresses = behind.iter().map(|address| add(*address, "eth0"));
+        peers.sh(&addresses.collect::<Vec<_>>().join("\n"));
+        let there = mac(&peers, "eth0");
+        let six = behind.iter().filter(|address| address.is_ipv6());
+        let ways =
+            six.map(|address| format!("ip neigh replace {address} lladdr {there} dev wg0 nud permanent\n"));
+        pod.sh(&format!("{}true", ways.collect::<String>()));
+        let six = codex.tether.network6.map(|(_, address)| address.into());
+        let here = [codex.pod.address.into(), codex.tether.address.into()].into_iter().chain(six);
+        let listeners = [
+            (&outsider, vec![OUTSIDER.into(), OUTSIDER6.into()]),
+            (&host, vec![UPLINK.into(), UPLINK6.into(), codex.pod.gateway.into()]),
+            (&pod, here.collect()),
+            (&peers, behind.to_vec()),
+        ];
+        let listeners =
+            listeners.map(|(machine, addresses)| Listeners::on(machine.network(), addresses, ports.to_vec()));
+        Self { outsider, host, pod, peers, _listeners: listeners }
+    }
+}
+
+/// An address of one's own alone, without asking whether somebody has it.
+pub fn add(address: IpAddr, interface: &str) -> String {
+    match address {
+        IpAddr::V4(address) => format!("ip address add {address}/32 dev {interface}"),
+        IpAddr::V6(address) => format!("ip address add {address}/128 dev {interface} nodad"),
+    }
+}
+
+fn load(machine: &Machine, ruleset: &str, file: &Path) {
+    fs::write(file, ruleset).unwrap();
+    machine.sh(&format!("nft -f {}", file.display()));
+}
+
+/// The cables, and routes as the appliance has them. Everybody hands packets on and believes every source address: what
+/// keeps a packet away is the policy.
+fn wire(codex: &Codex, [outsider, host, pod, peers]: [&Machine; 4]) {
+    let (gateway, address) = (codex.pod.gateway, codex.pod.address);
+    let (wg0, tether) = (codex.tether.address, codex.tether.network);
+    let prefix = codex.pod.network.prefix();
+    host.plug("up0", &format!("{UPLINK}/24"), outsider, &format!("{OUTSIDER}/24"));
+    host.plug(BRIDGE, &format!("{gateway}/{prefix}"), pod, &format!("{address}/{prefix}"));
+    pod.plug("wg0", &format!("{wg0}/{}", tether.prefix()), peers, "169.254.0.1/32");
+    for machine in [outsider, host, pod, peers] {
+        machine.sh("cd /proc/sys/net; echo 1 > ipv4/ip_forward; echo 1 > ipv6/conf/all/forwarding; \
+             for name in ipv4/conf/*/rp_filter; do echo 0 > $name; done");
+    }
+    outsider.sh(&format!(
+        "ip address add {OUTSIDER6}/64 dev eth0 nodad; ip route add 10.0.0.0/8 via {UPLINK}; ip route add 172.16.0.0/12 via {UPLINK}"
+    ));
+    host.sh(&format!("ip address add {UPLINK6}/64 dev up0 nodad; ip route add {tether} via {address}"));
+    pod.sh(&format!("ip route add default via {gateway}"));
+    // A tunnel asks nobody for the way.
+    peers.sh(&format!(
+        "ip route add {wg0} dev eth0 onlink; ip route add default via {wg0} dev eth0 onlink; true"
+    ));
+    if let Some((network6, wg0)) = codex.tether.network6 {
+        pod.sh(&format!("ip address add {wg0}/{} dev wg0 nodad", network6.prefix()));
+        let here = mac(pod, "wg0");
+        peers.sh(&format!(
+            "ip -6 route add {wg0} dev eth0; ip neigh replace {wg0} lladdr {here} dev eth0 nud permanent; \
+             ip -6 route add default via {wg0} dev eth0 onlink"
+        ));
+    }
+}
+
+/// A cable's hardware address.
+fn mac(machine: &Machine, interface: &str) -> String {
+    let shown = machine.sh(&format!("ip -o link show {interface}"));
+    shown.split_whitespace().skip_while(|word| *word != "link/ether").nth(1).unwrap().to_owned()
+}

@@ -1,0 +1,258 @@
+//! The reachability oracle: for Codexes that nobody wrote, what is said to be reachable is what packets reach.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use sepulcher::codex::{Codex, DOOR_PORT, Protocol, Sources, render_all};
+use sepulcher::render::nftables;
+
+use crate::arena::{Arena, OUTSIDER, OUTSIDER6, UPLINK, UPLINK6};
+use crate::lab::{Machine, can_run, scratch};
+use crate::packets::{Outcome, Trial, send};
+
+/// Ports that services are given, and one that none ever has.
+const PORTS: std::ops::Range<u16> = 7000..7006;
+const NOBODYS: u16 = 7099;
+
+/// Addresses in the tether's network that no peer ever has.
+const STRANGER: &str = "10.88.16.77";
+const STRANGER6: &str = "fd88::77";
+
+/// A service: protocol and tier of each of its ports.
+type Ports = Vec<(u16, &'static str, &'static str)>;
+
+/// A peer: state, grants by position in the list of grantable services, whether it is granted everything, a door.
+type Bond = (&'static str, Vec<prop::sample::Index>, bool, bool);
+
+fn tier() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("pod"), Just("tether"), Just("forest")]
+}
+
+fn services() -> impl Strategy<Value = Vec<Ports>> {
+    let all = prop::collection::btree_map((PORTS, 0..2_u8), (tier(), 0..3_usize), 0..8);
+    // Number and protocol are taken once in a pod: they are dealt out.
+    all.prop_map(|all| {
+        let mut services = vec![Vec::new(); 3];
+        for ((number, protocol), (tier, service)) in all {
+            services[service].push((number, ["tcp", "udp"][usize::from(protocol)], tier));
+        }
+        services
+    })
+}
+
+fn bonds() -> impl Strategy<Value = Vec<Bond>> {
+    let state = prop_oneof![3 => Just("active"), 1 => Just("revoked")];
+    let grants = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
+    prop::collection::vec((state, grants, prop::bool::weighted(0.2), any::<bool>()), 0..4)
+}
+
+fn codex(services: &[Ports], bonds: &[Bond], six: bool) -> Sources {
+    let mut sources = Sources::default();
+    let six_line = if six { "network6 = \"fd88::/64\"\n" } else { "" };
+    sources.insert("lychd.toml", format!("schema = 1\n[appliance]\nname = \"arena\"\n[tether]\n{six_line}"));
+    let mut grantable = Vec::new();
+    for (number, ports) in services.iter().enumerate() {
+        let text = ports.iter().map(|(port, protocol, tier)| {
+            format!("[[port]]\nnumber = {port}\nprotocol = \"{protocol}\"\ntier = \"{tier}\"\n")
+        });
+        let head = format!("description = \"s{number}\"\nrootfs = \"stand-in\"\n");
+        sources.insert(format!("services/s{number}.toml"), head + &text.collect::<String>());
+        if ports.iter().any(|(_, _, tier)| *tier == "tether") {
+            grantable.push(format!("s{number}"));
+        }
+    }
+    for (number, (state, grants, all, door)) in bonds.iter().enumerate() {
+        let mut granted: BTreeSet<String> = BTreeSet::new();
+        if *all {
+            granted.insert("*".into());
+        } else if !grantable.is_empty() {
+            granted.extend(grants.iter().map(|index| index.get(&grantable).clone()));
+        }
+        if *door {
+            granted.insert("metrics".into());
+        }
+        let granted: Vec<_> = granted.iter().map(|name| format!("\"{name}\"")).collect();
+        let key = sepulcher::sys::wireguard::SecretKey::generate().public();
+        let address6 = if six { format!("address6 = \"fd88::{}\"\n", number + 2) } else { String::new() };
+        let text = format!(
+            "public-key = \"{key}\"\naddress = \"10.88.16.{}\"\n{address6}state = \"{state}\"\ngrants = [{}]\n",
+            number + 2,
+            granted.join(", ")
+        );
+        sources.insert(format!("peers/p{number}.toml"), text);
+    }
+    sources
+}
+
+/// Where packets start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum From {
+    Outside,
+    Host,
+    Pod,
+    Behind,
+}
+
+/// Every way to try: each source towards each place, on every port that the Codex names or reserves, and on one that it does
+/// not. From peer to peer is missing: their side of the arena is one machine, and such a packet would never leave it.
+fn trials(codex: &Codex, behind: &[IpAddr]) -> Vec<(From, Trial)> {
+    let (gateway, pod, wg0) = (codex.pod.gateway, codex.pod.address, codex.tether.address);
+    let four =
+        |addresses: &[std::net::Ipv4Addr]| addresses.iter().copied().map(IpAddr::V4).collect::<Vec<_>>();
+    let mut places: Vec<(From, IpAddr, Vec<IpAddr>)> = vec![
+        (From::Outside, OUTSIDER.into(), four(&[UPLINK, pod, wg0, gateway])),
+        (From::Outside, OUTSIDER6.into(), vec![UPLINK6.into()]),
+        (From::Host, gateway.into(), four(&[pod])),
+        (From::Pod, pod.into(), four(&[gateway, UPLINK, OUTSIDER])),
+    ];
+    let wg0_6 = codex.tether.network6.map(|(_, address)| IpAddr::V6(address));
+    for &address in behind {
+        let here = if address.is_ipv4() {
+            four(&[wg0, pod, gateway, UPLINK, OUTSIDER])
+        } else {
+            wg0_6.into_iter().collect()
+        };
+        places.push((From::Behind, address, here));
+        // The same address, from where it has no business.
+        let spoofed = if address.is_ipv4() { four(&[UPLINK, pod, wg0]) } else { vec![UPLINK6.into()] };
+        places.push((From::Outside, address, spoofed));
+    }
+    let ports: Vec<u16> = ports().collect();
+    let mut trials = Vec::new();
+    for (from, source, targets) in places {
+        for to in targets {
+            for &port in &ports {
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    trials.push((from, Trial { from: source, to: SocketAddr::new(to, port), protocol }));
+                }
+            }
+        }
+    }
+    trials
+}
+
+fn ports() -> impl Iterator<Item = u16> {
+    PORTS.chain([NOBODYS, DOOR_PORT.get(), 51820])
+}
+
+/// What the policy says, in the fewest words: a port is reached by the forest when it is published, by a peer when it is
+/// granted, and the pod may reach out.
+fn reachable(codex: &Codex, from: From, trial: &Trial) -> bool {
+    let port = trial.to.port();
+    let tier = |wanted: &str| {
+        codex.services.values().flat_map(|service| &service.ports).any(|declared| {
+            declared.number.get() == port
+                && declared.protocol == trial.protocol
+                && format!("{:?}", declared.tier).to_lowercase() == wanted
+        })
+    };
+    let published = tier("forest") || (port == 51820 && trial.protocol == Protocol::Udp);
+    match from {
+        From::Outside => {
+            trial.from == IpAddr::V4(OUTSIDER) && trial.to.ip() == IpAddr::V4(UPLINK) && published
+        }
+        From::Host => published,
+        From::Pod => trial.to.ip() == IpAddr::V4(OUTSIDER),
+        From::Behind => {
+            let here = [Some(codex.tether.address.into()), Some(codex.pod.address.into())];
+            let here6 = codex.tether.network6.map(|(_, address)| IpAddr::V6(address));
+            let granted = nftables::grants(codex).into_iter().any(|grant| {
+                grant.address == trial.from && grant.port.get() == port && grant.protocol == trial.protocol
+            });
+            (here.contains(&Some(trial.to.ip())) || here6 == Some(trial.to.ip())) && granted
+        }
+    }
+}
+
+/// Where packets between machines that carry what `rendered` renders do not go as `said` says.
+fn disagreements(rendered: &Codex, said: &Codex) -> Vec<String> {
+    let (_guard, folder) = scratch();
+    let mut behind: Vec<IpAddr> = vec![STRANGER.parse().unwrap()];
+    behind.extend(rendered.peers.values().map(|peer| IpAddr::V4(peer.address)));
+    if rendered.tether.network6.is_some() {
+        behind.push(STRANGER6.parse().unwrap());
+        behind.extend(rendered.peers.values().filter_map(|peer| peer.address6.map(IpAddr::V6)));
+    }
+    let arena = Arena::new(rendered, &behind, &ports().collect::<Vec<_>>(), &folder);
+    let trials = trials(rendered, &behind);
+    let mut found = Vec::new();
+    let machines = [
+        (From::Behind, &arena.peers),
+        (From::Pod, &arena.pod),
+        (From::Host, &arena.host),
+        (From::Outside, &arena.outsider),
+    ];
+    for (from, machine) in machines {
+        if from == From::Outside {
+            take(machine, &behind);
+        }
+        let mine: Vec<_> = trials
+            .iter()
+            .filter(|(source, _)| *source == from)
+            .map(|(_, trial)| (*trial, reachable(said, from, trial)))
+            .collect();
+        for ((trial, expected), outcome) in mine.iter().zip(send(&machine.network(), &mine)) {
+            if outcome != if *expected { Outcome::Open } else { Outcome::Silent } {
+                let Trial { from: source, to, protocol } = trial;
+                found.push(format!(
+                    "{from:?} {source} → {to} {protocol:?}: the model says {}, packets say {outcome}",
+                    if *expected { "open" } else { "silent" }
+                ));
+            }
+        }
+    }
+    found
+}
+
+/// The outsider pretends to be everybody behind `wg0`.
+fn take(outsider: &Machine, addresses: &[IpAddr]) {
+    let lines = addresses.iter().map(|address| crate::arena::add(*address, "eth0"));
+    outsider.sh(&lines.collect::<Vec<_>>().join("\n"));
+}
+
+/// Tries 20 Codexes, or as many as `SEPULCHER_ORACLE` says.
+#[test]
+fn the_model_and_packets_agree() {
+    if !can_run("the_model_and_packets_agree") {
+        return;
+    }
+    let cases = std::env::var("SEPULCHER_ORACLE").map_or(20, |count| count.parse().unwrap());
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 8, ..Config::default() };
+    let run = TestRunner::new(config).run(&(services(), bonds(), any::<bool>()), |(services, bonds, six)| {
+        let codex = parse(&codex(&services, &bonds, six));
+        let found = disagreements(&codex, &codex);
+        prop_assert!(found.is_empty(), "{}", found.join("\n"));
+        Ok(())
+    });
+    run.unwrap_or_else(|failure| panic!("{failure}"));
+    eprintln!("{cases} Codexes, no disagreement");
+}
+
+fn parse(sources: &Sources) -> Codex {
+    Codex::parse(sources).unwrap_or_else(|mistakes| panic!("{}", render_all(&mistakes, sources, false)))
+}
+
+#[test]
+fn a_model_that_is_wrong_about_one_port_is_found_out() {
+    if !can_run("a_model_that_is_wrong_about_one_port_is_found_out") {
+        return;
+    }
+    let oculus = |tier| vec![vec![(7000, "tcp", tier)], vec![(7001, "udp", "tether")]];
+    let bonds: Vec<Bond> = vec![("active", vec![], true, false)];
+    let is = |tier| parse(&codex(&oculus(tier), &bonds, true));
+    for (rendered, said, expected) in [
+        ("tether", "pod", "Behind 10.88.16.2 → 10.88.16.1:7000 Tcp: the model says silent, packets say open"),
+        ("pod", "tether", "Behind 10.88.16.2 → 10.88.16.1:7000 Tcp: the model says open, packets say silent"),
+        (
+            "forest",
+            "tether",
+            "Outside 192.0.2.99 → 192.0.2.10:7000 Tcp: the model says silent, packets say open",
+        ),
+    ] {
+        let found = disagreements(&is(rendered), &is(said));
+        assert!(found.iter().any(|line| line == expected), "{expected} is not among {found:?}");
+        assert!(found.iter().all(|line| line.contains(":7000 Tcp")), "{found:?}");
+    }
+}

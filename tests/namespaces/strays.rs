@@ -1,0 +1,64 @@
+//! Peers that somebody adds by hand with a key that is nobody's.
+
+use sepulcher::sys::wireguard::SecretKey;
+
+use crate::gateway::{Device, Gateway};
+use crate::lab::{can_run, scratch, until, until_equal};
+
+/// Points of Curve25519 with which every private key makes the same secret.
+const LOW_ORDER: [&str; 7] = [
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+    "4Ot6fDtBuK4WVuP68Z/EatoJjeucMrH9hmIFFl9JuAA=",
+    "X5yVvKNQjCSx0LFVnIPvWwREXMRYHI6G2CJO3dCfEVc=",
+    "7P///////////////////////////////////////38=",
+    "7f///////////////////////////////////////38=",
+    "7v///////////////////////////////////////38=",
+];
+
+#[test]
+fn a_key_of_low_order_is_sent_nothing_and_removed() {
+    if !can_run("a_key_of_low_order_is_sent_nothing_and_removed") {
+        return;
+    }
+    let (_scratch, folder) = scratch();
+    let gateway = Gateway::new(&folder);
+    let phone = Device::new(&gateway, 0);
+    gateway.bond("phone", &phone.file(""));
+    let _oculus = gateway.stand_in();
+    gateway.machine.wireguard();
+    let _agent = gateway.agent();
+    gateway.ready();
+    assert!(phone.page().contains("caller"));
+    let ear = "table ip ear { chain in { type filter hook input priority 0; udp dport 7777 counter; }; }";
+    phone.machine.sh(&format!("nft '{ear}'"));
+    let heard = || {
+        let listed = phone.machine.sh("nft list chain ip ear in");
+        listed
+            .split_whitespace()
+            .skip_while(|word| *word != "packets")
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    let drift = || gateway.status().unwrap().drift;
+    // It takes the phone's address, and is to be dialled and kept alive at once.
+    let add = |key: &str| {
+        let at = format!("endpoint 192.0.2.2:7777 allowed-ips {}/32 persistent-keepalive 1", phone.address);
+        gateway.machine.sh(&format!("wg set wg0 peer {key} {at}"));
+    };
+    for (number, key) in (1..).zip(LOW_ORDER) {
+        add(key);
+        until_equal("repaired drifts", &number, drift);
+        let peers = gateway.machine.sh("wg show wg0 peers");
+        assert_eq!(peers.trim(), phone.key.to_string(), "{key} is gone, the phone is not");
+        assert!(gateway.log().contains(&format!("- peer {key}, a key of low order")), "{}", gateway.log());
+        assert!(phone.page().contains("caller"), "the phone has its address back");
+    }
+    assert_eq!(heard(), 0, "nothing was sent to any of them");
+    // Somebody's key in the same place is sent a handshake: the ear hears.
+    add(&SecretKey::generate().public().to_string());
+    until("the ear hears", || (heard() > 0).then_some(()));
+    until_equal("repaired drifts", &8, drift);
+}
