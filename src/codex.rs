@@ -119,6 +119,8 @@ pub struct Appliance {
     pub name: Name,
     /// Public DNS name that the Veil answers to; without one it serves plain HTTP on any name.
     pub domain: Option<DnsName>,
+    /// Whether it has no forest: nothing but the Tether's own port is published.
+    pub dark: bool,
 }
 
 /// The interface towards the forest.
@@ -128,6 +130,8 @@ pub struct Uplink {
     pub interface: InterfacePattern,
     /// Where its addresses come from.
     pub addressing: Addressing,
+    /// Whether echo requests (pings) from the forest are answered, a few a second.
+    pub echo: bool,
 }
 
 /// Where an uplink's addresses come from.

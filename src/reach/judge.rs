@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use super::cause::{bond_command, grant_command, held, peer_cause, port_cause};
 use super::rule::Rule;
-use super::{Audience, Family, Fate, Grant, Offer, Origin, Place, Reach, Source, Target, Verdict};
+use super::{Audience, Cause, Family, Fate, Grant, Offer, Origin, Place, Reach, Source, Target, Verdict};
 use crate::codex::name::Name;
 use crate::codex::net::Port;
-use crate::codex::{Door, Peer, PeerState, Protocol, Tier};
+use crate::codex::{Door, LAW, Peer, PeerState, Protocol, Step, Tier};
 
 /// What a packet asks for.
 #[derive(Clone, Copy)]
@@ -100,23 +100,38 @@ impl Reach<'_> {
                 Rule::HostInput,
                 "the pod has no IPv6 address: nothing is published over IPv6",
             ),
-            (Spot::Uplink | Spot::Gateway, _, Ask::Echo) => {
-                Verdict::new(Fate::Silent, Rule::HostInput, "no echo request from outside is answered")
-            }
-            (Spot::Gateway, ..) => {
-                Verdict::new(Fate::Silent, Rule::HostInput, "the host offers nothing to the forest itself")
-            }
-            (Spot::Own | Spot::Tether(_), Family::V4, _) => Verdict::new(
+            (Spot::Uplink, family, Ask::Echo) => self.echo(family),
+            (Spot::Own | Spot::Tether(_), family, _) => Verdict::new(
                 Fate::Silent,
-                Rule::HostTether,
+                if family == Family::V4 { Rule::HostBehind } else { Rule::HostBehind6 },
                 "addresses of the tether are reached through the tunnel alone",
             ),
-            _ => Verdict::new(
+            (Spot::Pod | Spot::Gateway, ..) => Verdict::new(
                 Fate::Silent,
-                Rule::HostForward,
-                "the host hands on nothing but the ports that are published",
+                Rule::HostBehind,
+                "addresses of the pod's network are not asked for from outside",
+            ),
+            (Spot::Beyond(_) | Spot::Elsewhere, ..) => Verdict::new(
+                Fate::Silent,
+                Rule::HostOther,
+                "the host hands on nothing but the ports that are published at its own address",
             ),
         }
+    }
+
+    /// A ping from outside.
+    fn echo(&self, family: Family) -> Verdict {
+        let cause = Cause {
+            file: LAW.to_owned(),
+            key: vec![Step::Key("uplink"), Step::Key("echo")],
+            says: format!("echo = {}", self.codex.uplink.echo),
+        };
+        let (fate, rule, why) = match (self.codex.uplink.echo, family) {
+            (false, _) => (Fate::Silent, Rule::HostInput, "no ping from outside is answered"),
+            (true, Family::V4) => (Fate::Allowed, Rule::HostEcho, "pings are answered, a few a second"),
+            (true, Family::V6) => (Fate::Allowed, Rule::HostEcho6, "pings are answered, a few a second"),
+        };
+        Verdict::new(fate, rule, why).causes([cause])
     }
 
     fn by_peer(&self, name: &Name, peer: &Peer, place: Place, ask: Ask) -> Verdict {

@@ -44,9 +44,17 @@ pub enum Rule {
     HostBridge,
     /// Nothing else is handed on.
     HostForward,
-    /// What belongs to the tether does not go through the host.
-    HostTether,
-    /// The same for what the host sends itself.
+    /// Addresses behind the host are not asked for from outside.
+    HostBehind,
+    /// The same for IPv6.
+    HostBehind6,
+    /// An interface is asked for its own addresses alone.
+    HostOther,
+    /// Pings from outside, where the Codex wants them answered.
+    HostEcho,
+    /// The same for IPv6.
+    HostEcho6,
+    /// What belongs to the tether does not leave by the uplink.
     OutputTether,
     /// The same for IPv6.
     OutputTether6,
@@ -88,12 +96,16 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 28] = [
         Self::Published,
         Self::HostInput,
         Self::HostBridge,
         Self::HostForward,
-        Self::HostTether,
+        Self::HostBehind,
+        Self::HostBehind6,
+        Self::HostOther,
+        Self::HostEcho,
+        Self::HostEcho6,
         Self::OutputTether,
         Self::OutputTether6,
         Self::HostLoopback,
@@ -118,8 +130,11 @@ impl Rule {
     /// Who enforces it, and in which chain.
     pub fn place(self) -> (Guard, Option<&'static str>) {
         match self {
-            Self::HostInput | Self::HostBridge | Self::HostLoopback => (Guard::Host, Some("input")),
-            Self::HostForward | Self::HostTether | Self::HostContainers => (Guard::Host, Some("forward")),
+            Self::HostBehind | Self::HostBehind6 | Self::HostOther => (Guard::Host, Some("prerouting")),
+            Self::HostInput | Self::HostBridge | Self::HostLoopback | Self::HostEcho | Self::HostEcho6 => {
+                (Guard::Host, Some("input"))
+            }
+            Self::HostForward | Self::HostContainers => (Guard::Host, Some("forward")),
             Self::HostOutput | Self::OutputTether | Self::OutputTether6 => (Guard::Host, Some("output")),
             Self::Published | Self::PodForest => (Guard::Pod, Some("forest")),
             Self::PodLoopback => (Guard::Pod, Some("input")),
@@ -144,8 +159,18 @@ impl Rule {
             }
             Self::HostInput | Self::HostForward | Self::PodForward => "policy drop".to_owned(),
             Self::HostBridge => format!("iifname \"{BRIDGE}\" counter drop"),
-            Self::HostTether | Self::OutputTether => format!("ip daddr {tether} counter drop"),
-            Self::OutputTether6 => codex
+            Self::HostBehind => format!("ip daddr {{ {}, {tether} }} counter drop", codex.pod.network),
+            Self::HostOther => {
+                "fib daddr . iif type != { local, broadcast, multicast } counter drop".to_owned()
+            }
+            Self::HostEcho => {
+                "icmp type echo-request limit rate 20/second burst 20 packets accept".to_owned()
+            }
+            Self::HostEcho6 => {
+                "icmpv6 type echo-request limit rate 20/second burst 20 packets accept".to_owned()
+            }
+            Self::OutputTether => format!("ip daddr {tether} counter drop"),
+            Self::HostBehind6 | Self::OutputTether6 => codex
                 .tether
                 .network6
                 .map_or_else(String::new, |(network, _)| format!("ip6 daddr {network} counter drop")),

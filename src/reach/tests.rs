@@ -67,8 +67,11 @@ fn who_reaches_what_and_by_which_rule() {
         ("forest", ":51820/tcp", Fate::Silent, Rule::HostInput),
         ("forest", "echo", Fate::Silent, Rule::HostInput),
         ("forest", "host", Fate::Silent, Rule::HostInput),
-        ("forest", "10.88.16.1:7878", Fate::Silent, Rule::HostTether),
-        ("forest", "10.88.0.10:80", Fate::Silent, Rule::HostForward),
+        ("forest", "10.88.16.1:7878", Fate::Silent, Rule::HostBehind),
+        ("forest", "10.88.0.10:80", Fate::Silent, Rule::HostBehind),
+        ("forest", "[fd88::1]:7878", Fate::Silent, Rule::HostBehind6),
+        ("forest", "198.51.100.7", Fate::Silent, Rule::HostOther),
+        ("pod", "[2001:db8::1]:80", Fate::Silent, Rule::NoRoute),
         ("forest", "/x", Fate::Allowed, Rule::VeilRoute),
         ("forest", "/pinned/x", Fate::Unknown, Rule::VeilUnknown),
         ("forest", "metrics", Fate::Silent, Rule::HostInput),
@@ -137,7 +140,8 @@ fn chain<'a>(ruleset: &'a str, name: &str) -> &'a str {
 
 #[test]
 fn every_rule_that_an_answer_names_is_rendered_in_its_chain() {
-    let codex = codex();
+    let mut codex = codex();
+    codex.uplink.echo = true;
     let rulesets = [nftables::host(&codex).unwrap(), nftables::pod(&codex).unwrap()];
     for rule in Rule::ALL {
         let (guard, Some(name)) = rule.place() else { continue };

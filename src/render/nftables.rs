@@ -9,7 +9,7 @@ use minijinja::context;
 
 use super::{RenderError, template};
 use crate::codex::{BRIDGE, Codex};
-use crate::reach::{beyond, grants, published};
+pub use crate::reach::{beyond, grants, published};
 use crate::tree::Tree;
 
 /// The host's ruleset: `/usr/share/sepulcher/nftables/host.nft`.
@@ -19,6 +19,8 @@ pub fn host(codex: &Codex) -> Result<String, RenderError> {
         context! {
             bridge => BRIDGE,
             published => published_elements(codex),
+            echo => codex.uplink.echo,
+            tether_port => codex.tether.port.to_string(),
             pod_network => codex.pod.network.to_string(),
             pod_address => codex.pod.address.to_string(),
             tether_network => codex.tether.network.to_string(),
