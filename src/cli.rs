@@ -7,12 +7,14 @@ pub mod codex;
 mod completions;
 mod console;
 mod control;
+mod explain;
 mod failure;
 mod health;
 mod image;
 mod init;
 mod lock;
 mod man;
+mod map;
 mod output;
 pub mod peer;
 mod probe;
@@ -50,6 +52,8 @@ enum Verb {
     Init(init::Args),
     Check(check::Args),
     Render(render::Args),
+    Explain(explain::Args),
+    Map(map::Args),
     #[command(subcommand)]
     Image(image::Verb),
     /// Bond devices and sites, and cut them off
@@ -111,6 +115,8 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Init(args) => init::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Render(args) => render::run(&args),
+        Verb::Explain(args) => explain::run(&args),
+        Verb::Map(args) => map::run(&args),
         Verb::Image(verb) => image::run(&verb),
         Verb::Peer(verb) => peer::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),

@@ -7,6 +7,7 @@ mod check;
 mod diagnostic;
 pub mod key;
 pub mod ledger;
+mod locate;
 pub mod name;
 pub mod net;
 mod peer;
@@ -34,11 +35,13 @@ macro_rules! serde_as_text {
 pub(crate) use serde_as_text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) use diagnostic::plain;
 pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
 use key::PublicKey;
+pub use locate::{Step, locate};
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
 pub use peer::{DOOR_PORT, Door, Grants, Overlap, Peer, PeerKind, PeerState, Revocation, preshared_file};
@@ -46,6 +49,9 @@ pub use schema::LAW;
 pub(crate) use schema::{file_name_mistake, in_shares};
 pub(crate) use suggest::{distance as edits, nearest};
 use time::{Length, Timestamp};
+
+/// The bridge interface of the pod's network on the host.
+pub const BRIDGE: &str = "sepulcher0";
 
 /// The schema version that this program writes and reads.
 pub const SCHEMA: u32 = 1;
@@ -113,6 +119,8 @@ pub struct Appliance {
     pub name: Name,
     /// Public DNS name that the Veil answers to; without one it serves plain HTTP on any name.
     pub domain: Option<DnsName>,
+    /// Whether it has no forest: nothing but the Tether's own port is published.
+    pub dark: bool,
 }
 
 /// The interface towards the forest.
@@ -122,6 +130,8 @@ pub struct Uplink {
     pub interface: InterfacePattern,
     /// Where its addresses come from.
     pub addressing: Addressing,
+    /// Whether echo requests (pings) from the forest are answered, a few a second.
+    pub echo: bool,
 }
 
 /// Where an uplink's addresses come from.
@@ -203,13 +213,33 @@ pub enum Tier {
     Forest,
 }
 
-/// A transport protocol.
+/// Displays as the Codex writes it.
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pod => "pod",
+            Self::Tether => "tether",
+            Self::Forest => "forest",
+        })
+    }
+}
+
+/// A transport protocol. Displays as nft and the Codex name it, `tcp`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// TCP.
     Tcp,
     /// UDP.
     Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
 }
 
 /// One container of the pod.
@@ -266,6 +296,15 @@ pub struct Route {
     pub tier: Tier,
     /// TCP port of the service that answers.
     pub port: Port,
+}
+
+impl Route {
+    /// Whether `path` lies at or below it, on the border of a segment; without regard to case, as the Veil compares.
+    pub fn covers(&self, path: &str) -> bool {
+        let own = self.path.as_str();
+        let starts = path.get(..own.len()).is_some_and(|start| start.eq_ignore_ascii_case(own));
+        own == "/" || (starts && matches!(path.as_bytes().get(own.len()), None | Some(b'/')))
+    }
 }
 
 /// A named volume of a service.

@@ -4,15 +4,16 @@
 //!
 //! 1. [`codex`] — the validated configuration, and every mistake it can hold
 //! 2. [`tree`] — path → {mode, bytes}: what rendering produces
-//! 3. [`render`] — Codex → tree: quadlets, WireGuard, nftables, Caddy, units, manifest
-//! 4. [`qr`] — text → QR code for terminal, SVG and PNG
-//! 5. [`sync`] — desired and observed state → plan
-//! 6. [`probe`] — what a scanner asks a host, and what its answers say
-//! 7. [`sys`] — files, processes, netlink, HTTP, a scanner's packets: the only effects
-//! 8. [`peer`] — a request → a change of the bonds, and the transaction that makes it
-//! 9. [`image`] — tree + locked packages → verity-sealed disk
-//! 10. [`tether`] — the agent that keeps the kernel in step with the bonds
-//! 11. [`cli`] — arguments, output, exit codes
+//! 3. [`reach`] — who reaches what, and why: the sets of the rulesets, answers, the map
+//! 4. [`render`] — Codex → tree: quadlets, WireGuard, nftables, Caddy, units, manifest
+//! 5. [`qr`], [`svg`] — text → QR code for terminal, SVG and PNG; drawings
+//! 6. [`sync`] — desired and observed state → plan
+//! 7. [`probe`] — what a scanner asks a host, and what its answers say
+//! 8. [`sys`] — files, processes, netlink, HTTP, a scanner's packets: the only effects
+//! 9. [`peer`] — a request → a change of the bonds, and the transaction that makes it
+//! 10. [`image`] — tree + locked packages → verity-sealed disk
+//! 11. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 12. [`cli`] — arguments, output, exit codes
 
 pub mod cli;
 pub mod codex;
@@ -20,7 +21,9 @@ pub mod image;
 pub mod peer;
 pub mod probe;
 pub mod qr;
+pub mod reach;
 pub mod render;
+pub mod svg;
 pub mod sync;
 pub mod sys;
 pub mod tether;

@@ -12,13 +12,11 @@ mod unit;
 pub mod units;
 pub mod wireguard;
 
+pub use crate::codex::BRIDGE;
 use crate::codex::Codex;
 use crate::codex::name::Name;
 use crate::tree::{Claimed, Tree};
 pub use template::Unrenderable;
-
-/// The bridge interface of the pod's network on the host.
-pub const BRIDGE: &str = "sepulcher0";
 
 /// Why a Codex cannot be rendered.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{Failure, Kind};
 use crate::codex::{Codex, Diagnostic, Sources, render_all};
+use crate::peer::store::Place;
 use crate::sys;
 
 /// Loads and parses a Codex from one folder, or from several: see [`sys::codex::load`].
@@ -14,6 +15,27 @@ use crate::sys;
 pub fn open(folders: &[&Path]) -> Result<Codex, Failure> {
     let sources = sys::codex::load(folders);
     Codex::parse(&sources).map_err(|mistakes| refused(&mistakes, &sources))
+}
+
+/// The folders of a Codex; where none is named, those of the appliance that runs this.
+///
+/// # Errors
+/// None is named, and this machine is no appliance.
+pub fn place(folder: Option<&Path>) -> Result<Place, Failure> {
+    let root = Path::new("/");
+    match folder {
+        Some(folder) => Ok(Place::folder(folder)),
+        None if Place::is_appliance(root)? => Ok(Place::appliance(root)),
+        None => Err(Failure::new(Kind::Input, "no Codex is named, and this machine is no appliance")
+            .hint("name the folder that holds lychd.toml: `--codex DIR`")),
+    }
+}
+
+/// The same, read: what it says, and where.
+pub fn read(folder: Option<&Path>) -> Result<(Codex, Sources), Failure> {
+    let sources = sys::codex::load(&place(folder)?.folders());
+    let codex = Codex::parse(&sources).map_err(|mistakes| refused(&mistakes, &sources))?;
+    Ok((codex, sources))
 }
 
 /// The failure of a command whose Codex holds mistakes.

@@ -4,6 +4,7 @@
 //! A part that was already reported as wrong is `None` in the draft, and what depends on it is not checked.
 
 mod build;
+mod dark;
 mod networks;
 mod peers;
 mod ports;
@@ -28,6 +29,7 @@ pub fn parse(sources: &Sources) -> Result<Codex, Vec<Diagnostic>> {
     services::check(&draft, &mut mistakes);
     ports::check(&draft, &mut mistakes);
     routes::check(&draft, &mut mistakes);
+    dark::check(&draft, &mut mistakes);
     networks::check(&draft, &mut mistakes);
     peers::check(&draft, &mut mistakes);
     if mistakes.is_empty() {

@@ -115,7 +115,7 @@ fn check_pattern(text: &str) -> Option<&'static str> {
             "a `[` of an interface pattern has its `]`, with characters or ranges like `0-9` between",
         );
     };
-    if ["lo", "sepulcher0"].iter().any(|own| reaches(&glob, own, true)) {
+    if ["lo", super::BRIDGE].iter().any(|own| reaches(&glob, own, true)) {
         Some("this interface pattern matches `lo` or `sepulcher0`, which are the machine's own")
     } else if ["veth", "podman"].iter().any(|prefix| reaches(&glob, prefix, false)) {
         Some("this interface pattern matches `veth…` or `podman…`, which are the containers'")

@@ -123,6 +123,13 @@ pub struct Grants {
     pub doors: BTreeSet<Door>,
 }
 
+impl Grants {
+    /// Whether they open the service of that name.
+    pub fn hold(&self, service: &Name) -> bool {
+        self.every_service || self.services.contains(service)
+    }
+}
+
 /// What the agent itself offers to peers, at [`DOOR_PORT`] of the tether's address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Door {

@@ -4,50 +4,29 @@
 //! can reach is decided by where it arrives, not by what it says.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU16;
 
 use minijinja::{Value, context};
 
 use super::{RenderError, template};
 use crate::codex::net::Port;
 use crate::codex::{Codex, Protocol, Route, Service, Tier};
+use crate::reach::{veil, veil_ports};
 use crate::tree::Tree;
-
-const HTTP: Port = match NonZeroU16::new(80) {
-    Some(port) => port,
-    None => unreachable!(),
-};
 
 /// What a pinned path is turned into before the service around it is asked. A fixed path, so that all pinned
 /// ones look alike; too odd to be served by anybody, and of one segment, so that no route lies below it.
 const NOWHERE: &str = "/5f0c8ab1d7e3924630be81d9c47fa26e";
 
-/// The service that is the Veil.
-fn veil(codex: &Codex) -> Option<&Service> {
-    codex.services.values().find(|service| service.veil)
-}
-
-/// TCP ports on which the Veil serves all routes through `wg0`: 80 and its ports of tier tether. None when
-/// there is no Veil or nothing to serve.
-pub fn tether_ports(codex: &Codex) -> BTreeSet<Port> {
-    match veil(codex) {
-        Some(veil) if routes(codex).next().is_some() => {
-            ports(veil, Tier::Tether).into_iter().chain([HTTP]).collect()
-        }
-        _ => BTreeSet::new(),
-    }
-}
-
 /// The Caddyfile; `None` without a Veil.
 pub fn caddyfile(codex: &Codex) -> Result<Option<String>, RenderError> {
-    let Some(veil) = veil(codex) else { return Ok(None) };
+    let Some((_, veil)) = veil(codex) else { return Ok(None) };
     let mut sites = forest_sites(codex, veil);
     let own = [
         Some(codex.tether.address.to_string()),
         codex.tether.network6.map(|(_, address)| address.to_string()),
     ];
     let bind = own.into_iter().flatten().collect::<Vec<_>>().join(" ");
-    sites.extend(tether_ports(codex).into_iter().map(|port| {
+    sites.extend(veil_ports(codex).into_iter().map(|port| {
         let title = "The tether: every route.";
         site(title, format!("http://:{port}"), &bind, false, tether_routes(codex))
     }));
@@ -102,19 +81,15 @@ fn tether_routes(codex: &Codex) -> Vec<Value> {
 /// Forest routes, and pinned ones below them: whoever asks for those is answered by the service around them
 /// as for any path that it does not know. Pinned ones outside need no entry to be unknown.
 fn forest_routes(codex: &Codex) -> Vec<Value> {
-    let around = |inner| routes(codex).find(|outer| outer.tier == Tier::Forest && covers(outer, inner));
+    let around = |inner: &Route| {
+        routes(codex).find(|outer| outer.tier == Tier::Forest && outer.covers(inner.path.as_str()))
+    };
     let entries = routes(codex).enumerate().filter_map(|(index, route)| match route.tier {
         Tier::Forest => Some(entry(index, route, None)),
         Tier::Tether => around(route).map(|outer| entry(index, route, Some(outer))),
         Tier::Pod => None,
     });
     entries.collect()
-}
-
-/// Whether `inner` lies at or below `outer`, on the border of a segment.
-fn covers(outer: &Route, inner: &Route) -> bool {
-    let (outer, inner) = (outer.path.as_str(), inner.path.as_str());
-    outer == "/" || inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// A route; `instead` is the one whose service answers for it.

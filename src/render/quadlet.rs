@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use minijinja::{Value, context};
 
-use super::{BRIDGE, RenderError, nftables, template, unit};
+use super::{RenderError, template, unit};
 use crate::codex::name::Name;
-use crate::codex::{Backend, Codex, Service, Source, Volume};
+use crate::codex::{BRIDGE, Backend, Codex, Service, Source, Volume};
+use crate::reach;
 use crate::tree::Tree;
 
 const FOLDER: &str = "usr/share/containers/systemd";
@@ -48,8 +49,8 @@ fn network(codex: &Codex) -> Result<String, RenderError> {
 }
 
 fn pod(codex: &Codex) -> Result<String, RenderError> {
-    let published = nftables::published(codex);
-    let publish = |(protocol, port)| format!("{port}:{port}/{}", nftables::protocol(protocol));
+    let published = reach::published(codex);
+    let publish = |(protocol, port)| format!("{port}:{port}/{protocol}");
     template::render(
         "app.pod",
         context! {

@@ -63,7 +63,7 @@ fn file_of(unit: &str) -> String {
 }
 
 fn uplink_values(uplink: &Uplink) -> minijinja::Value {
-    let Uplink { interface, addressing } = uplink;
+    let Uplink { interface, addressing, echo: _ } = uplink;
     let text = |values: &[std::net::IpAddr]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
     let (addresses, gateways, servers) = match addressing {
         Addressing::Dhcp => (Vec::new(), Vec::new(), Vec::new()),

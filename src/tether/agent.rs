@@ -292,11 +292,7 @@ fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
         for port in
             service.ports.iter().filter(|port| !listening.contains(&(port.protocol, port.number.get())))
         {
-            silent.push(format!(
-                "{name} {} {}",
-                crate::render::nftables::protocol(port.protocol),
-                port.number
-            ));
+            silent.push(format!("{name} {} {}", port.protocol, port.number));
         }
     }
     silent

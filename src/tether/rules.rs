@@ -7,8 +7,8 @@ use std::fmt::{Display, Write as _};
 
 use crate::codex::Codex;
 use crate::codex::net::Net4;
-use crate::render::RenderError;
-use crate::render::nftables::{self, Grant};
+use crate::reach::{self, Grant};
+use crate::render::{RenderError, nftables};
 use crate::sys::nft::TABLE;
 
 /// A ruleset.
@@ -29,8 +29,8 @@ impl Rules {
         Ok(Self {
             text: nftables::pod(codex)?,
             frame: nftables::pod(&law)?,
-            grants: nftables::grants(codex),
-            beyond: nftables::beyond(codex),
+            grants: reach::grants(codex),
+            beyond: reach::beyond(codex),
         })
     }
 

@@ -35,7 +35,7 @@ pub(super) fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Co
 mod tests {
     use super::*;
     use crate::codex::Sources;
-    use crate::render::nftables;
+    use crate::reach;
     use crate::sync::{self, Desired, DialTargets, Observed, ObservedPeer, PresharedKeys};
     use crate::sys::wireguard::SecretKey;
 
@@ -72,7 +72,7 @@ mod tests {
     /// The ruleset's grants while the interface is still as observed.
     fn before_the_peers(codex: &Codex, observed: &Observed) -> Vec<String> {
         let withheld = withheld(codex, &sync::contested(&desired(codex), observed));
-        nftables::grants(withheld.as_ref().unwrap_or(codex)).iter().map(ToString::to_string).collect()
+        reach::grants(withheld.as_ref().unwrap_or(codex)).iter().map(ToString::to_string).collect()
     }
 
     #[test]

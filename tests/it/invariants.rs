@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use sepulcher::codex::PeerState;
+use sepulcher::reach;
 use sepulcher::render::manifest::{self, Item, Manifest};
-use sepulcher::render::{nftables, render};
+use sepulcher::render::render;
 use sepulcher::tree::{Entry, Sha256Digest};
 
 use crate::cases::{self, QUADLETS, text, texts};
@@ -94,9 +95,9 @@ fn every_pod_network_and_volume_that_is_named_exists() {
 #[test]
 fn the_pod_publishes_what_both_rulesets_let_in_and_nothing_else() {
     for case in cases::all() {
-        let published: BTreeSet<String> = nftables::published(&case.codex)
+        let published: BTreeSet<String> = reach::published(&case.codex)
             .into_iter()
-            .map(|(protocol, port)| format!("{} . {port}", nftables::protocol(protocol)))
+            .map(|(protocol, port)| format!("{protocol} . {port}"))
             .collect();
         for ruleset in ["host", "pod"] {
             let ruleset = text(&case.tree, &format!("usr/share/sepulcher/nftables/{ruleset}.nft"));
@@ -118,7 +119,7 @@ fn grants_are_the_elements_of_their_sets() {
     for case in cases::all() {
         let ruleset = text(&case.tree, "usr/share/sepulcher/nftables/pod.nft");
         let (four, six): (BTreeSet<_>, BTreeSet<_>) =
-            nftables::grants(&case.codex).into_iter().partition(|grant| grant.address.is_ipv4());
+            reach::grants(&case.codex).into_iter().partition(|grant| grant.address.is_ipv4());
         assert_eq!(
             elements(ruleset, "grants"),
             four.iter().map(ToString::to_string).collect(),

@@ -23,6 +23,7 @@ mod peer_faults;
 mod probe;
 mod proxy;
 mod qr;
+mod reach;
 mod reject;
 mod render;
 mod support;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use sepulcher::codex::Codex;
+use sepulcher::reach;
 use sepulcher::render::{BRIDGE, nftables};
 
 use crate::lab::Machine;
@@ -35,11 +36,10 @@ impl Arena {
         load(&host, &nftables::host(codex).unwrap(), &folder.join("host.nft"));
         load(&pod, &nftables::pod(codex).unwrap(), &folder.join("pod.nft"));
         wire(codex, [&outsider, &host, &pod, &peers]);
-        let published = nftables::published(codex);
+        let published = reach::published(codex);
         let published: Vec<_> =
-            published.iter().map(|(protocol, port)| (port.to_string(), *protocol)).collect();
-        let published =
-            published.iter().map(|(port, protocol)| (port.as_str(), nftables::protocol(*protocol)));
+            published.iter().map(|(protocol, port)| (port.to_string(), protocol.to_string())).collect();
+        let published = published.iter().map(|(port, protocol)| (port.as_str(), protocol.as_str()));
         let (address, network) = (codex.pod.address.to_string(), codex.pod.network.to_string());
         load(&host, &netavark::ruleset(published, &address, &network), &folder.join("netavark.nft"));
         let addresses = behind.iter().map(|address| add(*address, "eth0"));

@@ -5,6 +5,7 @@
 mod arena;
 mod bonds;
 mod client;
+mod crowd;
 mod door;
 mod gateway;
 mod lab;

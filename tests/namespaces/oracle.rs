@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use sepulcher::codex::time::Timestamp;
 use sepulcher::codex::{Codex, DOOR_PORT, Protocol, Sources, render_all};
-use sepulcher::render::nftables;
+use sepulcher::reach::{Family, Place, Reach, Source, Target, grants};
 
 use crate::arena::{Arena, OUTSIDER, OUTSIDER6, UPLINK, UPLINK6};
 use crate::lab::{Machine, can_run, scratch};
@@ -137,9 +138,40 @@ fn ports() -> impl Iterator<Item = u16> {
     PORTS.chain([NOBODYS, DOOR_PORT.get(), 51820])
 }
 
+/// What the model answers, which must be what follows here from the Codex.
+fn reachable(codex: &Codex, from: From, trial: &Trial) -> bool {
+    let source = match from {
+        From::Outside => Source::Forest,
+        From::Host => Source::Host,
+        From::Pod => Source::Pod,
+        From::Behind => {
+            let holder = codex.active().find(|(_, peer)| {
+                trial.from == IpAddr::V4(peer.address) || Some(trial.from) == peer.address6.map(IpAddr::V6)
+            });
+            holder.map_or(Source::Stranger(trial.from), |(name, _)| Source::Peer(name.clone()))
+        }
+    };
+    let port = trial.to.port().try_into().unwrap();
+    let place = match trial.to.ip() {
+        // A peer that sends it into the tunnel after all.
+        address if from == From::Behind => Place::At(address),
+        IpAddr::V4(UPLINK) => Place::Uplink(Family::V4),
+        IpAddr::V6(UPLINK6) => Place::Uplink(Family::V6),
+        address => Place::At(address),
+    };
+    let said = Reach::new(codex, Timestamp::from_epoch(0))
+        .verdict(&source, &Target::Port(place, trial.protocol, port))
+        .allowed();
+    // Who sends with an address that is not his own is nobody that the model knows.
+    let spoofed =
+        from == From::Outside && ![IpAddr::V4(OUTSIDER), IpAddr::V6(OUTSIDER6)].contains(&trial.from);
+    assert_eq!(said && !spoofed, declared(codex, from, trial), "{from:?} {trial:?}");
+    said && !spoofed
+}
+
 /// What the policy says, in the fewest words: a port is reached by the forest when it is published, by a peer when it is
 /// granted, and the pod may reach out.
-fn reachable(codex: &Codex, from: From, trial: &Trial) -> bool {
+fn declared(codex: &Codex, from: From, trial: &Trial) -> bool {
     let port = trial.to.port();
     let tier = |wanted: &str| {
         codex.services.values().flat_map(|service| &service.ports).any(|declared| {
@@ -158,7 +190,7 @@ fn reachable(codex: &Codex, from: From, trial: &Trial) -> bool {
         From::Behind => {
             let here = [Some(codex.tether.address.into()), Some(codex.pod.address.into())];
             let here6 = codex.tether.network6.map(|(_, address)| IpAddr::V6(address));
-            let granted = nftables::grants(codex).into_iter().any(|grant| {
+            let granted = grants(codex).into_iter().any(|grant| {
                 grant.address == trial.from && grant.port.get() == port && grant.protocol == trial.protocol
             });
             (here.contains(&Some(trial.to.ip())) || here6 == Some(trial.to.ip())) && granted

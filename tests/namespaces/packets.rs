@@ -43,7 +43,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 const QUIET: Duration = Duration::from_millis(250);
 
 /// Runs `work` in a network namespace: in a thread of its own, which never leaves it.
-fn within<T: Send>(network: &File, work: impl FnOnce() -> T + Send) -> T {
+pub fn within<T: Send>(network: &File, work: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::remote::Remote;
 use super::{Where, list};
-use crate::cli::{Failure, Kind};
+use crate::cli::{Failure, Kind, codex};
 use crate::codex::key::PublicKey;
 use crate::codex::plain;
 use crate::peer::store::{self, Order, Place, Reply, Who};
@@ -28,13 +28,7 @@ impl Where {
                 "leave `--host` out, and run it on the appliance or name a folder with `--codex DIR`",
             ));
         }
-        let root = Path::new("/");
-        match &self.codex {
-            Some(folder) => Ok(Place::folder(folder)),
-            None if Place::is_appliance(root)? => Ok(Place::appliance(root)),
-            None => Err(Failure::new(Kind::Input, "no Codex is named, and this machine is no appliance")
-                .hint("name the folder that holds lychd.toml: `--codex DIR`")),
-        }
+        codex::place(self.codex.as_deref())
     }
 }
 

@@ -17,8 +17,12 @@ pub fn codex(draft: Draft) -> Option<Codex> {
     let pod_network = law.pod_network?.value;
     let network = law.network?.value;
     Some(Codex {
-        appliance: Appliance { name: law.name?.value, domain: value(law.domain) },
-        uplink: Uplink { interface: law.interface?.value, addressing: addressing(law.addressing?) },
+        appliance: Appliance { name: law.name?.value, domain: value(law.domain), dark: law.dark?.value },
+        uplink: Uplink {
+            interface: law.interface?.value,
+            addressing: addressing(law.addressing?),
+            echo: law.echo?.value,
+        },
         pod: Pod {
             network: pod_network,
             gateway: pod_network.first_host(),

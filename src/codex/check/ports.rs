@@ -65,13 +65,6 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
-}
-
 fn twice(
     (number, protocol): (u16, Protocol),
     place: &Place,
@@ -79,7 +72,7 @@ fn twice(
     owner: &str,
     mistakes: &mut Vec<Diagnostic>,
 ) {
-    let message = format!("port {number}/{} is claimed twice", protocol_name(protocol));
+    let message = format!("port {number}/{protocol} is claimed twice");
     let mistake = Diagnostic::error(message, place).label("claimed again");
     mistakes.push(
         mistake

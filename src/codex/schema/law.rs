@@ -24,6 +24,10 @@ pub struct Law {
     pub name: Option<At<Name>>,
     /// `appliance.domain`.
     pub domain: Field<DnsName>,
+    /// `appliance.dark`.
+    pub dark: Option<At<bool>>,
+    /// `uplink.echo`.
+    pub echo: Option<At<bool>>,
     /// `uplink.interface`.
     pub interface: Option<At<InterfacePattern>>,
     /// `uplink.addressing`, `addresses`, `gateways`, `dns`.
@@ -72,12 +76,14 @@ pub fn read(root: &mut Table<'_>) -> Law {
     let mut appliance = root.section("appliance");
     let name = appliance.required("name", "\"lychd\"");
     let domain = appliance.optional("domain");
+    let dark = appliance.defaulted("dark", false);
     appliance.finish();
 
     let mut uplink = root.section("uplink");
     let interface = uplink.optional("interface");
     let interface = or_default(&uplink, interface, "en*");
     let addressing = addressing(&mut uplink);
+    let echo = uplink.defaulted("echo", false);
     uplink.finish();
 
     let mut pod = root.section("pod");
@@ -91,6 +97,8 @@ pub fn read(root: &mut Table<'_>) -> Law {
     let law = Law {
         name,
         domain,
+        dark,
+        echo,
         interface,
         addressing,
         pod_network,

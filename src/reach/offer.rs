@@ -1,0 +1,157 @@
+//! What the Codex opens, and to whom: the list that the rulesets' sets follow from.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::codex::name::Name;
+use crate::codex::net::{Net4, Port};
+use crate::codex::{Codex, DOOR_PORT, Peer, Protocol, Service, Tier};
+
+/// The Veil's port on `wg0` that is there whatever the Codex says.
+const HTTP: Port = match Port::new(80) {
+    Some(port) => port,
+    None => unreachable!(),
+};
+
+/// A port that is open to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer<'a> {
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port.
+    pub port: Port,
+    /// To whom.
+    pub audience: Audience<'a>,
+    /// Which declaration opens it.
+    pub origin: Origin<'a>,
+}
+
+/// To whom a port is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience<'a> {
+    /// Everybody, on the uplink.
+    Everyone,
+    /// Peers that hold the grant of this service, through `wg0`.
+    Holders(&'a Name),
+    /// Peers that hold the grant of a door of the agent, through `wg0`.
+    Doors,
+}
+
+/// Which declaration opens a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// `[tether]`: its own port.
+    Tether,
+    /// `[[port]]` of a service, counted from 0.
+    Port(&'a Name, usize),
+    /// `[[route]]` of a service, counted from 0, which the Veil serves.
+    Route(&'a Name, usize),
+    /// The agent's own.
+    Door,
+}
+
+impl Audience<'_> {
+    /// Whether `peer` is among them, through `wg0`.
+    pub fn admits(self, peer: &Peer) -> bool {
+        match self {
+            Self::Everyone => false,
+            Self::Holders(service) => peer.grants.hold(service),
+            Self::Doors => !peer.grants.doors.is_empty(),
+        }
+    }
+}
+
+/// Everything that a Codex opens to anybody. A port that several declarations open is there for each of them.
+pub fn offers(codex: &Codex) -> Vec<Offer<'_>> {
+    let mut offers = vec![
+        Offer {
+            protocol: Protocol::Udp,
+            port: codex.tether.port,
+            audience: Audience::Everyone,
+            origin: Origin::Tether,
+        },
+        Offer { protocol: Protocol::Tcp, port: DOOR_PORT, audience: Audience::Doors, origin: Origin::Door },
+    ];
+    let veil = veil_ports(codex);
+    for (name, service) in &codex.services {
+        for (index, port) in service.ports.iter().enumerate() {
+            let audience = match port.tier {
+                Tier::Pod => continue,
+                Tier::Tether => Audience::Holders(name),
+                Tier::Forest => Audience::Everyone,
+            };
+            let (protocol, number) = (port.protocol, port.number);
+            offers.push(Offer { protocol, port: number, audience, origin: Origin::Port(name, index) });
+        }
+        // Whoever holds a service with a pinned route reaches the Veil, which serves it.
+        let pinned = service.routes.iter().position(|route| route.tier == Tier::Tether);
+        offers.extend(pinned.into_iter().flat_map(|index| {
+            let origin = Origin::Route(name, index);
+            let audience = Audience::Holders(name);
+            veil.iter().map(move |&port| Offer { protocol: Protocol::Tcp, port, audience, origin })
+        }));
+    }
+    offers
+}
+
+/// The service that is the Veil.
+pub fn veil(codex: &Codex) -> Option<(&Name, &Service)> {
+    codex.services.iter().find(|(_, service)| service.veil)
+}
+
+/// TCP ports on which the Veil serves all routes through `wg0`: 80 and its ports of tier tether. None when
+/// there is no Veil or nothing to serve.
+pub fn veil_ports(codex: &Codex) -> BTreeSet<Port> {
+    let Some((_, veil)) = veil(codex) else { return BTreeSet::new() };
+    if codex.services.values().all(|service| service.routes.is_empty()) {
+        return BTreeSet::new();
+    }
+    let tether = veil.ports.iter().filter(|port| port.tier == Tier::Tether && port.protocol == Protocol::Tcp);
+    tether.map(|port| port.number).chain([HTTP]).collect()
+}
+
+/// Ports that are published on the uplink, the elements of both sets `published`.
+pub fn published(codex: &Codex) -> BTreeSet<(Protocol, Port)> {
+    let offers = offers(codex).into_iter().filter(|offer| offer.audience == Audience::Everyone);
+    offers.map(|offer| (offer.protocol, offer.port)).collect()
+}
+
+/// One element of the sets `grants` (IPv4) and `grants6` (IPv6): a peer may reach a port through `wg0`.
+///
+/// Displays as nft writes the element: `10.88.16.2 . tcp . 6006`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Grant {
+    /// The peer's tunnel address.
+    pub address: IpAddr,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Port in the pod.
+    pub port: Port,
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} . {} . {}", self.address, self.protocol, self.port)
+    }
+}
+
+/// Every grant of the active peers.
+pub fn grants(codex: &Codex) -> BTreeSet<Grant> {
+    let offers = offers(codex);
+    let of = |peer: &Peer| -> Vec<Grant> {
+        let open: Vec<_> = offers.iter().filter(|offer| offer.audience.admits(peer)).collect();
+        let addresses = [Some(IpAddr::V4(peer.address)), peer.address6.map(IpAddr::V6)];
+        let each = |address| open.iter().map(move |offer| (address, offer.protocol, offer.port));
+        let elements = addresses.into_iter().flatten().flat_map(each);
+        elements.map(|(address, protocol, port)| Grant { address, protocol, port }).collect()
+    };
+    codex.active().flat_map(|(_, peer)| of(peer)).collect()
+}
+
+/// IPv4 networks that live behind `wg0`, the elements of the set `beyond`: the tether's own and those that
+/// active peers route.
+pub fn beyond(codex: &Codex) -> BTreeSet<Net4> {
+    let routes = codex.active().flat_map(|(_, peer)| peer.routes());
+    routes.copied().chain([codex.tether.network]).collect()
+}

@@ -1,0 +1,275 @@
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::codex::Sources;
+use crate::render::nftables;
+
+const KEYS: [&str; 3] = [
+    "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=",
+    "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
+    "/O8+G5a2GFPG6Kl6oB0kmvCkbKhLkf9a8HcHGEJGUlc=",
+];
+
+/// Before anything expires.
+fn start() -> Timestamp {
+    Timestamp::from_epoch(0)
+}
+
+fn parsed(files: &[(String, String)]) -> Codex {
+    let sources: Sources = files.iter().map(|(name, text)| (name.clone(), text.clone())).collect();
+    let shown = |mistakes: Vec<_>| crate::codex::render_all(&mistakes, &sources, false);
+    Codex::parse(&sources).unwrap_or_else(|mistakes| panic!("{}", shown(mistakes)))
+}
+
+/// A box with a service of each tier, a Veil with routes of both, and three peers of different states.
+fn codex() -> Codex {
+    let service = |more: &str| format!("description = \"x\"\nrootfs = \"stand-in\"\n{more}");
+    let port = |number, tier| format!("[[port]]\nnumber = {number}\ntier = \"{tier}\"\n");
+    let route = |path, tier| format!("[[route]]\npath = \"{path}\"\ntier = \"{tier}\"\nport = 9000\n");
+    let peer = |last: usize, grants: &str, more: &str| {
+        format!(
+            "public-key = \"{}\"\naddress = \"10.88.16.{last}\"\ngrants = {grants}\n{more}",
+            KEYS[last - 2]
+        )
+    };
+    let law = "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork6 = \"fd88::/64\"\n";
+    let many = [
+        ("lychd.toml", law.to_owned()),
+        ("services/echo.toml", service(&port(7878, "tether"))),
+        ("services/veil.toml", service(&format!("veil = true\n{}", port(80, "forest")))),
+        (
+            "services/web.toml",
+            service(&[port(9000, "pod"), route("/", "forest"), route("/Pinned", "tether")].concat()),
+        ),
+        ("peers/phone.toml", peer(2, "[\"echo\"]", "address6 = \"fd88::2\"\n")),
+        ("peers/laptop.toml", peer(3, "[\"*\", \"metrics\"]", "expires = 2026-11-22T20:05:00Z\n")),
+        ("peers/lost.toml", peer(4, "[\"*\"]", "state = \"revoked\"\n")),
+    ];
+    parsed(&many.map(|(name, text)| (name.to_owned(), text)))
+}
+
+fn asked(reach: &Reach<'_>, from: &str, to: &str) -> Verdict {
+    let source = reach.source(from).unwrap();
+    let questions = reach.questions(&source, to).unwrap();
+    reach.verdict(&source, &questions[0].target)
+}
+
+#[test]
+fn who_reaches_what_and_by_which_rule() {
+    let codex = codex();
+    let reach = Reach::new(&codex, start());
+    for (from, to, fate, rule) in [
+        ("forest", ":80", Fate::Allowed, Rule::Published),
+        ("forest", "veil", Fate::Allowed, Rule::Published),
+        ("forest", ":51820/udp", Fate::Allowed, Rule::Published),
+        ("forest", ":51820/tcp", Fate::Silent, Rule::HostInput),
+        ("forest", "echo", Fate::Silent, Rule::HostInput),
+        ("forest", "host", Fate::Silent, Rule::HostInput),
+        ("forest", "10.88.16.1:7878", Fate::Silent, Rule::HostBehind),
+        ("forest", "10.88.0.10:80", Fate::Silent, Rule::HostBehind),
+        ("forest", "[fd88::1]:7878", Fate::Silent, Rule::HostBehind6),
+        ("forest", "198.51.100.7", Fate::Silent, Rule::HostOther),
+        ("pod", "[2001:db8::1]:80", Fate::Silent, Rule::NoRoute),
+        ("forest", "/x", Fate::Allowed, Rule::VeilRoute),
+        ("forest", "/pinned/x", Fate::Unknown, Rule::VeilUnknown),
+        ("forest", "metrics", Fate::Silent, Rule::HostInput),
+        ("phone", "echo", Fate::Allowed, Rule::Grants),
+        ("phone", "[fd88::1]:7878", Fate::Allowed, Rule::Grants6),
+        ("phone", "[fd88::1]:7879", Fate::Denied, Rule::Denied),
+        ("phone", "10.88.0.10:7878", Fate::Allowed, Rule::Grants),
+        ("phone", ":7878/udp", Fate::Denied, Rule::Denied),
+        ("phone", "10.88.16.1", Fate::Allowed, Rule::Echo),
+        ("phone", "fd88::1", Fate::Allowed, Rule::Echo6),
+        ("phone", "laptop", Fate::Silent, Rule::PodForward),
+        ("phone", "host", Fate::Silent, Rule::PodForward),
+        ("phone", "192.0.2.1:443", Fate::Silent, Rule::PodForward),
+        ("phone", "/pinned", Fate::Denied, Rule::Denied),
+        ("phone", "bonds", Fate::Denied, Rule::Denied),
+        ("phone", "veil", Fate::Allowed, Rule::Published),
+        ("laptop", "/pinned", Fate::Allowed, Rule::VeilRoute),
+        ("laptop", "metrics", Fate::Allowed, Rule::AgentDoor),
+        ("laptop", "bonds", Fate::Unknown, Rule::AgentDoor),
+        ("laptop", "[fd88::1]:7878", Fate::Silent, Rule::NoBond),
+        ("lost", "echo", Fate::Silent, Rule::NoBond),
+        ("lost", "/", Fate::Silent, Rule::NoBond),
+        ("10.88.16.4", "echo", Fate::Silent, Rule::NoBond),
+        ("10.88.16.2", "echo", Fate::Allowed, Rule::Grants),
+        ("host", "10.88.16.2", Fate::Silent, Rule::OutputTether),
+        ("host", "fd88::2", Fate::Silent, Rule::OutputTether6),
+        ("host", "veil", Fate::Allowed, Rule::Published),
+        ("host", "echo", Fate::Silent, Rule::PodForest),
+        ("pod", "web:9000", Fate::Allowed, Rule::PodLoopback),
+        ("pod", "host", Fate::Silent, Rule::HostBridge),
+        ("pod", "phone", Fate::Allowed, Rule::PodOutput),
+        ("pod", "10.88.16.4", Fate::Silent, Rule::NoBond),
+        ("pod", "192.0.2.1:443", Fate::Allowed, Rule::HostContainers),
+        ("pod", "/pinned", Fate::Allowed, Rule::VeilRoute),
+    ] {
+        let verdict = asked(&reach, from, to);
+        assert_eq!((verdict.fate, verdict.rule), (fate, rule), "{from} {to}: {}", verdict.why);
+    }
+}
+
+#[test]
+fn a_peer_whose_time_is_over_reaches_nothing() {
+    let codex = codex();
+    let end = "2026-11-22T20:05:00Z".parse().unwrap();
+    let verdict = asked(&Reach::new(&codex, end), "laptop", "echo");
+    assert_eq!((verdict.fate, verdict.rule), (Fate::Silent, Rule::NoBond));
+    assert_eq!(verdict.causes[0].key, [Step::Key("expires")]);
+}
+
+#[test]
+fn a_denied_peer_is_told_the_grant_that_would_do() {
+    let codex = codex();
+    let reach = Reach::new(&codex, start());
+    let remedy = |from, to| asked(&reach, from, to).remedy;
+    assert_eq!(remedy("phone", "/pinned").as_deref(), Some("sepulcher peer grant phone web"));
+    assert_eq!(remedy("phone", "bonds").as_deref(), Some("sepulcher peer grant phone bonds"));
+    assert_eq!(remedy("forest", "echo").as_deref(), Some("sepulcher peer bond NAME --grant echo"));
+    assert_eq!(remedy("phone", ":9000"), None, "a port of the pod is nobody's to grant");
+}
+
+/// The body of a chain of a rendered ruleset.
+fn chain<'a>(ruleset: &'a str, name: &str) -> &'a str {
+    let (_, rest) = ruleset.split_once(&format!("\tchain {name} {{\n")).unwrap_or_else(|| panic!("{name}"));
+    &rest[..rest.find("\n\t}").unwrap()]
+}
+
+#[test]
+fn every_rule_that_an_answer_names_is_rendered_in_its_chain() {
+    let mut codex = codex();
+    codex.uplink.echo = true;
+    let rulesets = [nftables::host(&codex).unwrap(), nftables::pod(&codex).unwrap()];
+    for rule in Rule::ALL {
+        let (guard, Some(name)) = rule.place() else { continue };
+        let ruleset = &rulesets[usize::from(guard == Guard::Pod)];
+        let text = rule.text(&codex);
+        assert!(chain(ruleset, name).contains(&text), "{rule:?}: {text}");
+    }
+}
+
+/// A law and bonds of a few services, routes and peers.
+fn codexes() -> impl Strategy<Value = Codex> {
+    let tier = prop::sample::select(vec!["pod", "tether", "forest"]);
+    let port = (2000..2012_u16, prop::sample::select(vec!["tcp", "udp"]), tier);
+    let services = prop::collection::vec(prop::collection::btree_set(port, 1..4), 1..4);
+    let words = prop::sample::subsequence(vec!["s0", "s1", "s2", "metrics", "bonds"], 0..5);
+    let peers = prop::collection::vec((words, any::<bool>(), any::<bool>(), any::<bool>()), 0..3);
+    (services, peers, any::<bool>(), any::<bool>()).prop_map(|(services, peers, six, pinned)| {
+        let mut taken = BTreeSet::new();
+        let mut grantable = BTreeSet::new();
+        let mut files = Vec::new();
+        for (index, ports) in services.into_iter().enumerate() {
+            let mut text = "description = \"x\"\nrootfs = \"stand-in\"\n".to_owned();
+            let mut tcp = None;
+            for (number, protocol, tier) in ports {
+                if taken.insert((number, protocol)) {
+                    text += &format!(
+                        "[[port]]\nnumber = {number}\nprotocol = \"{protocol}\"\ntier = \"{tier}\"\n"
+                    );
+                    tcp = tcp.or((protocol == "tcp").then_some(number));
+                    if tier == "tether" {
+                        grantable.insert(format!("s{index}"));
+                    }
+                }
+            }
+            if let (Some(port), true) = (tcp, pinned) {
+                text += &format!("[[route]]\npath = \"/r{index}\"\ntier = \"tether\"\nport = {port}\n");
+                grantable.insert(format!("s{index}"));
+            }
+            files.push((format!("services/s{index}.toml"), text));
+        }
+        let veil =
+            "description = \"x\"\nrootfs = \"veil\"\nveil = true\n[[port]]\nnumber = 80\ntier = \"forest\"\n";
+        files.push(("services/veil.toml".to_owned(), veil.to_owned()));
+        let six_line = if six { "[tether]\nnetwork6 = \"fd88::/64\"\n" } else { "" };
+        files.push(("lychd.toml".into(), format!("schema = 1\n[appliance]\nname = \"lychd\"\n{six_line}")));
+        for (index, (words, every, revoked, own_six)) in peers.into_iter().enumerate() {
+            let door = |word: &&str| ["metrics", "bonds"].contains(word);
+            let wanted = |word: &&str| door(word) || (!every && grantable.contains(*word));
+            let words: Vec<&str> =
+                every.then_some("*").into_iter().chain(words.into_iter().filter(wanted)).collect();
+            let mut text = format!(
+                "public-key = \"{}\"\naddress = \"10.88.16.{}\"\ngrants = {words:?}\n",
+                KEYS[index],
+                index + 2
+            );
+            if six && own_six {
+                text += &format!("address6 = \"fd88::{}\"\n", index + 2);
+            }
+            if revoked {
+                text += "state = \"revoked\"\n";
+            }
+            files.push((format!("peers/p{index}.toml"), text));
+        }
+        parsed(&files)
+    })
+}
+
+/// Elements of a set of a rendered ruleset.
+fn elements(ruleset: &str, set: &str) -> BTreeSet<String> {
+    let (_, block) = ruleset.split_once(&format!("\tset {set} {{")).unwrap();
+    let block = &block[..block.find("\n\t}").unwrap()];
+    let Some((_, list)) = block.split_once("elements = {") else { return BTreeSet::new() };
+    list[..list.find('}').unwrap()].split(',').map(|element| element.trim().to_owned()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The rendered sets are read as text here, so that this does not ask the model about itself.
+    #[test]
+    fn the_verdicts_are_what_the_rendered_sets_say(codex in codexes()) {
+        let ruleset = nftables::pod(&codex).unwrap();
+        let granted: BTreeSet<String> =
+            elements(&ruleset, "grants").union(&elements(&ruleset, "grants6")).cloned().collect();
+        let published = elements(&ruleset, "published");
+        let (mut yes, mut seen) = (0, BTreeSet::new());
+        for Case { from, to, verdict } in Reach::new(&codex, start()).matrix() {
+            prop_assert_eq!(verdict.element.is_some(), verdict.allowed() && matches!(
+                verdict.rule, Rule::Grants | Rule::Grants6 | Rule::Published
+            ));
+            let Target::Port(place, protocol, port) = &to else { continue };
+            let expected = match (&from, place) {
+                (Source::Forest, Place::Uplink(Family::V4)) => published.contains(&format!("{protocol} . {port}")),
+                (Source::Host, Place::At(at)) if *at == codex.pod.address => {
+                    published.contains(&format!("{protocol} . {port}"))
+                }
+                (Source::Peer(name), Place::At(at)) => {
+                    let peer = &codex.peers[name];
+                    let own = codex.tether.network6.map(|(_, own)| IpAddr::V6(own));
+                    let here = *at == codex.tether.address || *at == codex.pod.address || Some(*at) == own;
+                    let with = if at.is_ipv4() { Some(peer.address.into()) } else { peer.address6.map(IpAddr::V6) };
+                    let element = with.map(|with: IpAddr| format!("{with} . {protocol} . {port}"));
+                    match element.filter(|element| here && granted.contains(element)) {
+                        Some(element) => {
+                            seen.insert(element);
+                            true
+                        }
+                        None => false,
+                    }
+                }
+                (Source::Forest | Source::Stranger(_), _) => false,
+                _ => continue,
+            };
+            prop_assert_eq!(verdict.allowed(), expected, "{} {:?}: {:?}", from, to, verdict);
+            yes += usize::from(expected);
+        }
+        prop_assert!(yes > 0, "the tether's port is published at least");
+        prop_assert_eq!(seen, granted, "every element was asked about");
+    }
+}
+
+#[test]
+fn the_matrix_tries_what_nobody_declares() {
+    let codex = codex();
+    let matrix = Reach::new(&codex, start()).matrix();
+    let undeclared = |case: &&Case| matches!(&case.to, Target::Port(_, _, port) if port.get() == 40000);
+    assert!(matrix.iter().filter(undeclared).count() > 20);
+    assert!(matrix.iter().any(|case| matches!(case.from, Source::Stranger(_))));
+    let distinct: BTreeSet<_> = matrix.iter().map(|case| (case.from.clone(), case.to.clone())).collect();
+    assert_eq!(distinct.len(), matrix.len());
+}

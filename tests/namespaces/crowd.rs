@@ -1,0 +1,97 @@
+//! What the forest may take of the host: connections, and answers to pings.
+
+use std::net::{IpAddr, SocketAddr};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto};
+use sepulcher::codex::{Codex, Sources};
+
+use crate::arena::{Arena, UPLINK, UPLINK6};
+use crate::lab::{Machine, can_run, scratch};
+use crate::packets::within;
+
+/// What a source may hold, and what it tries.
+const HELD: u64 = 128;
+const TRIED: u64 = 140;
+
+fn codex(uplink: &str) -> Codex {
+    let mut sources = Sources::default();
+    sources.insert("lychd.toml", format!("schema = 1\n[appliance]\nname = \"arena\"\n{uplink}"));
+    let port = "[[port]]\nnumber = 7000\nprotocol = \"udp\"\ntier = \"forest\"\n";
+    sources.insert("services/s.toml", format!("description = \"s\"\nrootfs = \"stand-in\"\n{port}"));
+    Codex::parse(&sources).unwrap()
+}
+
+/// Packets that the rule with this text has counted.
+fn counted(host: &Machine, chain: &str, rule: &str) -> u64 {
+    let listed = host.sh(&format!("nft list chain inet sepulcher {chain}"));
+    let line = listed.lines().find(|line| line.contains(rule)).unwrap_or_else(|| panic!("{rule}: {listed}"));
+    line.split("counter packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn one_source_holds_a_share_of_the_connections_and_the_tether_is_not_counted() {
+    if !can_run("one_source_holds_a_share_of_the_connections_and_the_tether_is_not_counted") {
+        return;
+    }
+    let (_guard, folder) = scratch();
+    let arena = Arena::new(&codex(""), &[], &[], &folder);
+    let knock = |port: u16| {
+        arena.outsider.sh(&format!("for i in $(seq {TRIED}); do echo > /dev/udp/{UPLINK}/{port}; done"));
+    };
+    let refused = || counted(&arena.host, "crowd", "ct count over");
+    knock(51820);
+    assert_eq!(refused(), 0);
+    knock(7000);
+    // Within one tick the kernel counts a few less.
+    let full = refused();
+    assert!((TRIED - HELD - 4..=TRIED - HELD).contains(&full), "{full}");
+    knock(51820);
+    assert_eq!(refused(), full, "who holds too much still reaches the tether");
+}
+
+#[test]
+fn pings_are_answered_where_the_codex_says_so_and_not_without_end() {
+    if !can_run("pings_are_answered_where_the_codex_says_so_and_not_without_end") {
+        return;
+    }
+    for (uplink, answered) in [("", false), ("[uplink]\necho = true\n", true)] {
+        let (_guard, folder) = scratch();
+        let arena = Arena::new(&codex(uplink), &[], &[], &folder);
+        let answers = |address: IpAddr, count| within(&arena.outsider.network(), || pings(address, count));
+        for address in [UPLINK.into(), UPLINK6.into()] {
+            assert_eq!(answers(address, 1), usize::from(answered), "{uplink:?} {address}");
+        }
+        if answered {
+            let flood = answers(UPLINK.into(), 200);
+            assert!((1..60).contains(&flood), "of 200 at once {flood} were answered");
+        }
+    }
+}
+
+/// Sends so many echo requests; how many answers come back.
+fn pings(address: IpAddr, count: usize) -> usize {
+    let (family, protocol, request, reply) = match address {
+        IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, 8, 0),
+        IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, 128, 129),
+    };
+    let socket = rustix::net::socket(family, SocketType::RAW, Some(protocol)).unwrap();
+    // Type, code, checksum (the kernel makes that of ICMPv6), an identifier, a number.
+    let mut packet = [request, 0, 0, 0, 0x5e, 0x50, 0, 0];
+    if address.is_ipv4() {
+        packet[2..4].copy_from_slice(&(!(0x0800_u16 + 0x5e50)).to_be_bytes());
+    }
+    for _ in 0..count {
+        rustix::net::sendto(&socket, &packet, SendFlags::empty(), &SocketAddr::new(address, 0)).unwrap();
+    }
+    let mut answers = 0;
+    let mut polled = [PollFd::new(&socket, PollFlags::IN)];
+    while poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 300_000_000 })).unwrap() > 0 {
+        let mut buffer = [0_u8; 128];
+        rustix::net::recv(&socket, &mut buffer, RecvFlags::empty()).unwrap();
+        // A raw socket of IPv4 is given the header too.
+        let at = if address.is_ipv4() { 20 } else { 0 };
+        answers += usize::from(buffer[at] == reply && buffer[at + 4..at + 6] == packet[4..6]);
+    }
+    answers
+}
