@@ -109,7 +109,10 @@ impl Bonded {
         until(Duration::from_secs(10), "wireguard-go's interface", || {
             Ok(netns.ip(&format!("address add {}/32 dev {interface}", keys.address)).is_ok())
         })?;
-        Ok(Self { netns, interface, wg: toolbox.command("wg")?, _daemon: daemon })
+        let bonded = Self { netns, interface, wg: toolbox.command("wg")?, _daemon: daemon };
+        // Its socket comes a moment after the interface.
+        until(Duration::from_secs(10), "wireguard-go's socket", || Ok(bonded.wg("show", &[]).is_ok()))?;
+        Ok(bonded)
     }
 
     /// Configures the tunnel as the client configuration would, and brings it up.
