@@ -37,7 +37,7 @@ pub fn run() -> Result<()> {
 
 /// Rings 1 to 3. Where toolboxes and an engine can be had, no test may skip: `CI` makes a skip a failure.
 fn tests(shell: &Shell, skipped: &mut Skipped) -> Result<()> {
-    let names = ["tools-build", "tools-judge", "tools-boot", "tools-topology"];
+    let names = ["tools-build", "tools-judge", "tools-boot", "tools-scan", "tools-topology"];
     let toolboxes = names.map(|name| image::toolbox(name).map(drop));
     let complete = toolboxes.iter().all(Result::is_ok);
     for error in toolboxes.into_iter().filter_map(Result::err) {

@@ -2,6 +2,7 @@
 
 mod around;
 mod fault;
+mod noise;
 mod peer;
 mod session;
 mod site;

@@ -17,6 +17,9 @@ use crate::Result;
 /// Memory of a machine, in MiB.
 const MEMORY: &str = "2048";
 
+/// Hardware address of a machine's uplink.
+pub const HARDWARE_ADDRESS: &str = "52:54:00:12:34:56";
+
 /// How a machine is attached to a network.
 pub enum Uplink {
     /// QEMU's own network, with ports of the host's loopback forwarded: `(protocol, host port, guest port)`.
@@ -87,7 +90,8 @@ impl Machine<'_> {
             .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())])
             .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
             .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
-            .args(["-netdev", &network, "-device", "virtio-net-pci,netdev=uplink,romfile="])
+            .args(["-netdev", &network, "-device"])
+            .arg(format!("virtio-net-pci,netdev=uplink,mac={HARDWARE_ADDRESS},romfile="))
             .args(["-device", "virtio-rng-pci"]);
         Ok(match launcher {
             Some(launcher) => command.within(launcher),

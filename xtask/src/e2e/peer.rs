@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::around::{self, Bonded, WG0, Web, until};
+use super::noise::Noise;
 use super::site::{HOST, Site};
 use super::tether::{self, Scene};
 use super::{BOOT, Claim, DISK, timeline};
@@ -36,12 +37,16 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
     let neighbourhood = Neighbourhood::new(site)?;
     let folder = site.folder.path();
     let disk = || disk_from(&site.image, &folder.join("disk.raw"), DISK);
+    let mut noise = Noise::start(&site.toolbox, &neighbourhood.hub, folder)?;
+    noise.phase("first boot");
     let (mut running, host_key) = around::boot(&site.toolbox, folder, &neighbourhood.hub, &disk)?;
     let mut claims = vec![Claim::check("the sealed image boots to health without a failed unit", || {
         let (at, _) = running.expect(BOOT, "sepulcher: health ok")?;
         Ok(format!("healthy {:.1} s after power-on", at.as_secs_f32()))
     })];
+    noise.phase("peers come");
     claims.extend(network_claims(site, &neighbourhood, &host_key));
+    noise.phase("bonds change, the agent dies");
     let Neighbourhood { hub, outsider: _, peers: [phone, laptop] } = &neighbourhood;
     claims.extend(tether::claims(&Scene {
         program: image::program()?,
@@ -52,12 +57,19 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
         laptop,
         host_key: &host_key,
     }));
+    noise.phase("nmap looks");
+    claims.push(Claim::check("nmap cannot tell the tether's port from a closed one", || noise.scanned()));
+    claims.push(Claim::check("the ear of the knocking outsider hears", || noise.hears(&site.toolbox)));
     claims.push(blessed(&mut running));
     claims.push(no_failed_unit(&running));
     if claims.iter().any(|claim| claim.result.is_err()) {
         eprintln!("{}", running.tail(200));
     }
-    Ok((claims, timeline(&running)))
+    let times = timeline(&running);
+    noise.phase("power-off");
+    drop(running);
+    claims.push(Claim::check("a thousand knocks a second are answered by nothing at all", || noise.end()));
+    Ok((claims, times))
 }
 
 /// The boot counter is stopped once the health check has passed.

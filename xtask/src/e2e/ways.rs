@@ -9,6 +9,7 @@ use sepulcher::image::window::{ReadAt as _, Window};
 use sepulcher::sys::cmd::Command;
 
 use super::around::{self, Bonded, KEY, WG0, Web, until};
+use super::noise::Noise;
 use super::site::{HOST, Keys, Site};
 use super::{BOOT, Claim, DISK};
 use crate::netns::Netns;
@@ -76,6 +77,8 @@ impl<'a> Nobody<'a> {
         let hub = around::hub(&self.site.toolbox)?;
         let keys = Keys::of("phone", &fs::read_to_string(&conf)?)?;
         let phone = Bonded::new(&self.site.toolbox, &hub, &keys, "192.0.2.21/24")?;
+        let mut noise = Noise::start(&self.site.toolbox, &hub, folder)?;
+        noise.phase("first boot, bonds over the tether");
         let (mut running, key) = self.boot(&hub, &|| disk_from(&provisioned, &disk, DISK))?;
         let mut claims =
             vec![Claim::check("a provisioned disk boots with the identity that was told", || {
@@ -97,6 +100,7 @@ impl<'a> Nobody<'a> {
         show_if_failed(&claims, &running);
         // As a power cut does it: nothing is told to the machine.
         drop(running);
+        noise.phase("power cut, second boot");
         claims.push(Claim::check("the credential and its bytes are gone from the disk", || {
             let esp = esp(&disk)?;
             let left =
@@ -104,6 +108,7 @@ impl<'a> Nobody<'a> {
             if left { Err("they are on the ESP still".into()) } else { Ok("not on the ESP".to_owned()) }
         }));
         claims.extend(self.again(&hub, &disk, &Before { key, phone, laptop })?);
+        claims.push(Claim::check("nor are they over a power cut and the next boot", || noise.end()));
         Ok(claims)
     }
 

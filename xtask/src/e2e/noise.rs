@@ -1,0 +1,263 @@
+//! An outsider that knocks a thousand times a second for as long as a machine runs, and an ear for what comes back.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sepulcher::image::toolbox::Toolbox;
+
+use super::around::until;
+use super::site::HOST;
+use crate::netns::Netns;
+use crate::{Result, image, vm};
+
+/// The outsider's address.
+const ADDRESS: &str = "192.0.2.66";
+
+/// Probes a second.
+const RATE: u64 = 1000;
+
+/// So many of them go out together.
+const BURST: u64 = 10;
+
+/// Of so many probes one is a TCP connection.
+const EVERY: u64 = 20;
+
+/// TCP ports that the machine uses for itself, or not at all; none of the forest's.
+const TCP: [u16; 8] = [22, 443, 2019, 5432, 6006, 7134, 9464, 51820];
+
+/// The knocking, from [`Noise::start`] to [`Noise::end`].
+pub struct Noise {
+    netns: Netns,
+    ear: Child,
+    capture: PathBuf,
+    scan: Toolbox,
+    end: Arc<AtomicBool>,
+    sent: Arc<AtomicU64>,
+    knocking: Option<JoinHandle<std::io::Result<()>>>,
+    began: Instant,
+    phases: Vec<(String, Duration, u64)>,
+}
+
+impl Noise {
+    /// Begins to knock at a machine that need not be there yet.
+    pub fn start(toolbox: &Toolbox, hub: &Netns, scratch: &Path) -> Result<Self> {
+        let netns = Netns::new(toolbox, "noise")?;
+        netns.plug_into(hub, "br0", "noise", &format!("{ADDRESS}/24"))?;
+        // Nobody has to tell where the machine is: so packets leave before it can.
+        netns.ip(&format!(
+            "neighbour replace {HOST} lladdr {} dev eth0 nud permanent",
+            vm::HARDWARE_ADDRESS
+        ))?;
+        let scan = image::toolbox("tools-scan")?;
+        let capture = scratch.join("noise.pcap");
+        let ear = listen(&scan, &netns, &capture)?;
+        let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let network = File::open(format!("/run/netns/{}", netns.name))?;
+        let (ended, count) = (Arc::clone(&end), Arc::clone(&sent));
+        let knocking = thread::spawn(move || {
+            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+            knock(&ended, &count)
+        });
+        let phases = vec![("powered off".to_owned(), Duration::ZERO, 0)];
+        Ok(Self {
+            netns,
+            ear,
+            capture,
+            scan,
+            end,
+            sent,
+            knocking: Some(knocking),
+            began: Instant::now(),
+            phases,
+        })
+    }
+
+    /// What happens to the machine from now on.
+    pub fn phase(&mut self, name: &str) {
+        self.phases.push((name.to_owned(), self.began.elapsed(), self.sent.load(Ordering::Relaxed)));
+    }
+
+    /// What nmap, which was given ample time, finds out about the tether's port that it does not find out about its neighbour.
+    pub fn scanned(&self) -> Result<String> {
+        let tcp: Vec<_> = TCP.iter().map(u16::to_string).collect();
+        let ports = format!("T:80,{},U:51820,51821,53,40000", tcp.join(","));
+        let data = self.scan.file("usr/share/nmap");
+        let nmap = |options: &[&str]| -> Result<String> {
+            let command = self.scan.command("nmap")?.arg("--datadir").arg(&data);
+            let command = command.args(["-n", "-Pn", "--reason", "--max-retries", "2", "-oX", "-"]);
+            let told =
+                command.args(options.iter().copied()).arg(HOST).within(self.netns.launcher()).read()?;
+            Ok(String::from_utf8(told)?)
+        };
+        let seen = nmap(&["-sU", "-sS", "-O", "-p", &ports])?;
+        let state = |protocol: &str, port: &str| -> Result<String> {
+            let mark = format!(r#"<port protocol="{protocol}" portid="{port}"><state "#);
+            let found = seen.split(&mark).nth(1).and_then(|rest| rest.split("/>").next());
+            Ok(found.ok_or_else(|| format!("nmap tells nothing of {protocol} {port}: {seen}"))?.to_owned())
+        };
+        let open = state("tcp", "80")?;
+        if !open.contains(r#"state="open""#) {
+            return Err(format!("nmap does not even see the forest's port: {open}").into());
+        }
+        let closed = state("udp", "40000")?;
+        for port in ["51820", "51821", "53"] {
+            if state("udp", port)? != closed {
+                return Err(format!("UDP {port} is {}, another {closed}", state("udp", port)?).into());
+            }
+        }
+        for port in &tcp {
+            if !state("tcp", port)?.contains(r#"state="filtered" reason="no-response""#) {
+                return Err(format!("TCP {port} is {}", state("tcp", port)?).into());
+            }
+        }
+        let protocols = nmap(&["-sO", "-p", "1,2,17,47,50,51,132"])?;
+        let told = protocols.matches(r#"state="open|filtered" reason="no-response""#).count();
+        if told < 7 {
+            return Err(format!("an IP protocol answers: {protocols}").into());
+        }
+        Ok(format!("UDP 51820, 51821, 53 and 40000 alike: {closed}"))
+    }
+
+    /// Ends the knocking; how much there was in each phase, and that nothing came back.
+    pub fn end(mut self) -> Result<String> {
+        self.phase("the end");
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(knocking) = self.knocking.take() {
+            knocking.join().map_err(|_| "the knocking broke off")??;
+        }
+        let told = self.timeline();
+        let heard = self.heard()?;
+        let (sent, seconds) = (self.sent.load(Ordering::Relaxed), self.began.elapsed().as_secs());
+        if sent < RATE * seconds * 9 / 10 {
+            return Err(format!("only {sent} probes in {seconds} s: {told}").into());
+        }
+        if heard.is_empty() { Ok(told) } else { Err(format!("{told}\n{heard}").into()) }
+    }
+
+    /// That the ear hears: what is asked of the forest's port is answered, and then forgotten.
+    pub fn hears(&mut self, curl: &Toolbox) -> Result<String> {
+        let url = format!("http://{HOST}/");
+        let curl =
+            curl.command("curl")?.args(["--silent", "--max-time", "10", "--local-port", "33333", &url]);
+        curl.within(self.netns.launcher()).read()?;
+        until(Duration::from_secs(10), "the ear hears", || {
+            Ok(self.packets("tcp dst port 33333")?.lines().count() > 2)
+        })?;
+        Ok(format!("{} packets of one page", self.packets("tcp dst port 33333")?.lines().count()))
+    }
+
+    fn timeline(&self) -> String {
+        let pairs = self.phases.windows(2).map(|pair| {
+            let [(name, from, before), (_, to, after)] = pair else { return String::new() };
+            format!("{name} {:.0}–{:.0} s: {} sent", from.as_secs_f32(), to.as_secs_f32(), after - before)
+        });
+        pairs.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Everything that was sent to the outsider but for what the forest's port answered to the page that was asked for, and
+    /// to nmap. The knocking never asks it.
+    fn heard(&self) -> Result<String> {
+        let all = self.packets("not tcp dst port 33333 and not tcp src port 80")?;
+        let mut kinds = BTreeMap::new();
+        for line in all.lines() {
+            let kind = line.split_once(' ').map_or(line, |(_, rest)| rest).to_owned();
+            *kinds.entry(kind).or_insert(0_u32) += 1;
+        }
+        Ok(kinds.iter().take(20).map(|(kind, count)| format!("{count} × {kind}\n")).collect())
+    }
+
+    fn packets(&self, filter: &str) -> Result<String> {
+        let reader =
+            self.scan.command("tcpdump")?.args(["-Z", "root", "-n", "-r"]).arg(&self.capture).arg(filter);
+        Ok(String::from_utf8(reader.read()?)?)
+    }
+}
+
+impl Drop for Noise {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        // Both fail only when it has ended already.
+        let _ = self.ear.kill();
+        let _ = self.ear.wait();
+    }
+}
+
+/// Captures what is addressed to the outsider, IPv4 and IPv6, until it is killed.
+fn listen(scan: &Toolbox, netns: &Netns, capture: &Path) -> Result<Child> {
+    let own = format!("dst host {ADDRESS} or (ip6 and not ip6 multicast)");
+    let command = scan.command("tcpdump")?.args(["-Z", "root", "-n", "-U", "-i", "eth0", "-Q", "in", "-w"]);
+    let command = command.arg(capture).arg(own).within(netns.launcher());
+    let ear = command.to_std().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    until(Duration::from_secs(10), "the ear listens", || Ok(capture.exists()))?;
+    Ok(ear)
+}
+
+/// Sends until it is told to end: to the tether's port every other time, else to any.
+fn knock(end: &AtomicBool, sent: &AtomicU64) -> std::io::Result<()> {
+    let host: Ipv4Addr = HOST.parse().map_err(std::io::Error::other)?;
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    let start = Instant::now();
+    while !end.load(Ordering::Relaxed) {
+        let due = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX) * RATE / 1000;
+        while sent.load(Ordering::Relaxed) < due {
+            for _ in 0..BURST {
+                let number = sent.fetch_add(1, Ordering::Relaxed);
+                // Xorshift: what comes next is nobody's pattern, and the same in every run.
+                chance ^= chance << 13;
+                chance ^= chance >> 7;
+                chance ^= chance << 17;
+                if number % EVERY == 1 {
+                    let place = usize::try_from(chance % TCP.len() as u64).unwrap_or_default();
+                    // Nobody answers: a SYN has left when the time is over.
+                    let _ = TcpStream::connect_timeout(
+                        &SocketAddr::from((host, TCP[place])),
+                        Duration::from_millis(1),
+                    );
+                    continue;
+                }
+                let port = if number.is_multiple_of(2) {
+                    51820
+                } else {
+                    u16::try_from(chance >> 48).unwrap_or(1).max(1)
+                };
+                // While the machine is away the socket may be told so by our own side.
+                let _ = socket.send_to(&payload(number, chance), (host, port));
+            }
+        }
+        thread::sleep(Duration::from_millis(BURST * 1000 / RATE));
+    }
+    Ok(())
+}
+
+/// Empty, shaped like each of WireGuard's messages (kind, length), or of any length.
+fn payload(number: u64, chance: u64) -> Vec<u8> {
+    let (kind, length) = match number % 6 {
+        0 => (1, 148),
+        1 => (2, 92),
+        2 => (3, 64),
+        3 => (4, 32),
+        4 => (0, 0),
+        _ => (0, usize::try_from(chance % 1400).unwrap_or_default()),
+    };
+    let noise = chance.to_le_bytes();
+    let mut bytes: Vec<u8> = (0..length)
+        .map(|at| noise[at % noise.len()].wrapping_add(u8::try_from(at % 251).unwrap_or_default()))
+        .collect();
+    if let (1.., [first, ..]) = (kind, bytes.as_mut_slice()) {
+        *first = kind;
+    }
+    if kind > 0 {
+        bytes[1..4].fill(0);
+    }
+    bytes
+}
