@@ -67,6 +67,8 @@ pub struct Codex {
     pub pod: Pod,
     /// `[tether]`: the WireGuard interface.
     pub tether: Tether,
+    /// `[[host]]`: what the host itself offers to peers, in the order of the file.
+    pub host: Vec<HostService>,
     /// `services/<name>.toml` by name.
     pub services: BTreeMap<Name, Service>,
     /// `peers/<name>.toml` by name.
@@ -88,6 +90,11 @@ impl Codex {
     /// Bonded peers, whether or not their time is over: see [`Codex::as_of`].
     pub fn active(&self) -> impl Iterator<Item = (&Name, &Peer)> {
         self.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active)
+    }
+
+    /// The service of the host that is called `name`.
+    pub fn host_service(&self, name: &str) -> Option<&HostService> {
+        self.host.iter().find(|service| service.name.as_str() == name)
     }
 
     /// What is in force at `now`: without the peers that have expired and the overlaps that are over.
@@ -159,6 +166,20 @@ pub struct Pod {
     pub gateway: Ipv4Addr,
     /// The pod's address on the bridge, e.g. `10.88.0.10`.
     pub address: Ipv4Addr,
+}
+
+/// A service of the host itself: reached through `wg0` and the pod at [`Pod::gateway`], by peers that hold the grant
+/// of its name. `*` does not hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostService {
+    /// What it is granted by.
+    pub name: Name,
+    /// Port on the host.
+    pub port: Port,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// One line for people; may be empty.
+    pub description: String,
 }
 
 /// The WireGuard interface `wg0` in the pod.

@@ -7,6 +7,7 @@
 pub mod ask;
 mod cause;
 mod door;
+mod host;
 mod judge;
 pub mod map;
 mod matrix;
@@ -19,7 +20,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 pub use matrix::Case;
-pub use offer::{Audience, Grant, Offer, Origin, beyond, grants, offers, published, veil, veil_ports};
+pub use offer::{
+    Audience, Grant, Offer, Origin, beyond, grants, holds_host, host_grants, offers, published, veil,
+    veil_ports,
+};
 pub use rule::{Guard, Rule};
 
 use crate::codex::name::Name;

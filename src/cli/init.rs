@@ -137,7 +137,16 @@ mod tests {
             let kept = |line: &&str| !without.contains(&line.split(" = ").next().unwrap());
             let text = uncommented(text);
             // Tables that have no default are cut off with all that follows.
-            let text = text.split("[[route]]").next().unwrap().split("[overlap]").next().unwrap();
+            let text = text
+                .split("[[host]]")
+                .next()
+                .unwrap()
+                .split("[[route]]")
+                .next()
+                .unwrap()
+                .split("[overlap]")
+                .next()
+                .unwrap();
             text.lines().filter(kept).collect::<Vec<_>>().join("\n")
         };
         assert_eq!(Codex::parse(&sources(shown)).unwrap(), Codex::parse(&sources(str::to_owned)).unwrap());
@@ -149,7 +158,7 @@ mod tests {
         let tables = [
             (
                 "lychd.toml",
-                "zzz = 1\n[appliance]\nzzz = 1\n[uplink]\nzzz = 1\n[pod]\nzzz = 1\n[tether]\nzzz = 1\n",
+                "zzz = 1\n[appliance]\nzzz = 1\n[uplink]\nzzz = 1\n[pod]\nzzz = 1\n[tether]\nzzz = 1\n[[host]]\nzzz = 1\n",
             ),
             ("services/hello.toml", "zzz = 1\n[[port]]\nzzz = 1\n[[route]]\nzzz = 1\n[[volume]]\nzzz = 1\n"),
             ("peers/phone.toml", "zzz = 1\n[overlap]\nzzz = 1\n"),

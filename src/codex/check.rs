@@ -5,6 +5,7 @@
 
 mod build;
 mod dark;
+mod host;
 mod networks;
 mod peers;
 mod ports;
@@ -30,6 +31,7 @@ pub fn parse(sources: &Sources) -> Result<Codex, Vec<Diagnostic>> {
     ports::check(&draft, &mut mistakes);
     routes::check(&draft, &mut mistakes);
     dark::check(&draft, &mut mistakes);
+    host::check(&draft, &mut mistakes);
     networks::check(&draft, &mut mistakes);
     peers::check(&draft, &mut mistakes);
     if mistakes.is_empty() {

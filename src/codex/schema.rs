@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use toml::de::DeTable;
 
-pub use law::{Addressing, Law};
+pub use law::{Addressing, HostService, Law};
 pub use peer::{Kind, Overlap, Peer};
 pub use reader::{At, Field};
 pub use scalar::{Addressed, Dialled, Grant, User};

@@ -98,6 +98,7 @@ fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
         uplink: codex.uplink.clone(),
         pod: codex.pod.clone(),
         tether: codex.tether.clone(),
+        host: Vec::new(),
         services: BTreeMap::new(),
         peers: BTreeMap::from([(name.clone(), peer.clone())]),
         revoked_keys: BTreeSet::new(),

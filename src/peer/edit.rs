@@ -129,13 +129,18 @@ pub fn rotate(rotate: &Rotate, situation: &Situation<'_>) -> Result<Edited, Refu
     Ok(Edited { fresh_preshared: *preshared, ..Edited::of(&document, lines) })
 }
 
+/// Whether `*` does not hold what the word grants: a door of the agent, or a service of the host.
+fn stands_beside_all(word: &str, codex: &Codex) -> bool {
+    Door::named(word).is_some() || codex.host_service(word).is_some()
+}
+
 /// The peer with more grants.
 pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let (peer, mut document) = open(&granting.name, situation)?;
     let mut lines = Vec::new();
     let array = grants_of(&mut document, &granting.name)?;
     for word in &granting.grants {
-        let is_service = word != "*" && Door::named(word).is_none();
+        let is_service = word != "*" && !stands_beside_all(word, situation.codex);
         if array.iter().any(|held| held.as_str() == Some(word)) || (is_service && peer.grants.every_service) {
             return Err(Refused::new(
                 format!("`{}` may reach `{word}` already", granting.name),
@@ -143,7 +148,7 @@ pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, R
             ));
         }
         if word == "*" {
-            array.retain(|held| held.as_str().is_some_and(|held| Door::named(held).is_some()));
+            array.retain(|held| held.as_str().is_some_and(|held| stands_beside_all(held, situation.codex)));
         }
         array.push(word);
         lines.push(format!("+ grant {} {word}", granting.name));

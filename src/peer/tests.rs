@@ -189,6 +189,23 @@ fn an_edit_keeps_what_a_person_wrote() {
 }
 
 #[test]
+fn a_service_of_the_host_is_granted_beside_all_and_stays_when_all_comes() {
+    let mut bonds = Bonds::new();
+    let law = bonds.sources.text("lychd.toml").unwrap().to_owned();
+    bonds.sources.insert("lychd.toml", law + "\n[[host]]\nname = \"ssh\"\nport = 22\n");
+    bonds.apply(&bond("phone", 3)).unwrap();
+    for word in ["ssh", "*"] {
+        bonds.apply(&Request::Grant(granting("phone", &[word]))).unwrap();
+    }
+    let granted = |bonds: &Bonds| bonds.codex().peers[&"phone".parse().unwrap()].grants.clone();
+    assert!(granted(&bonds).every_service);
+    assert_eq!(granted(&bonds).services.iter().map(Name::as_str).collect::<Vec<_>>(), ["ssh"]);
+    bonds.apply(&Request::Ungrant(granting("phone", &["ssh"]))).unwrap();
+    bonds.apply(&Request::Grant(granting("phone", &["ssh"]))).unwrap();
+    assert!(granted(&bonds).every_service && granted(&bonds).services.len() == 1);
+}
+
+#[test]
 fn grants_name_services_doors_or_all() {
     let mut bonds = Bonds::new();
     bonds.apply(&bond("phone", 3)).unwrap();

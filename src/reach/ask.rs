@@ -97,6 +97,14 @@ impl Reach<'_> {
         if let Some((name, service)) = self.service(word) {
             return self.whole(source, name, service);
         }
+        if let Some(service) = self.codex().host_service(word) {
+            let place = match source {
+                Source::Forest => Place::Uplink(Family::V4),
+                _ => Place::At(self.codex().pod.gateway.into()),
+            };
+            let label = format!("{word}:{}/{} of the host", service.port, service.protocol);
+            return Ok(vec![Question { label, target: Target::Port(place, service.protocol, service.port) }]);
+        }
         if let Some((name, peer)) = self.codex().peers.iter().find(|(name, _)| name.as_str() == word) {
             return Ok(vec![ping(name.as_str(), Place::At(peer.address.into()))]);
         }
@@ -215,7 +223,8 @@ impl Reach<'_> {
 
     fn nothing(&self, word: &str) -> NotUnderstood {
         let codex = self.codex();
-        let names = codex.services.keys().chain(codex.peers.keys()).map(Name::as_str);
+        let host = codex.host.iter().map(|service| &service.name);
+        let names = codex.services.keys().chain(host).chain(codex.peers.keys()).map(Name::as_str);
         let doors = Door::ALL.map(Door::word);
         let stem = word.split(':').next().unwrap_or(word);
         let hint = match nearest(stem, names.chain(doors).chain(["host"])) {

@@ -2,7 +2,7 @@
 
 use super::{Cause, Offer, Origin, Reach};
 use crate::codex::name::Name;
-use crate::codex::{LAW, Step, Tier};
+use crate::codex::{HostService, LAW, Step, Tier};
 
 impl Reach<'_> {
     /// What an offer follows from.
@@ -24,6 +24,15 @@ impl Reach<'_> {
             },
         }
     }
+}
+
+/// A service of the host, counted from 0.
+pub fn host_cause(service: &HostService, index: usize) -> Cause {
+    let key = vec![Step::Key("host"), Step::Index(index), Step::Key("port")];
+    let about =
+        if service.description.is_empty() { String::new() } else { format!(" ({})", service.description) };
+    let says = format!("`{}`{about}, {} {} of the host", service.name, service.protocol, service.port);
+    Cause { file: LAW.to_owned(), key, says }
 }
 
 /// The tier of a service's port.

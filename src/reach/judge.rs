@@ -11,7 +11,7 @@ use crate::codex::{Door, LAW, Peer, PeerState, Protocol, Step, Tier};
 
 /// What a packet asks for.
 #[derive(Clone, Copy)]
-enum Ask {
+pub(super) enum Ask {
     Port(Protocol, Port),
     Echo,
 }
@@ -172,6 +172,7 @@ impl Reach<'_> {
                     "routes this network",
                 )])
             }
+            (Spot::Gateway, ask) if !self.codex.host.is_empty() => self.host_service(name, peer, ask),
             (Spot::Uplink | Spot::Gateway | Spot::Elsewhere, _) => {
                 Verdict::new(Fate::Silent, Rule::PodForward, "nothing passes through the pod")
             }
@@ -218,6 +219,11 @@ impl Reach<'_> {
                     "the pod does not reach itself through the host",
                 )
             }
+            (Spot::Gateway, ..) if !self.codex.host.is_empty() => Verdict::new(
+                Fate::Silent,
+                Rule::PodGateway,
+                "what the host offers is for peers, not for containers",
+            ),
             (Spot::Gateway | Spot::Uplink, Family::V4, _) => {
                 Verdict::new(Fate::Silent, Rule::HostBridge, "the pod asks nothing of the host")
             }

@@ -120,6 +120,14 @@ impl Reach<'_> {
                 things.push(Thing { service: Some(name.clone()), label, tier: route.tier, outside, inside });
             }
         }
+        for service in &codex.host {
+            let at = |place| Target::Port(place, service.protocol, service.port);
+            let (outside, inside) =
+                (at(Place::Uplink(super::Family::V4)), at(Place::At(codex.pod.gateway.into())));
+            let label = format!("{}/{} of the host", service.port, service.protocol);
+            let service = Some(service.name.clone());
+            things.push(Thing { service, label, tier: Tier::Tether, outside, inside });
+        }
         for door in Door::ALL {
             let label = format!("{} ({DOOR_PORT}/tcp)", door.word());
             let target = Target::Door(door);

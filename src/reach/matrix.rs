@@ -66,8 +66,11 @@ impl Reach<'_> {
 
     fn ports(&self) -> BTreeSet<Port> {
         let declared = self.codex().services.values().flat_map(|service| &service.ports);
-        let named: BTreeSet<Port> =
-            declared.map(|port| port.number).chain([self.codex().tether.port, DOOR_PORT]).collect();
+        let named: BTreeSet<Port> = declared
+            .map(|port| port.number)
+            .chain(self.codex().host.iter().map(|service| service.port))
+            .chain([self.codex().tether.port, DOOR_PORT])
+            .collect();
         // Off by one is the mistake that a range would make.
         let beside = named.iter().filter_map(|port| port.checked_add(1));
         let others = OTHERS.into_iter().filter_map(Port::new);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::codex::name::Name;
 use crate::codex::net::{Net4, Port};
-use crate::codex::{Codex, DOOR_PORT, Peer, Protocol, Service, Tier};
+use crate::codex::{Codex, DOOR_PORT, HostService, Peer, Protocol, Service, Tier};
 
 /// The Veil's port on `wg0` that is there whatever the Codex says.
 const HTTP: Port = match Port::new(80) {
@@ -145,6 +145,21 @@ pub fn grants(codex: &Codex) -> BTreeSet<Grant> {
         let each = |address| open.iter().map(move |offer| (address, offer.protocol, offer.port));
         let elements = addresses.into_iter().flatten().flat_map(each);
         elements.map(|(address, protocol, port)| Grant { address, protocol, port }).collect()
+    };
+    codex.active().flat_map(|(_, peer)| of(peer)).collect()
+}
+
+/// Whether `peer` may reach a service of the host: by its name alone.
+pub fn holds_host(peer: &Peer, service: &HostService) -> bool {
+    peer.grants.services.contains(&service.name)
+}
+
+/// What active peers may reach of the host, the elements of the set `host_grants`. The bridge is IPv4 alone.
+pub fn host_grants(codex: &Codex) -> BTreeSet<Grant> {
+    let of = |peer: &Peer| -> Vec<Grant> {
+        let held = codex.host.iter().filter(|service| holds_host(peer, service));
+        let address = IpAddr::V4(peer.address);
+        held.map(|service| Grant { address, protocol: service.protocol, port: service.port }).collect()
     };
     codex.active().flat_map(|(_, peer)| of(peer)).collect()
 }

@@ -80,6 +80,12 @@ pub enum Rule {
     Echo6,
     /// What peers have no grant for.
     Denied,
+    /// A grant of a service of the host.
+    HostGrants,
+    /// What peers have no grant for, of the host.
+    HostDenied,
+    /// Containers ask nothing of the host.
+    PodGateway,
     /// Nothing passes through the pod.
     PodForward,
     /// No bond holds that address.
@@ -96,7 +102,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 31] = [
         Self::Published,
         Self::HostInput,
         Self::HostBridge,
@@ -119,6 +125,9 @@ impl Rule {
         Self::Echo,
         Self::Echo6,
         Self::Denied,
+        Self::HostGrants,
+        Self::HostDenied,
+        Self::PodGateway,
         Self::PodForward,
         Self::NoBond,
         Self::VeilRoute,
@@ -138,8 +147,9 @@ impl Rule {
             Self::HostOutput | Self::OutputTether | Self::OutputTether6 => (Guard::Host, Some("output")),
             Self::Published | Self::PodForest => (Guard::Pod, Some("forest")),
             Self::PodLoopback => (Guard::Pod, Some("input")),
-            Self::PodOutput => (Guard::Pod, Some("output")),
+            Self::PodOutput | Self::PodGateway => (Guard::Pod, Some("output")),
             Self::PodForward => (Guard::Pod, Some("forward")),
+            Self::HostGrants | Self::HostDenied => (Guard::Pod, Some("host")),
             Self::Grants | Self::Grants6 | Self::Echo | Self::Echo6 | Self::Denied => {
                 (Guard::Pod, Some("tether"))
             }
@@ -178,7 +188,9 @@ impl Rule {
             Self::HostLoopback | Self::PodLoopback => "iifname \"lo\" accept".to_owned(),
             Self::HostContainers => format!("ip saddr {} accept", codex.pod.address),
             Self::PodOutput => "oifname { \"lo\", \"wg0\" } accept".to_owned(),
-            Self::PodForest | Self::Denied => "counter drop".to_owned(),
+            Self::PodForest | Self::Denied | Self::HostDenied => "counter drop".to_owned(),
+            Self::HostGrants => "ip saddr . meta l4proto . th dport @host_grants counter accept".to_owned(),
+            Self::PodGateway => format!("ip daddr {} ct state new counter drop", codex.pod.gateway),
             Self::Grants => "ip saddr . meta l4proto . th dport @grants counter accept".to_owned(),
             Self::Grants6 => "ip6 saddr . meta l4proto . th dport @grants6 counter accept".to_owned(),
             Self::Echo => format!("ip saddr {tether} ip daddr {own} icmp type echo-request accept"),

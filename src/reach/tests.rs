@@ -34,7 +34,8 @@ fn codex() -> Codex {
             KEYS[last - 2]
         )
     };
-    let law = "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork6 = \"fd88::/64\"\n";
+    let law = "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork6 = \"fd88::/64\"\n\
+        [[host]]\nname = \"ssh\"\nport = 22\n";
     let many = [
         ("lychd.toml", law.to_owned()),
         ("services/echo.toml", service(&port(7878, "tether"))),
@@ -44,7 +45,7 @@ fn codex() -> Codex {
             service(&[port(9000, "pod"), route("/", "forest"), route("/Pinned", "tether")].concat()),
         ),
         ("peers/phone.toml", peer(2, "[\"echo\"]", "address6 = \"fd88::2\"\n")),
-        ("peers/laptop.toml", peer(3, "[\"*\", \"metrics\"]", "expires = 2026-11-22T20:05:00Z\n")),
+        ("peers/laptop.toml", peer(3, "[\"*\", \"metrics\", \"ssh\"]", "expires = 2026-11-22T20:05:00Z\n")),
         ("peers/lost.toml", peer(4, "[\"*\"]", "state = \"revoked\"\n")),
     ];
     parsed(&many.map(|(name, text)| (name.to_owned(), text)))
@@ -83,7 +84,12 @@ fn who_reaches_what_and_by_which_rule() {
         ("phone", "10.88.16.1", Fate::Allowed, Rule::Echo),
         ("phone", "fd88::1", Fate::Allowed, Rule::Echo6),
         ("phone", "laptop", Fate::Silent, Rule::PodForward),
-        ("phone", "host", Fate::Silent, Rule::PodForward),
+        ("phone", "host", Fate::Denied, Rule::HostDenied),
+        ("phone", "ssh", Fate::Denied, Rule::HostDenied),
+        ("laptop", "ssh", Fate::Allowed, Rule::HostGrants),
+        ("laptop", "10.88.0.1:23", Fate::Denied, Rule::HostDenied),
+        ("forest", "ssh", Fate::Silent, Rule::HostInput),
+        ("pod", "ssh", Fate::Silent, Rule::PodGateway),
         ("phone", "192.0.2.1:443", Fate::Silent, Rule::PodForward),
         ("phone", "/pinned", Fate::Denied, Rule::Denied),
         ("phone", "bonds", Fate::Denied, Rule::Denied),
@@ -101,7 +107,7 @@ fn who_reaches_what_and_by_which_rule() {
         ("host", "veil", Fate::Allowed, Rule::Published),
         ("host", "echo", Fate::Silent, Rule::PodForest),
         ("pod", "web:9000", Fate::Allowed, Rule::PodLoopback),
-        ("pod", "host", Fate::Silent, Rule::HostBridge),
+        ("pod", "host", Fate::Silent, Rule::PodGateway),
         ("pod", "phone", Fate::Allowed, Rule::PodOutput),
         ("pod", "10.88.16.4", Fate::Silent, Rule::NoBond),
         ("pod", "192.0.2.1:443", Fate::Allowed, Rule::HostContainers),
@@ -156,9 +162,9 @@ fn codexes() -> impl Strategy<Value = Codex> {
     let tier = prop::sample::select(vec!["pod", "tether", "forest"]);
     let port = (2000..2012_u16, prop::sample::select(vec!["tcp", "udp"]), tier);
     let services = prop::collection::vec(prop::collection::btree_set(port, 1..4), 1..4);
-    let words = prop::sample::subsequence(vec!["s0", "s1", "s2", "metrics", "bonds"], 0..5);
+    let words = prop::sample::subsequence(vec!["s0", "s1", "s2", "ssh", "metrics", "bonds"], 0..6);
     let peers = prop::collection::vec((words, any::<bool>(), any::<bool>(), any::<bool>()), 0..3);
-    (services, peers, any::<bool>(), any::<bool>()).prop_map(|(services, peers, six, pinned)| {
+    (services, peers, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(services, peers, six, pinned, host)| {
         let mut taken = BTreeSet::new();
         let mut grantable = BTreeSet::new();
         let mut files = Vec::new();
@@ -185,11 +191,12 @@ fn codexes() -> impl Strategy<Value = Codex> {
         let veil =
             "description = \"x\"\nrootfs = \"veil\"\nveil = true\n[[port]]\nnumber = 80\ntier = \"forest\"\n";
         files.push(("services/veil.toml".to_owned(), veil.to_owned()));
+        let ssh = if host { "[[host]]\nname = \"ssh\"\nport = 22\n" } else { "" };
         let six_line = if six { "[tether]\nnetwork6 = \"fd88::/64\"\n" } else { "" };
-        files.push(("lychd.toml".into(), format!("schema = 1\n[appliance]\nname = \"lychd\"\n{six_line}")));
+        files.push(("lychd.toml".into(), format!("schema = 1\n[appliance]\nname = \"lychd\"\n{six_line}{ssh}")));
         for (index, (words, every, revoked, own_six)) in peers.into_iter().enumerate() {
             let door = |word: &&str| ["metrics", "bonds"].contains(word);
-            let wanted = |word: &&str| door(word) || (!every && grantable.contains(*word));
+            let wanted = |word: &&str| door(word) || (host && *word == "ssh") || (!every && grantable.contains(*word));
             let words: Vec<&str> =
                 every.then_some("*").into_iter().chain(words.into_iter().filter(wanted)).collect();
             let mut text = format!(
@@ -227,16 +234,21 @@ proptest! {
         let granted: BTreeSet<String> =
             elements(&ruleset, "grants").union(&elements(&ruleset, "grants6")).cloned().collect();
         let published = elements(&ruleset, "published");
+        let of_host = if codex.host.is_empty() { BTreeSet::new() } else { elements(&ruleset, "host_grants") };
         let (mut yes, mut seen) = (0, BTreeSet::new());
         for Case { from, to, verdict } in Reach::new(&codex, start()).matrix() {
             prop_assert_eq!(verdict.element.is_some(), verdict.allowed() && matches!(
-                verdict.rule, Rule::Grants | Rule::Grants6 | Rule::Published
+                verdict.rule, Rule::Grants | Rule::Grants6 | Rule::HostGrants | Rule::Published
             ));
             let Target::Port(place, protocol, port) = &to else { continue };
             let expected = match (&from, place) {
                 (Source::Forest, Place::Uplink(Family::V4)) => published.contains(&format!("{protocol} . {port}")),
                 (Source::Host, Place::At(at)) if *at == codex.pod.address => {
                     published.contains(&format!("{protocol} . {port}"))
+                }
+                (Source::Peer(name), Place::At(at)) if *at == codex.pod.gateway => {
+                    let element = format!("{} . {protocol} . {port}", codex.peers[name].address);
+                    of_host.contains(&element)
                 }
                 (Source::Peer(name), Place::At(at)) => {
                     let peer = &codex.peers[name];

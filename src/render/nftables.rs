@@ -9,7 +9,7 @@ use minijinja::context;
 
 use super::{RenderError, template};
 use crate::codex::{BRIDGE, Codex};
-pub use crate::reach::{beyond, grants, published};
+pub use crate::reach::{beyond, grants, host_grants, published};
 use crate::tree::Tree;
 
 /// The host's ruleset: `/usr/share/sepulcher/nftables/host.nft`.
@@ -19,6 +19,8 @@ pub fn host(codex: &Codex) -> Result<String, RenderError> {
         context! {
             bridge => BRIDGE,
             published => published_elements(codex),
+            host_services => elements(host_ports(codex)),
+            gateway => codex.pod.gateway.to_string(),
             echo => codex.uplink.echo,
             tether_port => codex.tether.port.to_string(),
             pod_network => codex.pod.network.to_string(),
@@ -40,6 +42,9 @@ pub fn pod(codex: &Codex) -> Result<String, RenderError> {
             grants => elements(grants),
             grants6 => elements(grants6),
             beyond => elements(beyond(codex)),
+            has_host => !codex.host.is_empty(),
+            host_grants => elements(host_grants(codex)),
+            gateway => codex.pod.gateway.to_string(),
             pod_address => codex.pod.address.to_string(),
             tether_network => codex.tether.network.to_string(),
             tether_address => codex.tether.address.to_string(),
@@ -53,6 +58,11 @@ pub(super) fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> 
     tree.file("usr/share/sepulcher/nftables/host.nft", host(codex)?)?;
     tree.file("usr/share/sepulcher/nftables/pod.nft", pod(codex)?)?;
     Ok(())
+}
+
+/// Elements of the host's set `host_services`.
+fn host_ports(codex: &Codex) -> impl Iterator<Item = String> {
+    codex.host.iter().map(|service| format!("{} . {}", service.protocol, service.port))
 }
 
 fn published_elements(codex: &Codex) -> minijinja::Value {

@@ -19,6 +19,7 @@ pub struct Rules {
     /// The text without any bond.
     frame: String,
     grants: BTreeSet<Grant>,
+    host: BTreeSet<Grant>,
     beyond: BTreeSet<Net4>,
 }
 
@@ -30,13 +31,20 @@ impl Rules {
             text: nftables::pod(codex)?,
             frame: nftables::pod(&law)?,
             grants: reach::grants(codex),
+            host: reach::host_grants(codex),
             beyond: reach::beyond(codex),
         })
     }
 
     /// A text as it is, which can only be loaded as a whole.
     pub fn fixed(text: String) -> Self {
-        Self { frame: text.clone(), text, grants: BTreeSet::new(), beyond: BTreeSet::new() }
+        Self {
+            frame: text.clone(),
+            text,
+            grants: BTreeSet::new(),
+            host: BTreeSet::new(),
+            beyond: BTreeSet::new(),
+        }
     }
 
     /// What turns the table of `old` into that of `self`, in one transaction; `None` when only the whole
@@ -51,6 +59,7 @@ impl Rules {
         let mut text = String::new();
         difference(&mut text, "grants", &of(&old.grants, true), &of(&self.grants, true));
         difference(&mut text, "grants6", &of(&old.grants, false), &of(&self.grants, false));
+        difference(&mut text, "host_grants", &old.host, &self.host);
         difference(&mut text, "beyond", &old.beyond, &self.beyond);
         (!text.is_empty()).then_some(text)
     }
@@ -97,6 +106,20 @@ mod tests {
         let added = "add element inet sepulcher grants { 10.88.16.3 . tcp . 7878 }\n";
         assert_eq!(two.change_from(&one).as_deref(), Some(added));
         assert_eq!(one.change_from(&two), Some(added.replace("add", "delete")));
+    }
+
+    #[test]
+    fn a_grant_of_the_host_changes_its_own_set_alone() {
+        let law = "schema = 1\n[appliance]\nname = \"lychd\"\n[[host]]\nname = \"ssh\"\nport = 22\n";
+        let rules = |grants: &str| {
+            let peer = format!("public-key = \"{}\"\naddress = \"10.88.16.2\"\ngrants = {grants}\n", KEYS[0]);
+            let sources: Sources =
+                [("lychd.toml", law.to_owned()), ("peers/p.toml", peer)].into_iter().collect();
+            Rules::of(&Codex::parse(&sources).unwrap()).unwrap()
+        };
+        let change = rules("[\"ssh\"]").change_from(&rules("[\"*\"]"));
+        let expected = "add element inet sepulcher host_grants { 10.88.16.2 . tcp . 22 }\n";
+        assert_eq!(change.as_deref(), Some(expected), "`*` does not hold it");
     }
 
     #[test]

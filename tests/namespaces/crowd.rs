@@ -1,14 +1,15 @@
-//! What the forest may take of the host: connections, and answers to pings.
+//! What the host gives: to the forest connections and answers to pings, to peers its own services.
 
 use std::net::{IpAddr, SocketAddr};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto};
-use sepulcher::codex::{Codex, Sources};
+use sepulcher::codex::{Codex, Protocol, Sources};
+use sepulcher::sys::wireguard::SecretKey;
 
 use crate::arena::{Arena, UPLINK, UPLINK6};
 use crate::lab::{Machine, can_run, scratch};
-use crate::packets::within;
+use crate::packets::{Outcome, Trial, send, within};
 
 /// What a source may hold, and what it tries.
 const HELD: u64 = 128;
@@ -67,6 +68,33 @@ fn pings_are_answered_where_the_codex_says_so_and_not_without_end() {
             assert!((1..60).contains(&flood), "of 200 at once {flood} were answered");
         }
     }
+}
+
+#[test]
+fn the_host_answers_a_peer_with_the_grant_and_needs_no_way_to_the_tether() {
+    if !can_run("the_host_answers_a_peer_with_the_grant_and_needs_no_way_to_the_tether") {
+        return;
+    }
+    let mut sources = Sources::default();
+    let shell = "[[host]]\nname = \"shell\"\nport = 7090\n";
+    sources.insert("lychd.toml", format!("schema = 1\n[appliance]\nname = \"arena\"\n{shell}"));
+    for (last, grants) in [(2, "[\"shell\"]"), (3, "[\"*\"]")] {
+        let key = SecretKey::generate().public();
+        let text = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = {grants}\n");
+        sources.insert(format!("peers/p{last}.toml"), text);
+    }
+    let codex = Codex::parse(&sources).unwrap();
+    let peers: Vec<IpAddr> = codex.peers.values().map(|peer| peer.address.into()).collect();
+    let (_guard, folder) = scratch();
+    let arena = Arena::new(&codex, &peers, &[7090], &folder);
+    arena.host.sh(&format!("ip route del {}", codex.tether.network));
+    let to = SocketAddr::new(codex.pod.gateway.into(), 7090);
+    let trial = |from| Trial { from, to, protocol: Protocol::Tcp };
+    let said = send(&arena.peers.network(), &[(trial(peers[0]), true), (trial(peers[1]), false)]);
+    assert_eq!(said, [Outcome::Open, Outcome::Silent]);
+    // Who was denied is counted under the own address, though the host never sees that.
+    let denied = arena.pod.sh("nft list set inet sepulcher denied");
+    assert!(denied.contains("10.88.16.3") && !denied.contains("10.88.16.2"), "{denied}");
 }
 
 /// Sends so many echo requests; how many answers come back.

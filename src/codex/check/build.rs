@@ -7,8 +7,8 @@ use crate::codex::name::Name;
 use crate::codex::net::Net4;
 use crate::codex::schema::{self, At, Draft, Field, Grant, Kind};
 use crate::codex::{
-    Addressing, Appliance, Codex, Grants, Overlap, Peer, PeerKind, Pod, Revocation, Route, Service,
-    ServicePort, Source, Tether, Uplink, Volume,
+    Addressing, Appliance, Codex, Grants, HostService, Overlap, Peer, PeerKind, Pod, Revocation, Route,
+    Service, ServicePort, Source, Tether, Uplink, Volume,
 };
 
 /// Everything, or `None` when a part is missing: then a reader failed to report that.
@@ -39,6 +39,7 @@ pub fn codex(draft: Draft) -> Option<Codex> {
             backend: law.backend?.value,
             fence: law.fence?.value,
         },
+        host: law.host.into_iter().map(host_service).collect::<Option<_>>()?,
         services: each(draft.services, service)?,
         peers: each(draft.peers, peer)?,
         revoked_keys: draft.revoked.into_keys().collect(),
@@ -77,6 +78,16 @@ fn addressing(addressing: schema::Addressing) -> Addressing {
             dns: values(dns),
         },
     }
+}
+
+fn host_service(draft: schema::HostService) -> Option<HostService> {
+    let schema::HostService { name, port, protocol, description } = draft;
+    Some(HostService {
+        name: name?.value,
+        port: port?.value,
+        protocol: protocol?.value,
+        description: description?.value,
+    })
 }
 
 fn service(draft: schema::Service) -> Option<Service> {

@@ -225,14 +225,30 @@ fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
         }
     }
     let all = grants.value.iter().find(|grant| grant.value == Grant::All);
-    let named = grants.value.iter().any(|grant| matches!(grant.value, Grant::Service(_)));
+    // `*` holds no service of the host.
+    let in_pod = |grant: &At<Grant>| matches!(&grant.value, Grant::Service(name) if !of_host(draft, name));
+    let named = grants.value.iter().any(in_pod);
     if let (Some(all), true) = (all, named) {
         let mistake = Diagnostic::error("`*` grants every service and stands alone", &all.place);
         mistakes.push(mistake.hint("write `grants = [\"*\"]`, or name the services"));
     }
 }
 
+/// Names of what the host offers itself.
+fn host_names(draft: &Draft) -> impl Iterator<Item = &Name> {
+    let services = draft.law.iter().flat_map(|law| &law.host);
+    services.filter_map(|service| Some(&service.name.as_ref()?.value))
+}
+
+fn of_host(draft: &Draft, name: &Name) -> bool {
+    host_names(draft).any(|own| own == name)
+}
+
 fn service(draft: &Draft, name: &Name, place: &Place, mistakes: &mut Vec<Diagnostic>) {
+    // A law that was not understood may declare it.
+    if draft.law.is_none() || of_host(draft, name) {
+        return;
+    }
     let mistake = match draft.services.get(name) {
         // Not understood, and reported already.
         Some(None) => return,
@@ -244,7 +260,8 @@ fn service(draft: &Draft, name: &Name, place: &Place, mistakes: &mut Vec<Diagnos
         None => Diagnostic::error(format!("there is no service `{name}` to grant"), place),
     };
     let grantable = draft.services.iter().filter(|(_, service)| service.as_ref().is_none_or(has_tether));
-    let grantable: Vec<&str> = grantable.map(|(name, _)| name.as_str()).collect();
+    let grantable: Vec<&str> =
+        grantable.map(|(name, _)| name).chain(host_names(draft)).map(Name::as_str).collect();
     let near = nearest(name.as_str(), grantable.iter().copied().filter(|word| *word != name.as_str()));
     mistakes.push(match near {
         Some(near) => mistake.hint(format!("did you mean `{near}`?")),

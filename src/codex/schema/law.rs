@@ -9,7 +9,7 @@ use crate::codex::diagnostic::Diagnostic;
 use crate::codex::name::{DnsName, InterfacePattern, Name};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::time::Length;
-use crate::codex::{Backend, Endpoint};
+use crate::codex::{Backend, Endpoint, Protocol};
 
 /// WireGuard's customary port, 51820.
 const WIREGUARD: Port = NonZeroU16::MIN.saturating_add(51819);
@@ -32,6 +32,8 @@ pub struct Law {
     pub interface: Option<At<InterfacePattern>>,
     /// `uplink.addressing`, `addresses`, `gateways`, `dns`.
     pub addressing: Option<Addressing>,
+    /// `[[host]]`.
+    pub host: Vec<HostService>,
     /// `pod.network`.
     pub pod_network: Option<At<Net4>>,
     /// `pod.address`; absent means one that fits the network.
@@ -52,6 +54,19 @@ pub struct Law {
     pub backend: Option<At<Backend>>,
     /// `tether.fence`.
     pub fence: Option<At<Length>>,
+}
+
+/// `[[host]]`.
+#[derive(Debug)]
+pub struct HostService {
+    /// `name`.
+    pub name: Option<At<Name>>,
+    /// `port`.
+    pub port: Option<At<Port>>,
+    /// `protocol`.
+    pub protocol: Option<At<Protocol>>,
+    /// `description`.
+    pub description: Option<At<String>>,
 }
 
 /// Where the uplink's addresses come from.
@@ -92,6 +107,7 @@ pub fn read(root: &mut Table<'_>) -> Law {
     let pod_address = pod.optional("address");
     pod.finish();
 
+    let host = root.tables("host").into_iter().map(host_service).collect();
     let mut tether = root.section("tether");
     let network = tether.optional("network");
     let law = Law {
@@ -101,6 +117,7 @@ pub fn read(root: &mut Table<'_>) -> Law {
         echo,
         interface,
         addressing,
+        host,
         pod_network,
         pod_address,
         port: tether.defaulted("port", WIREGUARD),
@@ -114,6 +131,17 @@ pub fn read(root: &mut Table<'_>) -> Law {
     };
     tether.finish();
     law
+}
+
+fn host_service(mut table: Table<'_>) -> HostService {
+    let service = HostService {
+        name: table.required("name", "\"ssh\""),
+        port: table.required("port", "22"),
+        protocol: table.defaulted("protocol", Protocol::Tcp),
+        description: table.defaulted("description", String::new()),
+    };
+    table.finish();
+    service
 }
 
 /// A default that is spelled as the Codex would.
