@@ -20,10 +20,10 @@ impl<'a> Ear<'a> {
     pub fn at(world: &World, host: &'a Host, filter: &str) -> Self {
         // As the user that it is: the container knows no other.
         host.sh(&format!(
-            "rm -f /run/heard.pcap; tcpdump -Z root -n -U -i eth0 -w /run/heard.pcap '{filter}' 2> /run/ear & \
+            "rm -f /run/ear /run/heard.pcap; tcpdump -Z root -n -U -i eth0 -w /run/heard.pcap '{filter}' 2> /run/ear & \
              echo $! > /run/ear.pid"
         ));
-        until("the ear listens", || host.sh("cat /run/ear").contains("listening").then_some(()));
+        until("the ear listens", || host.try_sh("cat /run/ear").ok()?.contains("listening").then_some(()));
         Self { host, kept: world.log(&host.name).with_extension("pcap") }
     }
 
