@@ -191,9 +191,10 @@ impl Drop for Noise {
     }
 }
 
-/// Captures what is addressed to the outsider, IPv4 and IPv6, until it is killed.
+/// Captures what is addressed to the outsider, IPv4 and IPv6, until it is killed. ARP is not among it: whoever shares a link
+/// knows that somebody is there, and the page that the outsider asks for needs it.
 fn listen(scan: &Toolbox, netns: &Netns, capture: &Path) -> Result<Child> {
-    let own = format!("dst host {ADDRESS} or (ip6 and not ip6 multicast)");
+    let own = format!("(ip and dst host {ADDRESS}) or (ip6 and not ip6 multicast)");
     let command = scan.command("tcpdump")?.args(["-Z", "root", "-n", "-U", "-i", "eth0", "-Q", "in", "-w"]);
     let command = command.arg(capture).arg(own).within(netns.launcher());
     let ear = command.to_std().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
