@@ -18,9 +18,9 @@ pub struct Ear<'a> {
 impl<'a> Ear<'a> {
     /// Captures what the filter of tcpdump says.
     pub fn at(world: &World, host: &'a Host, filter: &str) -> Self {
-        // As the user that it is: the container knows no other.
+        // As the user that it is: the container knows no other. At once, or the last second stays in the kernel's buffer.
         host.sh(&format!(
-            "rm -f /run/ear /run/heard.pcap; tcpdump -Z root -n -U -i eth0 -w /run/heard.pcap '{filter}' 2> /run/ear & \
+            "rm -f /run/ear /run/heard.pcap; tcpdump -Z root -n -U --immediate-mode -i eth0 -w /run/heard.pcap '{filter}' 2> /run/ear & \
              echo $! > /run/ear.pid"
         ));
         until("the ear listens", || host.try_sh("cat /run/ear").ok()?.contains("listening").then_some(()));

@@ -112,8 +112,17 @@ impl Host {
         self.try_sh(line).unwrap_or_else(|error| panic!("{}: {line}: {error}", self.name))
     }
 
-    /// Runs a shell line inside, for a minute at most.
+    /// Runs a shell line inside, for a minute at most. Where the engine could not even start it, it is tried again.
     pub fn try_sh(&self, line: &str) -> Result<String, String> {
+        let unstarted = |told: &Result<String, String>| {
+            told.as_ref()
+                .is_err_and(|error| error.contains("OCI runtime exec failed: exec failed: unable to start"))
+        };
+        let again = (0..3).map(|_| self.run(line)).find(|told| !unstarted(told));
+        again.unwrap_or_else(|| self.run(line))
+    }
+
+    fn run(&self, line: &str) -> Result<String, String> {
         let mut run = self
             .container
             .exec(ExecCommand::new(["timeout", "60", "bash", "-c", line]))

@@ -126,7 +126,8 @@ fn unbonded_probe_gets_no_packet() {
             }),
             ("closed ports tell that they are", |scene| {
                 scene.host(
-                    "nft flush chain inet sepulcher hushed && nft insert rule inet sepulcher input accept",
+                    "nft flush chain inet sepulcher hushed && nft flush chain inet sepulcher output && \
+                     nft insert rule inet sepulcher input accept",
                 );
             }),
             ("what is not let through is rejected", |scene| {

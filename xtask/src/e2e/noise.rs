@@ -195,7 +195,18 @@ impl Drop for Noise {
 /// knows that somebody is there, and the page that the outsider asks for needs it.
 fn listen(scan: &Toolbox, netns: &Netns, capture: &Path) -> Result<Child> {
     let own = format!("(ip and dst host {ADDRESS}) or (ip6 and not ip6 multicast)");
-    let command = scan.command("tcpdump")?.args(["-Z", "root", "-n", "-U", "-i", "eth0", "-Q", "in", "-w"]);
+    let command = scan.command("tcpdump")?.args([
+        "-Z",
+        "root",
+        "-n",
+        "-U",
+        "--immediate-mode",
+        "-i",
+        "eth0",
+        "-Q",
+        "in",
+        "-w",
+    ]);
     let command = command.arg(capture).arg(own).within(netns.launcher());
     let ear = command.to_std().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
     until(Duration::from_secs(10), "the ear listens", || Ok(capture.exists()))?;
