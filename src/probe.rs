@@ -19,7 +19,8 @@ use icmp::Ask;
 use payload::{SHAPES, Shape};
 
 use crate::codex::key::PublicKey;
-use crate::codex::{Codex, Protocol, Tier};
+use crate::codex::{Codex, Protocol};
+use crate::reach::published;
 
 /// Random TCP ports that are asked.
 const RANDOM_TCP: usize = 16;
@@ -46,16 +47,14 @@ pub struct Promise {
 impl Promise {
     /// What a Codex promises.
     pub fn of(codex: &Codex) -> Self {
-        let ports = codex.services.values().flat_map(|service| &service.ports);
-        let (forest, hidden): (Vec<_>, Vec<_>) = ports.partition(|port| port.tier == Tier::Forest);
-        let numbers = |ports: Vec<&crate::codex::ServicePort>| -> BTreeSet<_> {
-            ports.into_iter().map(|port| (port.protocol, port.number.get())).collect()
-        };
-        let (forest, mut hidden) = (numbers(forest), numbers(hidden));
-        hidden.retain(|port| !forest.contains(port));
-        // The host's ruleset lets no echo reply out.
-        let echo = Some(false);
-        Self { tether: codex.tether.port.get(), forest, hidden, echo, whole: true }
+        let tether = codex.tether.port.get();
+        let published = published(codex).into_iter().map(|(protocol, port)| (protocol, port.get()));
+        let forest: BTreeSet<_> = published.filter(|port| *port != (Protocol::Udp, tether)).collect();
+        let services = codex.services.values().flat_map(|service| &service.ports);
+        let services = services.map(|port| (port.protocol, port.number.get()));
+        let host = codex.host.iter().map(|service| (service.protocol, service.port.get()));
+        let hidden = services.chain(host).filter(|port| !forest.contains(port)).collect();
+        Self { tether, forest, hidden, echo: Some(codex.uplink.echo), whole: true }
     }
 
     /// What is known of a port.
@@ -244,6 +243,21 @@ mod tests {
         let forest = BTreeSet::from([(Protocol::Tcp, 80)]);
         let hidden = BTreeSet::from([(Protocol::Tcp, 6006), (Protocol::Udp, 5004)]);
         Promise { tether: 51820, forest, hidden, echo: Some(false), whole: true }
+    }
+
+    #[test]
+    fn a_codex_promises_what_it_publishes_and_hides_the_rest() {
+        let mut sources = crate::codex::Sources::default();
+        let host = "[[host]]\nname = \"ssh\"\nport = 22\n";
+        let law = format!("schema = 1\n[appliance]\nname = \"lychd\"\n[uplink]\necho = true\n{host}");
+        sources.insert("lychd.toml", law);
+        let port = |number, tier| format!("[[port]]\nnumber = {number}\ntier = \"{tier}\"\n");
+        let text = "description = \"x\"\nrootfs = \"stand-in\"\n".to_owned();
+        sources.insert("services/s.toml", text + &port(7000, "forest") + &port(7001, "tether"));
+        let promise = Promise::of(&Codex::parse(&sources).unwrap());
+        let tcp = |ports: &[u16]| ports.iter().map(|port| (Protocol::Tcp, *port)).collect::<BTreeSet<_>>();
+        assert_eq!((promise.forest, promise.hidden), (tcp(&[7000]), tcp(&[22, 7001])));
+        assert_eq!((promise.tether, promise.echo, promise.whole), (51820, Some(true), true));
     }
 
     fn asked(key: Option<&PublicKey>, raw: bool) -> Vec<Question> {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::dice::Dice;
 use crate::codex::{Codex, Protocol, Route, Tier};
+use crate::reach::veil;
 
 /// A page that was had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl fmt::Display for Pair {
 
 /// Every pinned route, and a path below it, at every port at which the Veil serves the forest.
 pub fn pairs(codex: &Codex, dice: &mut Dice) -> Vec<Pair> {
-    let Some(veil) = codex.services.values().find(|service| service.veil) else { return Vec::new() };
+    let Some((_, veil)) = veil(codex) else { return Vec::new() };
     let ports = veil.ports.iter().filter(|port| port.tier == Tier::Forest && port.protocol == Protocol::Tcp);
     let ports: Vec<u16> = ports.map(|port| port.number.get()).collect();
     let routes = codex.services.values().flat_map(|service| &service.routes);
