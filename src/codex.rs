@@ -205,6 +205,24 @@ pub struct Tether {
     pub fence: Length,
 }
 
+impl Tether {
+    /// Whether an address lies in the address space of the peers.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.network.contains(address),
+            IpAddr::V6(address) => self.network6.is_some_and(|(network, _)| network.contains(address)),
+        }
+    }
+
+    /// Whether it is `wg0`'s own address.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.address == address,
+            IpAddr::V6(address) => self.network6.is_some_and(|(_, own)| own == address),
+        }
+    }
+}
+
 /// A host to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {

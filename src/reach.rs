@@ -2,7 +2,7 @@
 //!
 //! [`offers`] is what the Codex opens to anybody at all. The sets that the rulesets are rendered with
 //! ([`published`], [`grants`], [`beyond`]) and the answers ([`Reach::verdict`]) both follow from it, so that
-//! an answer cannot tell of a policy that is not in force. [`Reach::matrix`] lists what is worth trying with packets.
+//! an answer cannot tell of a policy that is not in force.
 
 pub mod ask;
 mod cause;
@@ -10,6 +10,7 @@ mod door;
 mod host;
 mod judge;
 pub mod map;
+#[cfg(test)]
 mod matrix;
 mod offer;
 pub mod picture;
@@ -19,7 +20,6 @@ mod web;
 use std::fmt;
 use std::net::IpAddr;
 
-pub use matrix::Case;
 pub use offer::{
     Audience, Grant, Offer, Origin, beyond, grants, holds_host, host_grants, offers, published, veil,
     veil_ports,
@@ -102,7 +102,8 @@ pub enum Target {
 }
 
 /// What becomes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Fate {
     /// It arrives. Whether somebody listens is another matter.
     Allowed,

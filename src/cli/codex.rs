@@ -13,8 +13,13 @@ use crate::sys;
 /// # Errors
 /// A [`Failure`] of kind [`Kind::Input`] whose report lays out every mistake.
 pub fn open(folders: &[&Path]) -> Result<Codex, Failure> {
+    parsed(folders).map(|(codex, _)| codex)
+}
+
+fn parsed(folders: &[&Path]) -> Result<(Codex, Sources), Failure> {
     let sources = sys::codex::load(folders);
-    Codex::parse(&sources).map_err(|mistakes| refused(&mistakes, &sources))
+    let codex = Codex::parse(&sources).map_err(|mistakes| refused(&mistakes, &sources))?;
+    Ok((codex, sources))
 }
 
 /// The folders of a Codex; where none is named, those of the appliance that runs this.
@@ -33,9 +38,7 @@ pub fn place(folder: Option<&Path>) -> Result<Place, Failure> {
 
 /// The same, read: what it says, and where.
 pub fn read(folder: Option<&Path>) -> Result<(Codex, Sources), Failure> {
-    let sources = sys::codex::load(&place(folder)?.folders());
-    let codex = Codex::parse(&sources).map_err(|mistakes| refused(&mistakes, &sources))?;
-    Ok((codex, sources))
+    parsed(&place(folder)?.folders())
 }
 
 /// The failure of a command whose Codex holds mistakes.

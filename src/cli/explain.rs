@@ -111,12 +111,7 @@ fn one(question: &Question, verdict: &Verdict, codex: &Codex, sources: &Sources)
     json!({
         "to": question.label,
         "allowed": verdict.allowed(),
-        "fate": match fate {
-            Fate::Allowed => "allowed",
-            Fate::Silent => "silent",
-            Fate::Denied => "denied",
-            Fate::Unknown => "unknown",
-        },
+        "fate": fate,
         "why": why,
         "guard": guard.word(),
         "chain": chain,

@@ -66,17 +66,13 @@ impl Reach<'_> {
     /// Who speaks with an address.
     fn speaker(&self, address: IpAddr) -> Source {
         let (pod, tether) = (&self.codex().pod, &self.codex().tether);
-        let within = match address {
-            IpAddr::V4(address) => tether.network.contains(address),
-            IpAddr::V6(address) => tether.network6.is_some_and(|(network, _)| network.contains(address)),
-        };
         if let Some(name) = self.holder(address) {
             Source::Peer(name.clone())
         } else if address == pod.address || address == tether.address {
             Source::Pod
         } else if address == pod.gateway {
             Source::Host
-        } else if within {
+        } else if tether.contains(address) {
             Source::Stranger(address)
         } else {
             Source::Forest
@@ -98,22 +94,15 @@ impl Reach<'_> {
             return self.whole(source, name, service);
         }
         if let Some(service) = self.codex().host_service(word) {
-            let place = match source {
-                Source::Forest => Place::Uplink(Family::V4),
-                _ => Place::At(self.codex().pod.gateway.into()),
-            };
             let label = format!("{word}:{}/{} of the host", service.port, service.protocol);
-            return Ok(vec![Question { label, target: Target::Port(place, service.protocol, service.port) }]);
+            let target = Target::Port(self.host_place(source), service.protocol, service.port);
+            return Ok(vec![Question { label, target }]);
         }
         if let Some((name, peer)) = self.codex().peers.iter().find(|(name, _)| name.as_str() == word) {
             return Ok(vec![ping(name.as_str(), Place::At(peer.address.into()))]);
         }
         if word == "host" {
-            let host = match source {
-                Source::Forest => Place::Uplink(Family::V4),
-                _ => Place::At(self.codex().pod.gateway.into()),
-            };
-            return Ok(vec![ping("host", host)]);
+            return Ok(vec![ping("host", self.host_place(source))]);
         }
         match word.rsplit_once(':') {
             Some((place, port)) if !place.contains(':') || place.starts_with('[') => {
@@ -174,6 +163,14 @@ impl Reach<'_> {
             (Source::Forest, _) | (Source::Peer(_), Some(Tier::Forest)) => Place::Uplink(Family::V4),
             (Source::Peer(_) | Source::Stranger(_), _) => Place::At(self.codex().tether.address.into()),
             (Source::Host | Source::Pod, _) => Place::At(self.codex().pod.address.into()),
+        }
+    }
+
+    /// Where `source` finds the host itself.
+    fn host_place(&self, source: &Source) -> Place {
+        match source {
+            Source::Forest => Place::Uplink(Family::V4),
+            _ => Place::At(self.codex().pod.gateway.into()),
         }
     }
 

@@ -67,15 +67,9 @@ impl Reach<'_> {
             Place::Uplink(_) => return Spot::Uplink,
             Place::At(address) => address,
         };
-        let (own, within) = match address {
-            IpAddr::V4(address) => (tether.address == address, tether.network.contains(address)),
-            IpAddr::V6(address) => tether
-                .network6
-                .map_or((false, false), |(network, own)| (own == address, network.contains(address))),
-        };
-        if own {
+        if tether.is_own(address) {
             Spot::Own
-        } else if within {
+        } else if tether.contains(address) {
             Spot::Tether(self.holder(address))
         } else if address == pod.address {
             Spot::Pod
@@ -325,7 +319,7 @@ impl Reach<'_> {
         Verdict::new(Fate::Silent, rule, format!("no service declares {protocol} {port}"))
     }
 
-    fn no_bond(&self, source: &Source) -> Verdict {
+    pub(super) fn no_bond(&self, source: &Source) -> Verdict {
         let Source::Peer(name) = source else {
             return Verdict::new(
                 Fate::Silent,

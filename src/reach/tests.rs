@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::matrix::Case;
 use super::*;
 use crate::codex::Sources;
 use crate::render::nftables;

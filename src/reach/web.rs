@@ -9,19 +9,15 @@ use crate::codex::{Peer, Protocol, Route, Step, Tier};
 impl Reach<'_> {
     pub(super) fn path(&self, source: &Source, path: &str) -> Verdict {
         match source {
-            Source::Stranger(_) => self.not_bonded(source),
+            Source::Stranger(_) => self.no_bond(source),
             Source::Peer(name) => match self.peer(name) {
                 Some(peer) => self.path_through_tether(name, peer, path),
-                None => self.not_bonded(source),
+                None => self.no_bond(source),
             },
             Source::Forest | Source::Host => self.path_in_forest(path),
             Source::Pod if veil_ports(self.codex()).is_empty() => unserved(),
             Source::Pod => self.served(path, Tier::Tether),
         }
-    }
-
-    fn not_bonded(&self, source: &Source) -> Verdict {
-        self.verdict(source, &super::Target::Echo(super::Place::At(self.codex().tether.address.into())))
     }
 
     /// The route that serves a path: the longest that covers it.

@@ -9,7 +9,7 @@ use minijinja::context;
 
 use super::{RenderError, template};
 use crate::codex::{BRIDGE, Codex};
-pub use crate::reach::{beyond, grants, host_grants, published};
+use crate::reach::{beyond, grants, host_grants, published};
 use crate::tree::Tree;
 
 /// The host's ruleset: `/usr/share/sepulcher/nftables/host.nft`.

@@ -152,11 +152,11 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
 fn is_here(host: Option<&str>, codex: &Codex) -> bool {
     let Some(host) = host else { return false };
     let bare = host.strip_suffix(&format!(":{DOOR_PORT}")).unwrap_or(host);
-    let tether = &codex.tether;
-    let address6 = tether.network6.map(|(_, own)| own);
-    let inner = bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    bare.parse() == Ok(tether.address)
-        || inner.is_some_and(|inner| inner.parse().ok().is_some_and(|own| address6 == Some(own)))
+    let address = match bare.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.parse().map(IpAddr::V6),
+        None => bare.parse().map(IpAddr::V4),
+    };
+    address.is_ok_and(|address| codex.tether.is_own(address))
         || bare.eq_ignore_ascii_case(codex.appliance.name.as_str())
 }
 

@@ -36,11 +36,8 @@ fn a_preshared_key_lets_in_who_has_it_and_nobody_else() {
     gateway.bond("phone", &phone.file("preshared = true\n"));
     gateway.bond("laptop", &laptop.file("preshared = true\n"));
     gateway.bond("plain", &plain.file(""));
-    let _oculus = gateway.stand_in();
-    gateway.machine.wireguard();
     // Long enough that what follows is the watching, not the looking.
-    let _agent = gateway.agent_with(gateway.agent_command(60));
-    gateway.ready();
+    let _running = gateway.running(60);
     assert!(phone.page().contains("caller"));
     assert_eq!(laptop.try_page(), None, "a wrong preshared key gets nothing");
     let before = gateway.session(&phone);
@@ -68,10 +65,7 @@ fn an_expired_peer_is_cut_at_its_second() {
     let (guest, phone) = (Device::new(&gateway, 0), Device::new(&gateway, 1));
     gateway.bond("guest", &guest.file(""));
     gateway.bond("phone", &phone.file(""));
-    let _oculus = gateway.stand_in();
-    gateway.machine.wireguard();
-    let _agent = gateway.agent_with(gateway.agent_command(60));
-    gateway.ready();
+    let _running = gateway.running(60);
     assert!(guest.page().contains("caller") && phone.page().contains("caller"));
     let before = gateway.session(&phone);
     let end = in_seconds(4);
@@ -98,10 +92,7 @@ fn two_keys_of_a_peer_work_in_turn_until_the_overlap_is_over() {
     let mut new = Device::at(&gateway, 2, &old.address);
     gateway.bond("phone", &old.file(""));
     gateway.bond("laptop", &other.file(""));
-    let _oculus = gateway.stand_in();
-    gateway.machine.wireguard();
-    let _agent = gateway.agent_with(gateway.agent_command(60));
-    gateway.ready();
+    let _running = gateway.running(60);
     assert!(old.page().contains("caller") && other.page().contains("caller"));
     let before = gateway.session(&other);
 
@@ -139,10 +130,7 @@ fn a_new_key_and_a_new_agent_leave_every_other_tunnel_alone() {
     let new = Device::at(&gateway, 2, &old.address);
     gateway.bond("phone", &old.file(""));
     gateway.bond("laptop", &other.file(""));
-    let _oculus = gateway.stand_in();
-    gateway.machine.wireguard();
-    let agent = gateway.agent();
-    gateway.ready();
+    let [_oculus, agent] = gateway.running(1);
     assert!(old.page().contains("caller") && other.page().contains("caller"));
     let before = gateway.session(&other);
     gateway.bond("phone", &new.file("generation = 2\n"));

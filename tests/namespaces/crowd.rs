@@ -8,7 +8,7 @@ use sepulcher::codex::{Codex, Protocol, Sources};
 use sepulcher::sys::wireguard::SecretKey;
 
 use crate::arena::{Arena, UPLINK, UPLINK6};
-use crate::lab::{Machine, can_run, scratch};
+use crate::lab::{can_run, scratch};
 use crate::packets::{Outcome, Trial, send, within};
 
 /// What a source may hold, and what it tries.
@@ -23,13 +23,6 @@ fn codex(uplink: &str) -> Codex {
     Codex::parse(&sources).unwrap()
 }
 
-/// Packets that the rule with this text has counted.
-fn counted(host: &Machine, chain: &str, rule: &str) -> u64 {
-    let listed = host.sh(&format!("nft list chain inet sepulcher {chain}"));
-    let line = listed.lines().find(|line| line.contains(rule)).unwrap_or_else(|| panic!("{rule}: {listed}"));
-    line.split("counter packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
-}
-
 #[test]
 fn one_source_holds_a_share_of_the_connections_and_the_tether_is_not_counted() {
     if !can_run("one_source_holds_a_share_of_the_connections_and_the_tether_is_not_counted") {
@@ -40,7 +33,7 @@ fn one_source_holds_a_share_of_the_connections_and_the_tether_is_not_counted() {
     let knock = |port: u16| {
         arena.outsider.sh(&format!("for i in $(seq {TRIED}); do echo > /dev/udp/{UPLINK}/{port}; done"));
     };
-    let refused = || counted(&arena.host, "crowd", "ct count over");
+    let refused = || arena.host.counted("chain inet sepulcher crowd", "ct count over");
     knock(51820);
     assert_eq!(refused(), 0);
     knock(7000);

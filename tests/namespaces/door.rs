@@ -27,10 +27,7 @@ fn the_door_answers_who_holds_its_grant_and_is_silent_to_others() {
     let granted = laptop.file("").replace("[\"oculus\"]", "[\"*\", \"bonds\", \"metrics\"]");
     gateway.bond("laptop", &granted);
     gateway.bond("phone", &phone.file(""));
-    let _oculus = gateway.stand_in();
-    gateway.machine.wireguard();
-    let _agent = gateway.agent();
-    gateway.ready();
+    let _running = gateway.running(1);
     assert!(phone.page().contains("caller"));
     assert_eq!(phone.machine.get("10.88.16.1", 51821, "/metrics"), None, "the phone meets silence");
 

@@ -83,6 +83,16 @@ impl Gateway {
         Daemon::start(command, &self.folder.join("oculus.log"))
     }
 
+    /// All of it: the stand-in, a userspace WireGuard, and an agent that looks every so many seconds and is ready.
+    /// What is returned runs until it is dropped.
+    pub fn running(&self, recheck: u8) -> [Daemon; 2] {
+        let oculus = self.stand_in();
+        self.machine.wireguard();
+        let agent = self.agent_with(self.agent_command(recheck));
+        self.ready();
+        [oculus, agent]
+    }
+
     /// What the agent told last.
     pub fn status(&self) -> Option<Status> {
         serde_json::from_slice(&fs::read(self.folder.join("tether.json")).ok()?).ok()

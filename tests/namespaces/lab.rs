@@ -107,6 +107,14 @@ impl Machine {
         }
     }
 
+    /// Packets that the rule with this text has counted, in what nft lists as `list`.
+    pub fn counted(&self, list: &str, rule: &str) -> u64 {
+        let listed = self.sh(&format!("nft list {list}"));
+        let line =
+            listed.lines().find(|line| line.contains(rule)).unwrap_or_else(|| panic!("{rule}: {listed}"));
+        line.split("counter packets ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    }
+
     /// Starts a userspace WireGuard that serves `wg0`. In the foreground of a background job: a daemon
     /// starts itself anew by its own path, which in a toolbox is the loader's.
     pub fn wireguard(&self) {

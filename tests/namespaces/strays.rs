@@ -4,17 +4,7 @@ use sepulcher::sys::wireguard::SecretKey;
 
 use crate::gateway::{Device, Gateway};
 use crate::lab::{can_run, scratch, until, until_equal};
-
-/// Points of Curve25519 with which every private key makes the same secret.
-const LOW_ORDER: [&str; 7] = [
-    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-    "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-    "4Ot6fDtBuK4WVuP68Z/EatoJjeucMrH9hmIFFl9JuAA=",
-    "X5yVvKNQjCSx0LFVnIPvWwREXMRYHI6G2CJO3dCfEVc=",
-    "7P///////////////////////////////////////38=",
-    "7f///////////////////////////////////////38=",
-    "7v///////////////////////////////////////38=",
-];
+use crate::low_order::LOW_ORDER;
 
 #[test]
 fn a_key_of_low_order_is_sent_nothing_and_removed() {
@@ -25,23 +15,11 @@ fn a_key_of_low_order_is_sent_nothing_and_removed() {
     let gateway = Gateway::new(&folder);
     let phone = Device::new(&gateway, 0);
     gateway.bond("phone", &phone.file(""));
-    let _oculus = gateway.stand_in();
-    gateway.machine.wireguard();
-    let _agent = gateway.agent();
-    gateway.ready();
+    let _running = gateway.running(1);
     assert!(phone.page().contains("caller"));
     let ear = "table ip ear { chain in { type filter hook input priority 0; udp dport 7777 counter; }; }";
     phone.machine.sh(&format!("nft '{ear}'"));
-    let heard = || {
-        let listed = phone.machine.sh("nft list chain ip ear in");
-        listed
-            .split_whitespace()
-            .skip_while(|word| *word != "packets")
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
+    let heard = || phone.machine.counted("chain ip ear in", "udp dport 7777");
     let drift = || gateway.status().unwrap().drift;
     // It takes the phone's address, and is to be dialled and kept alive at once.
     let add = |key: &str| {

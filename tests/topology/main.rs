@@ -11,6 +11,7 @@ mod host;
 mod lab;
 mod netavark;
 mod pause;
+mod scene;
 mod silence;
 mod sites;
 mod writers;

@@ -1,92 +1,14 @@
 //! What a whole appliance answers, to whom, and that nobody else gets a packet.
-//!
-//! Each claim is tried twice: on what is rendered, where it must hold, and after the policy was made leaky by hand, where it
-//! must not. So no claim is blind to the leak that it is there to find.
 
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::appliance::{Appliance, POD, publish};
+use crate::appliance::{POD, publish};
 use crate::device::Device;
 use crate::ear::Ear;
 use crate::host::{Rights, until};
 use crate::lab::World;
-
-/// An appliance with two bonds, and somebody who has none.
-struct Scene {
-    appliance: Appliance,
-    /// May reach the Oculus, the voice and Intercom.
-    phone: Device,
-    /// May reach the worker.
-    laptop: Device,
-    /// Knows the appliance's address and its public key, and is bonded to nothing.
-    outsider: Device,
-    // Last: what needs it goes first.
-    world: World,
-}
-
-const PHONE: &str = "10.88.16.2";
-const LAPTOP: &str = "10.88.16.3";
-
-/// What a claim found when it does not hold.
-type Verdict = Result<(), String>;
-
-impl Scene {
-    fn new(world: World) -> Self {
-        let appliance = Appliance::new(&world);
-        let [phone, laptop, outsider] = ["phone", "laptop", "outsider"].map(|name| Device::new(&world, name));
-        let bonds = [(&phone, PHONE, vec!["oculus", "echo", "intercom"]), (&laptop, LAPTOP, vec!["worker"])];
-        for (device, address, grants) in bonds {
-            let preshared = appliance.gateway.bond_to(device, &grants, &[]);
-            device.dial(&appliance.gateway, address, preshared.as_deref());
-            until("the tunnel carries", || device.host.try_sh("ping -c 1 -W 1 10.88.16.1").ok());
-        }
-        outsider.dial(&appliance.gateway, "10.88.16.9", None);
-        Self { appliance, phone, laptop, outsider, world }
-    }
-
-    /// `http://` and the uplink's address with a port.
-    fn outside(&self, port: u16) -> String {
-        format!("http://{}:{port}/", self.appliance.uplink)
-    }
-
-    fn host(&self, line: &str) {
-        self.appliance.host.sh(line);
-    }
-
-    /// Changes the pod's ruleset, without an agent that would mend it.
-    fn pod(&self, line: &str) {
-        self.appliance.gateway.agent.kill();
-        self.appliance.gateway.pod.sh(line);
-    }
-}
-
-/// What makes the policy leaky, in words and in deeds.
-type Leak<'a> = (&'a str, fn(&Scene));
-
-/// Tries a claim on what is rendered, and then on each leaky twin.
-fn prove(name: &'static str, claim: fn(&Scene) -> Verdict, leaks: &[Leak<'_>]) {
-    let Some(world) = World::new(name) else { return };
-    let scene = Scene::new(world);
-    claim(&scene).unwrap_or_else(|found| panic!("{name} does not hold: {found}"));
-    for (what, leak) in leaks {
-        scene.appliance.load_host_ruleset();
-        leak(&scene);
-        let found = claim(&scene).err().unwrap_or_else(|| panic!("{name}: nobody noticed: {what}"));
-        eprintln!("{name}: {what}: caught: {}", found.lines().next().unwrap_or_default());
-    }
-}
-
-fn silent(what: &str, answer: Option<String>) -> Verdict {
-    answer.map_or(Ok(()), |answer| Err(format!("{what} answered: {answer}")))
-}
-
-fn answers(what: &str, answer: Option<String>, expected: &str) -> Verdict {
-    match answer {
-        Some(answer) if answer.contains(expected) => Ok(()),
-        answer => Err(format!("{what} answered {answer:?}, not {expected:?}")),
-    }
-}
+use crate::scene::{LAPTOP, PHONE, Scene, Verdict, answers, prove, silent};
 
 fn oculus(who: &Device) -> Option<String> {
     who.host.get("http://10.88.16.1:6006/")

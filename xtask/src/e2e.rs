@@ -2,6 +2,8 @@
 
 mod around;
 mod fault;
+#[path = "../../tests/namespaces/low_order.rs"]
+mod low_order;
 mod noise;
 mod peer;
 mod session;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sepulcher::image::toolbox::Toolbox;
+use sepulcher::probe::dice::Dice;
+use sepulcher::probe::payload::SHAPES;
 
 use super::around::until;
 use super::site::HOST;
@@ -217,59 +219,27 @@ fn listen(scan: &Toolbox, netns: &Netns, capture: &Path) -> Result<Child> {
 fn knock(end: &AtomicBool, sent: &AtomicU64) -> std::io::Result<()> {
     let host: Ipv4Addr = HOST.parse().map_err(std::io::Error::other)?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut chance = 0x9e37_79b9_7f4a_7c15_u64;
+    // The same in every run.
+    let mut dice = Dice::new([7; 32]);
     let start = Instant::now();
     while !end.load(Ordering::Relaxed) {
         let due = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX) * RATE / 1000;
         while sent.load(Ordering::Relaxed) < due {
             for _ in 0..BURST {
                 let number = sent.fetch_add(1, Ordering::Relaxed);
-                // Xorshift: what comes next is nobody's pattern, and the same in every run.
-                chance ^= chance << 13;
-                chance ^= chance >> 7;
-                chance ^= chance << 17;
                 if number % EVERY == 1 {
-                    let place = usize::try_from(chance % TCP.len() as u64).unwrap_or_default();
+                    let port = TCP[dice.below(TCP.len())];
                     // Nobody answers: a SYN has left when the time is over.
-                    let _ = TcpStream::connect_timeout(
-                        &SocketAddr::from((host, TCP[place])),
-                        Duration::from_millis(1),
-                    );
+                    let _ = TcpStream::connect_timeout(&(host, port).into(), Duration::from_millis(1));
                     continue;
                 }
-                let port = if number.is_multiple_of(2) {
-                    51820
-                } else {
-                    u16::try_from(chance >> 48).unwrap_or(1).max(1)
-                };
+                let port = if number.is_multiple_of(2) { 51820 } else { dice.port() };
+                let shape = SHAPES[dice.below(SHAPES.len())];
                 // While the machine is away the socket may be told so by our own side.
-                let _ = socket.send_to(&payload(number, chance), (host, port));
+                let _ = socket.send_to(&shape.payload(None, &mut dice), (host, port));
             }
         }
         thread::sleep(Duration::from_millis(BURST * 1000 / RATE));
     }
     Ok(())
-}
-
-/// Empty, shaped like each of WireGuard's messages (kind, length), or of any length.
-fn payload(number: u64, chance: u64) -> Vec<u8> {
-    let (kind, length) = match number % 6 {
-        0 => (1, 148),
-        1 => (2, 92),
-        2 => (3, 64),
-        3 => (4, 32),
-        4 => (0, 0),
-        _ => (0, usize::try_from(chance % 1400).unwrap_or_default()),
-    };
-    let noise = chance.to_le_bytes();
-    let mut bytes: Vec<u8> = (0..length)
-        .map(|at| noise[at % noise.len()].wrapping_add(u8::try_from(at % 251).unwrap_or_default()))
-        .collect();
-    if let (1.., [first, ..]) = (kind, bytes.as_mut_slice()) {
-        *first = kind;
-    }
-    if kind > 0 {
-        bytes[1..4].fill(0);
-    }
-    bytes
 }

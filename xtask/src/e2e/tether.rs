@@ -12,6 +12,7 @@ use sepulcher::sys::cmd::Command;
 use super::Claim;
 use super::around::{self, Bonded, WG0, Web, until};
 use super::fault::Fault;
+use super::low_order::LOW_ORDER;
 use super::session::Session;
 use super::site::{HOST, Keys, SECOND_HOST, Site};
 use super::stream::Stream;
@@ -27,17 +28,6 @@ const RECHECK: Duration = Duration::from_secs(45);
 
 /// Where nobody is that the machine has reason to send to.
 const WRAITH: &str = "192.0.2.66";
-
-/// Points of Curve25519 with which every private key makes the same secret.
-const LOW_ORDER: [&str; 7] = [
-    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-    "AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-    "4Ot6fDtBuK4WVuP68Z/EatoJjeucMrH9hmIFFl9JuAA=",
-    "X5yVvKNQjCSx0LFVnIPvWwREXMRYHI6G2CJO3dCfEVc=",
-    "7P///////////////////////////////////////38=",
-    "7f///////////////////////////////////////38=",
-    "7v///////////////////////////////////////38=",
-];
 
 /// A booted machine with two bonded peers that have shaken hands.
 pub struct Scene<'a> {
