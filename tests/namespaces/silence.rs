@@ -123,8 +123,13 @@ fn assert_leaks((code, report): &(i32, serde_json::Value), expected: &[&str]) {
     for part in expected {
         assert!(leaks.iter().any(|leak| leak.contains(part)), "{part:?} is not in {leaks:#?}");
     }
+    // Where both kinds of port answer, their times differ by luck alone in one run of a hundred: the probe says how likely
+    // that was. A port that really is slower would have next to no chance.
+    let mut compared = report["comparisons"].as_array().unwrap().iter();
+    let by_luck = compared.any(|one| one["of"] == "time" && one["p"].as_f64().unwrap() > 1e-5);
+    let time = by_luck.then_some("by the time of its answers");
     for leak in &leaks {
-        assert!(expected.iter().any(|part| leak.contains(part)), "{leak:?} was not expected");
+        assert!(expected.iter().chain(&time).any(|part| leak.contains(part)), "{leak:?} was not expected");
     }
     assert_eq!((*code, &report["verdict"]), (1, &"leak".into()));
 }
