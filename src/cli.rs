@@ -24,6 +24,7 @@ pub mod qr;
 mod recovery;
 mod render;
 mod renew;
+mod snapshot;
 mod stand_in;
 pub mod store;
 mod tether;
@@ -62,6 +63,9 @@ enum Verb {
     /// The log of all changes of the bonds
     #[command(subcommand)]
     Audit(audit::Verb),
+    /// The bonds of one moment: keep them, put them back, take them elsewhere
+    #[command(subcommand)]
+    Snapshot(snapshot::Verb),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
     Provision(provision::Args),
@@ -120,6 +124,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Image(verb) => image::run(&verb),
         Verb::Peer(verb) => peer::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),
+        Verb::Snapshot(verb) => snapshot::run(&verb),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Provision(args) => provision::run(&args),

@@ -11,9 +11,10 @@
 //! 7. [`probe`] — what a scanner asks a host, and what its answers say
 //! 8. [`sys`] — files, processes, netlink, HTTP, a scanner's packets: the only effects
 //! 9. [`peer`] — a request → a change of the bonds, and the transaction that makes it
-//! 10. [`image`] — tree + locked packages → verity-sealed disk
-//! 11. [`tether`] — the agent that keeps the kernel in step with the bonds
-//! 12. [`cli`] — arguments, output, exit codes
+//! 10. [`snapshot`] — the bonds of one moment, kept and put back
+//! 11. [`image`] — tree + locked packages → verity-sealed disk
+//! 12. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 13. [`cli`] — arguments, output, exit codes
 
 pub mod cli;
 pub mod codex;
@@ -23,6 +24,7 @@ pub mod probe;
 pub mod qr;
 pub mod reach;
 pub mod render;
+pub mod snapshot;
 pub mod svg;
 pub mod sync;
 pub mod sys;

@@ -27,6 +27,7 @@ use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
 pub use client::Client;
 use edit::Edited;
+pub(crate) use edit::{buried, tombstone};
 pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
@@ -223,7 +224,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { message: message.into(), hint: Some(hint.into()), report: None }
     }
 }

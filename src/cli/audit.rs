@@ -12,9 +12,6 @@ use crate::peer::store::Place;
 use crate::sys::{codex as files, fs};
 use crate::tree::Sha256Digest;
 
-/// The longest log that is read, in bytes: some hundred thousand changes.
-const LIMIT: u64 = 64 << 20;
-
 /// Verbs of `sepulcher audit`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
@@ -125,7 +122,7 @@ fn show(args: &Show) -> Result<(), Failure> {
 /// Reads the log and checks its chain.
 fn read(place: &Place) -> Result<Log, Failure> {
     let path = place.bonds.join(audit::FILE);
-    let bytes = match fs::read_bounded(&path, LIMIT) {
+    let bytes = match fs::read_bounded(&path, audit::LIMIT) {
         Err(error) if error.is_not_found() => Vec::new(),
         bytes => bytes?,
     };

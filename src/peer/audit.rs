@@ -19,6 +19,9 @@ pub const FILE: &str = "audit.jsonl";
 /// How much of the log's end is looked at to go on with it, in bytes: some hundred records.
 pub const TAIL: u64 = 64 << 10;
 
+/// The longest log that is read whole, in bytes: some hundred thousand changes.
+pub const LIMIT: u64 = 64 << 20;
+
 /// What the first record has in place of the digest of the one before it.
 const START: Sha256Digest = Sha256Digest([0; 32]);
 
@@ -81,6 +84,10 @@ pub enum Verb {
     Extend,
     /// The overlap of two keys ended.
     End,
+    /// A snapshot was put back, and the peer is as it says, or no more.
+    Restore,
+    /// The same, and the peer came back though it was revoked or its time was over.
+    Revive,
     /// Nothing was done, but the file of the record before was not as that record says: the command was killed before
     /// it was done, or somebody edited the file.
     Found,
@@ -96,6 +103,8 @@ impl fmt::Display for Verb {
             Self::Ungrant => "ungrant",
             Self::Extend => "extend",
             Self::End => "end",
+            Self::Restore => "restore",
+            Self::Revive => "revive",
             Self::Found => "found",
         })
     }
@@ -182,6 +191,22 @@ pub struct End {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the log of changes does not end in a record")]
 pub struct NoEnd;
+
+/// The records that may be about changes that were not made: the last one, and all of a restore that it ends.
+pub fn unsure(tail: &[u8]) -> Vec<Record> {
+    let of_restore = |record: &Record| matches!(record.verb, Verb::Restore | Verb::Revive);
+    let mut records: Vec<Record> = Vec::new();
+    for found in tail.rsplit(|byte| *byte == b'\n').filter_map(record) {
+        let more = records.last().is_none_or(|last| {
+            of_restore(last) && of_restore(&found) && last.time == found.time && last.seq == found.seq + 1
+        });
+        if !more {
+            break;
+        }
+        records.push(found);
+    }
+    records
+}
 
 impl End {
     /// Finds the end in the last bytes of the log, which are all of it when `whole`.

@@ -320,6 +320,34 @@ fn nonempty(lines: &[String]) -> Result<(), Refused> {
     Ok(())
 }
 
+/// The tombstone of a peer whose file is `text`.
+pub fn tombstone(text: &str, at: Timestamp, reason: &str) -> Result<String, Refused> {
+    let mut document: DocumentMut = text.parse().map_err(|error| {
+        Refused::new(format!("cannot edit the file of a peer: {error}"), "mend the file by hand")
+    })?;
+    set(&mut document, "state", Value::from("revoked"));
+    document["revoked"] = moment(at);
+    document["reason"] = value(reason);
+    Ok(document.to_string())
+}
+
+/// A peer's file that remembers `keys` as dead, without its overlap where that is to end.
+pub fn buried(
+    name: &Name,
+    text: &str,
+    end_overlap: bool,
+    keys: impl Iterator<Item = PublicKey>,
+) -> Result<String, Refused> {
+    let mut document: DocumentMut = text.parse().map_err(|error| {
+        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
+    })?;
+    if end_overlap {
+        document.remove("overlap");
+    }
+    keys.for_each(|key| bury(&mut document, key));
+    Ok(document.to_string())
+}
+
 /// Ends an overlap: its key is dead from now on.
 fn bury_overlap(document: &mut DocumentMut, peer: &Peer) {
     if let Some(overlap) = &peer.overlap {

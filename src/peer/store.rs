@@ -14,7 +14,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-pub use commit::record;
+pub use commit::{add_to_ledger, record};
+pub(crate) use heal::{heal, is_temporary, remove};
 pub use place::Place;
 pub use reply::Reply;
 
@@ -28,7 +29,7 @@ pub use crate::sys::journal::NotLocked;
 use crate::sys::{clock, codex as files, fs, wireguard};
 
 /// How long a change waits for another one to finish.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a request was not carried out. Nothing has changed, unless it says so.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +134,7 @@ fn judged(
         let situation = Situation { codex: &codex, sources: &sources, host_key: None, now };
         // What is left out for now must not be taken for gone.
         if whole {
-            heal::heal(place, order.who, &situation, &changing)?;
+            heal(place, order.who, &situation, &changing)?;
         }
         for (verb, change) in changes {
             commit::commit(place, &audit::Entry::of(*verb, order.who, change, now), change)?;

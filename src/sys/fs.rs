@@ -295,6 +295,11 @@ pub fn exists(path: &Path) -> Result<bool, Error> {
     }
 }
 
+/// Gives a file a second name.
+pub fn link(from: &Path, to: &Path) -> Result<(), Error> {
+    context(fs::hard_link(from, to), "create", to)
+}
+
 /// Sets the permission bits.
 pub fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);

@@ -117,7 +117,8 @@ fn make_dir(path: &Path, mode: u32) -> Result<(), Error> {
     context(fs::set_permissions(path, Permissions::from_mode(mode)), "set mode of", path)
 }
 
-fn swap(shadow: &Path, target: &Path) -> Result<(), Error> {
+/// Exchanges the folder `shadow` with `target`, durably, or puts it there; where the file system can, at once.
+pub fn swap(shadow: &Path, target: &Path) -> Result<(), Error> {
     if !exists(target)? {
         return rename(shadow, target);
     }

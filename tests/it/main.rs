@@ -26,5 +26,6 @@ mod qr;
 mod reach;
 mod reject;
 mod render;
+mod snapshot;
 mod support;
 mod terminal;

@@ -215,7 +215,7 @@ fn half_a_line_in_ledger_and_log_is_ended_and_passed_over() {
 
 /// A file system of its own around the command; `prepare` is shell that makes it out of `$1`, the Codex. Prints the
 /// digests of all files before, the command's outcome, the digests behind.
-fn within(site: &Site, prepare: &str, words: &str) -> (String, String, String) {
+pub fn within(site: &Site, prepare: &str, words: &str) -> (String, String, String) {
     let script = format!(
         "set -e\n{prepare}\n\
          look() {{ find . -type f ! -name .lock ! -name filler -exec sha256sum {{}} + | sort; }}\n\

@@ -64,15 +64,21 @@ pub fn record(bonds: &Path, entries: &[Entry]) -> Result<Appended, Error> {
 
 /// Adds dead keys to the ledger, durably.
 pub fn bury(bonds: &Path, entries: &[ledger::Entry]) -> Result<(), fs::Error> {
-    if entries.is_empty() {
-        return Ok(());
+    let lines: Vec<_> = entries.iter().map(ToString::to_string).collect();
+    add_to_ledger(bonds, &lines).map(|_| ())
+}
+
+/// Adds lines to the ledger, durably; `None` where there is none to add.
+pub fn add_to_ledger(bonds: &Path, lines: &[String]) -> Result<Option<Appended>, fs::Error> {
+    if lines.is_empty() {
+        return Ok(None);
     }
     let path = bonds.join(LEDGER);
     let (tail, _) = journal::tail(&path, 1)?;
     // A killed command may have left half a line.
     let gap = if tail.last().is_some_and(|byte| *byte != b'\n') { "\n" } else { "" };
-    let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
-    append(&path, 0o644, format!("{gap}{lines}").as_bytes()).map(|_| ())
+    let lines: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    append(&path, 0o644, format!("{gap}{lines}").as_bytes()).map(Some)
 }
 
 /// Behind the rename.

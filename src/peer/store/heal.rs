@@ -8,7 +8,7 @@ use super::{Error, Place};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources};
-use crate::peer::audit::{self, End, Entry, Verb, Who};
+use crate::peer::audit::{self, End, Entry, Record, Verb, Who};
 use crate::peer::{Situation, due, missing_entries};
 use crate::sys::{fs, journal};
 use crate::tree::Sha256Digest;
@@ -23,8 +23,9 @@ pub fn heal(
 ) -> Result<(), Error> {
     let Situation { codex, sources, now, .. } = *situation;
     bury(&place.bonds, &missing_entries(codex, now))?;
-    if let Some(found) = found(place, who, codex, sources, now)? {
-        record(&place.bonds, &[found])?;
+    let found = found(place, who, codex, sources, now)?;
+    if !found.is_empty() {
+        record(&place.bonds, &found)?;
     }
     remove(&place.bonds.join("peers"), is_temporary)?;
     let needed = needed(codex);
@@ -37,22 +38,37 @@ pub fn heal(
     Ok(())
 }
 
-/// What to record when the file that the last record is about is not as it says.
+/// What to record when the files that the last records are about are not as they say.
 fn found(
     place: &Place,
     who: &Who,
     codex: &Codex,
     sources: &Sources,
     now: Timestamp,
-) -> Result<Option<Entry>, Error> {
-    let (tail, whole) = journal::tail(&place.bonds.join(audit::FILE), audit::TAIL)?;
-    let Some((last, _)) = End::of(&tail, whole)?.last else { return Ok(None) };
-    let text = sources.text(&format!("peers/{}.toml", last.peer));
-    let file_sha256 = text.map(|text| Sha256Digest::of(text.as_bytes()));
-    let generation = codex.peers.get(&last.peer).map_or(0, |peer| peer.generation);
-    let found =
-        || Entry { time: now, who: who.clone(), verb: Verb::Found, peer: last.peer, generation, file_sha256 };
-    Ok((file_sha256 != last.file_sha256).then(found))
+) -> Result<Vec<Entry>, Error> {
+    let path = place.bonds.join(audit::FILE);
+    let (tail, whole) = journal::tail(&path, audit::TAIL)?;
+    let Some((last, _)) = End::of(&tail, whole)?.last else { return Ok(Vec::new()) };
+    let unsure = match last.verb {
+        // A restore has as many records as peers.
+        Verb::Restore | Verb::Revive => audit::unsure(&journal::tail(&path, audit::LIMIT)?.0),
+        _ => vec![last],
+    };
+    let entry = |last: Record| {
+        let text = sources.text(&format!("peers/{}.toml", last.peer));
+        let file_sha256 = text.map(|text| Sha256Digest::of(text.as_bytes()));
+        let generation = codex.peers.get(&last.peer).map_or(0, |peer| peer.generation);
+        let found = || Entry {
+            time: now,
+            who: who.clone(),
+            verb: Verb::Found,
+            peer: last.peer,
+            generation,
+            file_sha256,
+        };
+        (file_sha256 != last.file_sha256).then(found)
+    };
+    Ok(unsure.into_iter().filter_map(entry).collect())
 }
 
 /// Preshared keys that handshakes need.
@@ -61,7 +77,7 @@ fn needed(codex: &Codex) -> BTreeSet<String> {
 }
 
 /// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
-fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
+pub(crate) fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
     let litter = match fs::list_named(folder, is_litter) {
         Err(error) if error.is_not_found() => return Ok(()),
         litter => litter?,
@@ -70,7 +86,7 @@ fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> 
 }
 
 /// Whether a file's name is one that [`fs::temporary`] gives: `.phone.toml.42.tmp`.
-fn is_temporary(name: &str) -> bool {
+pub(crate) fn is_temporary(name: &str) -> bool {
     let id = name
         .strip_prefix('.')
         .and_then(|name| name.strip_suffix(".tmp"))

@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// The appliance's public key, as far as it is known here.
-    pub(super) fn host_key(&self) -> Result<Option<PublicKey>, Error> {
+    pub(crate) fn host_key(&self) -> Result<Option<PublicKey>, Error> {
         if self.host_key.is_some() {
             return Ok(self.host_key);
         }
@@ -75,7 +75,7 @@ impl Place {
     }
 
     /// Refuses a folder that does not exist before a lock file would be made for it.
-    pub(super) fn writable(&self) -> Result<(), Error> {
+    pub(crate) fn writable(&self) -> Result<(), Error> {
         // A workstation's Codex may have had no peer yet; on the appliance this folder is there since the first boot.
         let law = self.law.join(crate::codex::LAW);
         if fs::exists(&law)? && fs::exists(&self.bonds)? {
@@ -85,7 +85,7 @@ impl Place {
     }
 
     /// Makes the folder of preshared keys for its owner alone.
-    pub(super) fn make_secrets(&self) -> Result<(), fs::Error> {
+    pub(crate) fn make_secrets(&self) -> Result<(), fs::Error> {
         let peers = self.secrets.join("peers");
         fs::create_dir_all(&peers)?;
         fs::set_mode(&self.secrets, 0o700)?;

@@ -1,0 +1,233 @@
+//! `sepulcher snapshot`: the bonds of one moment, kept, put back, and taken elsewhere.
+
+mod travel;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::output::{print, table};
+use super::peer::Where;
+use super::{Failure, Kind};
+use crate::codex::name::Name;
+use crate::codex::plain;
+use crate::peer::store::Who;
+use crate::snapshot::store::{self, Kept, Wish};
+use crate::snapshot::{Manifest, Snapshot};
+
+/// Verbs of `sepulcher snapshot`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Keep the bonds as they are now
+    Create(Create),
+    /// Show all snapshots, the oldest first
+    List(List),
+    /// Show what a snapshot is and holds
+    Show(Show),
+    /// Read a snapshot whole and check every digest
+    Verify(Show),
+    /// Put the bonds of a snapshot back; who is revoked stays revoked
+    Restore(Restore),
+    /// Remove all but the latest snapshots
+    Prune(Prune),
+    /// Write a snapshot encrypted to a file, to keep it elsewhere
+    Export(travel::Export),
+    /// Take over an exported snapshot; `restore` puts it to work
+    Import(travel::Import),
+}
+
+/// Keep the bonds as they are now
+///
+/// Contained are the peers' files, the ledger of dead keys, the log of changes and the preshared keys. Volumes of
+/// services are not contained yet: the snapshot names them.
+#[derive(Debug, clap::Args)]
+pub struct Create {
+    /// Why, for people
+    #[arg(long, value_name = "TEXT")]
+    note: Option<String>,
+    /// Hold the host's private key, too
+    #[arg(long)]
+    with_identity: bool,
+    #[command(flatten)]
+    changing: Changing,
+}
+
+/// Where the snapshots are, and how it is told.
+#[derive(Debug, clap::Args)]
+pub struct List {
+    #[command(flatten)]
+    place: Where,
+    /// Print JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// One snapshot.
+#[derive(Debug, clap::Args)]
+pub struct Show {
+    /// Its name [default: the latest]
+    name: Option<String>,
+    #[command(flatten)]
+    list: List,
+}
+
+/// Put the bonds of a snapshot back
+///
+/// Keys that were revoked or replaced since stay dead, and who has expired stays expired. Peers that were bonded since
+/// leave; a snapshot of what was there before is made first, which brings them back.
+#[derive(Debug, clap::Args)]
+pub struct Restore {
+    /// The snapshot's name [default: the latest]
+    name: Option<String>,
+    /// Bring this peer back although it is revoked or expired; the log tells it
+    #[arg(long, value_name = "NAME")]
+    revive: Vec<Name>,
+    /// Put the host's private key back, too: devices then know this machine without a new configuration
+    #[arg(long)]
+    with_identity: bool,
+    #[command(flatten)]
+    changing: Changing,
+}
+
+/// Remove all but the latest snapshots
+#[derive(Debug, clap::Args)]
+pub struct Prune {
+    /// How many stay
+    #[arg(long, value_name = "COUNT")]
+    keep: usize,
+    #[command(flatten)]
+    changing: Changing,
+}
+
+/// What all verbs have that change something.
+#[derive(Debug, clap::Args)]
+pub struct Changing {
+    #[command(flatten)]
+    list: List,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Runs a verb of `sepulcher snapshot`.
+pub fn run(verb: &Verb) -> Result<(), Failure> {
+    match verb {
+        Verb::Create(args) => create(args),
+        Verb::List(args) => list(args),
+        Verb::Show(args) => show(args),
+        Verb::Verify(args) => verify(args),
+        Verb::Restore(args) => restore(args),
+        Verb::Prune(args) => prune(args),
+        Verb::Export(args) => travel::export(args),
+        Verb::Import(args) => travel::import(args),
+    }
+}
+
+/// Prints the answer for programs, or that for people.
+fn tell(list: &List, value: &Value, text: &str) -> Result<(), Failure> {
+    if list.json { print(&format!("{value:#}\n")) } else { print(text) }
+}
+
+fn create(args: &Create) -> Result<(), Failure> {
+    let Create { note, with_identity, changing: Changing { list, dry_run } } = args;
+    let place = list.place.local()?;
+    let (name, manifest) = store::create(&place, note.as_deref(), *with_identity, *dry_run)?;
+    let text = match &name {
+        Some(name) => format!("{name}\n"),
+        None => format!("would keep {} files of {}\n", manifest.parts.len(), manifest.appliance),
+    };
+    for left in &manifest.not_contained {
+        eprintln!("note: not contained: {left}");
+    }
+    tell(list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &text)
+}
+
+fn list(args: &List) -> Result<(), Failure> {
+    let all = store::list(&args.place.local()?)?;
+    let entry = |kept: &Kept| {
+        let (manifest, error) = (kept.manifest.as_ref().ok(), kept.manifest.as_ref().err());
+        json!({ "name": kept.name, "size": kept.size, "manifest": manifest, "error": error })
+    };
+    let value = json!({ "schema": 1, "snapshots": all.iter().map(entry).collect::<Vec<_>>() });
+    let headings = ["NAME", "BODY", "CHANGES", "FILES", "BYTES", "NOTE"].map(str::to_owned).to_vec();
+    let row = |kept: &Kept| match &kept.manifest {
+        Ok(manifest) => vec![
+            kept.name.clone(),
+            manifest.body.clone(),
+            manifest.generation.to_string(),
+            manifest.parts.len().to_string(),
+            kept.size.to_string(),
+            manifest.note.clone().unwrap_or_default(),
+        ],
+        Err(error) => vec![kept.name.clone(), error.clone()],
+    };
+    let rows: Vec<_> = [headings].into_iter().chain(all.iter().map(row)).collect();
+    tell(args, &value, &if all.is_empty() { "there is no snapshot\n".to_owned() } else { table(&rows) })
+}
+
+fn read(args: &Show) -> Result<(String, Snapshot), Failure> {
+    Ok(store::read(&args.list.place.local()?, args.name.as_deref())?)
+}
+
+fn show(args: &Show) -> Result<(), Failure> {
+    let (name, snapshot) = read(args)?;
+    let manifest = &snapshot.manifest;
+    tell(&args.list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &told(&name, manifest))
+}
+
+fn told(name: &str, manifest: &Manifest) -> String {
+    let yes = |yes: bool| if yes { "contained" } else { "not contained" };
+    let mut rows = vec![
+        ("snapshot", name.to_owned()),
+        ("digest", store::digest(manifest).to_string()),
+        ("appliance", manifest.appliance.to_string()),
+        ("body", manifest.body.clone()),
+        ("law", manifest.law.to_string()),
+        ("changes", manifest.generation.to_string()),
+        ("host's private key", yes(manifest.identity).to_owned()),
+    ];
+    rows.extend(manifest.host_key.map(|key| ("host's public key", key.to_string())));
+    rows.extend(manifest.note.clone().map(|note| ("note", note)));
+    rows.extend(manifest.not_contained.iter().map(|left| ("not contained", left.clone())));
+    rows.extend(manifest.parts.iter().map(|part| ("file", format!("{} {} bytes", part.path, part.size))));
+    table(&rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect::<Vec<_>>())
+}
+
+fn verify(args: &Show) -> Result<(), Failure> {
+    let (name, snapshot) = read(args)?;
+    let (count, digest) = (snapshot.parts.len(), store::digest(&snapshot.manifest));
+    let value = json!({ "schema": 1, "name": name, "files": count, "digest": digest.to_string() });
+    tell(&args.list, &value, &format!("{name} is whole: {count} files\ndigest {digest}\n"))
+}
+
+fn restore(args: &Restore) -> Result<(), Failure> {
+    let Restore { name, revive, with_identity, changing: Changing { list, dry_run } } = args;
+    let revive: BTreeSet<Name> = revive.iter().cloned().collect();
+    let who = Who::Uid(rustix::process::getuid().as_raw());
+    let wish = Wish { name: name.as_deref(), revive: &revive, identity: *with_identity, dry_run: *dry_run };
+    let restored = store::restore(&list.place.local()?, &who, wish)?;
+    let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
+    match &restored.before {
+        Some(before) => {
+            text.push_str(&format!("{} is restored; what was before is {before}\n", restored.name));
+        }
+        None if *dry_run => {}
+        None => text.push_str(&format!("all is as {} says already\n", restored.name)),
+    }
+    let value = json!({
+        "schema": 1, "name": restored.name, "plan": restored.plan, "before": restored.before,
+    });
+    tell(list, &value, &text)
+}
+
+fn prune(args: &Prune) -> Result<(), Failure> {
+    let Prune { keep, changing: Changing { list, dry_run } } = args;
+    if *keep == 0 {
+        return Err(
+            Failure::new(Kind::Input, "no snapshot would be left").hint("keep one at least: `--keep 1`")
+        );
+    }
+    let names = store::prune(&list.place.local()?, *keep, *dry_run)?;
+    let text: String = names.iter().map(|name| format!("- {name}\n")).collect();
+    tell(list, &json!({ "schema": 1, "removed": names }), &text)
+}

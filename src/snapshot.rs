@@ -1,0 +1,226 @@
+//! The bonds of one moment, kept and put back: what a snapshot holds, and whether this body may take it.
+//!
+//! A snapshot is one file: a zstd-compressed tar archive whose first entry is the [`Manifest`]. Contained are the
+//! peers' files, the ledger of dead keys, the log of changes, the preshared keys, and the host's private key where that
+//! was asked for. Volumes of services are not contained yet; the manifest names those that are left out.
+
+pub mod archive;
+pub mod merge;
+pub mod seal;
+pub mod store;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::codex::key::PublicKey;
+use crate::codex::ledger::LEDGER;
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, Sources};
+use crate::peer::{Refused, audit};
+use crate::tree::Sha256Digest;
+
+/// The version of snapshots that this program writes and reads.
+pub const SCHEMA: u32 = 1;
+/// The version of this body.
+pub const BODY: &str = env!("CARGO_PKG_VERSION");
+/// The host's private key among the parts.
+pub const IDENTITY: &str = "secrets/tether.key";
+
+/// One file of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Its path: `peers/phone.toml`, `revoked`, `audit.jsonl`, `secrets/peers/phone.1.psk`, `secrets/tether.key`.
+    pub path: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Sha256Digest,
+}
+
+/// What a snapshot is and holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Manifest {
+    /// 1.
+    pub schema: u32,
+    /// Version of the body that made it, `0.1.0`.
+    pub body: String,
+    /// Schema of the Codex that its bonds are written in.
+    pub codex_schema: u32,
+    /// The appliance's name.
+    pub appliance: Name,
+    /// Digest of the law that was in force: see [`law_digest`].
+    pub law: Sha256Digest,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What somebody wrote to it.
+    pub note: Option<String>,
+    /// How many changes of the bonds were on record.
+    pub generation: u64,
+    /// Digest of the last of these records.
+    pub audit_head: Option<Sha256Digest>,
+    /// The host's public key, where it was known.
+    pub host_key: Option<PublicKey>,
+    /// Whether the host's private key is contained.
+    pub identity: bool,
+    /// What belongs to the machine's state and is not contained.
+    pub not_contained: Vec<String>,
+    /// What is contained, in the order of the archive.
+    pub parts: Vec<Part>,
+}
+
+/// What every version of a manifest says.
+#[derive(Debug, Deserialize)]
+struct Head {
+    schema: u32,
+    body: String,
+}
+
+/// A snapshot in memory: manifest and content of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// What it is and holds.
+    pub manifest: Manifest,
+    /// Content by path. Some of it is secret.
+    pub parts: Parts,
+}
+
+/// Content by path.
+pub type Parts = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// It is none, or one of a newer body.
+    pub fn read(bytes: &[u8]) -> Result<Self, Refused> {
+        let damaged = |error: serde_json::Error| damaged(&format!("its manifest is unusable: {error}"));
+        let head: Head = serde_json::from_slice(bytes).map_err(damaged)?;
+        if head.schema > SCHEMA {
+            return Err(newer(&head.body));
+        }
+        serde_json::from_slice(bytes).map_err(damaged)
+    }
+
+    /// Whether this body may take the snapshot: never one that a newer body made.
+    ///
+    /// # Errors
+    /// With the way forward.
+    pub fn aligned(&self, body: &str) -> Result<(), Refused> {
+        let (Some(soul), Some(own)) = (version(&self.body), version(body)) else {
+            return Err(damaged(&format!("`{}` is no version of a body", self.body)));
+        };
+        if soul > own || self.codex_schema > crate::codex::SCHEMA { Err(newer(&self.body)) } else { Ok(()) }
+    }
+
+    /// The part of that path.
+    pub fn part(&self, path: &str) -> Option<&Part> {
+        self.parts.iter().find(|part| part.path == path)
+    }
+}
+
+impl Snapshot {
+    /// Puts a manifest on the parts.
+    pub fn new(parts: Parts, manifest: Manifest) -> Self {
+        let part = |(path, bytes): (&String, &Zeroizing<Vec<u8>>)| Part {
+            path: path.clone(),
+            size: bytes.len() as u64,
+            sha256: Sha256Digest::of(bytes),
+        };
+        let identity = parts.contains_key(IDENTITY);
+        Self { manifest: Manifest { identity, parts: parts.iter().map(part).collect(), ..manifest }, parts }
+    }
+
+    /// The same without the host's private key.
+    #[must_use]
+    pub fn without_identity(mut self) -> Self {
+        self.parts.remove(IDENTITY);
+        Self::new(self.parts, self.manifest)
+    }
+
+    /// The text of a part; `None` where there is none, or no text.
+    pub fn text(&self, path: &str) -> Option<&str> {
+        str::from_utf8(self.parts.get(path)?).ok()
+    }
+
+    /// Its bonds below the law of `now`.
+    pub fn sources(&self, now: &Sources) -> Sources {
+        let mut sources = law(now);
+        for path in self.parts.keys().filter(|path| path.starts_with("peers/") || *path == LEDGER) {
+            if let Some(text) = self.text(path) {
+                sources.insert(path.clone(), text);
+            }
+        }
+        sources
+    }
+}
+
+/// Whether a path is one that a snapshot may hold: all others could lead anywhere.
+pub fn is_part(path: &str) -> bool {
+    let name = |text: &str| text.parse::<Name>().is_ok();
+    let preshared = |text: &str| {
+        let parts = text.strip_suffix(".psk").and_then(|text| text.rsplit_once('.'));
+        parts.is_some_and(|(stem, generation)| name(stem) && generation.parse::<u32>().is_ok())
+    };
+    match path {
+        LEDGER | audit::FILE | IDENTITY => true,
+        _ => match (path.strip_prefix("secrets/peers/"), path.strip_prefix("peers/")) {
+            (Some(file), _) => preshared(file),
+            (None, Some(file)) => file.strip_suffix(".toml").is_some_and(name),
+            (None, None) => false,
+        },
+    }
+}
+
+/// The law alone.
+pub fn law(sources: &Sources) -> Sources {
+    let bonds = |name: &str| name.starts_with("peers/") || name == LEDGER;
+    sources.iter().filter(|(name, _)| !bonds(name)).collect()
+}
+
+/// The digest of a law: of its files' names and digests, a line each, in byte order of the names.
+pub fn law_digest(sources: &Sources) -> Sha256Digest {
+    let law = law(sources);
+    let lines = law.iter().map(|(name, text)| format!("{}  {name}\n", Sha256Digest::of(text.as_bytes())));
+    Sha256Digest::of(lines.collect::<String>().as_bytes())
+}
+
+/// What the machine's state has beside the bonds, for the manifest to name.
+pub fn not_contained(codex: &Codex) -> Vec<String> {
+    let volumes = codex.services.values().flat_map(|service| &service.volumes);
+    let mut left: Vec<_> = volumes.map(|volume| format!("volume {}", volume.name)).collect();
+    left.sort();
+    left.dedup();
+    left
+}
+
+/// `major.minor.patch` as numbers; what follows a `-` or `+` does not count.
+fn version(text: &str) -> Option<[u64; 3]> {
+    let numbers: Vec<u64> =
+        text.split(['-', '+']).next()?.split('.').map(str::parse).collect::<Result<_, _>>().ok()?;
+    numbers.try_into().ok()
+}
+
+fn newer(body: &str) -> Refused {
+    Refused::new(
+        format!(
+            "the snapshot is of body {body}, and this one is {BODY}: a soul is never newer than its body"
+        ),
+        format!("install {body} or later first, then restore it there; or choose an older snapshot"),
+    )
+}
+
+/// The refusal of something that is not, or no longer, a snapshot.
+fn damaged(reason: &str) -> Refused {
+    Refused::new(
+        format!("this is no whole snapshot: {reason}"),
+        "take another one: `sepulcher snapshot list`, or fetch the copy anew",
+    )
+}
+
+#[cfg(test)]
+mod tests;

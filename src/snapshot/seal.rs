@@ -1,0 +1,71 @@
+//! Snapshots on their way elsewhere: encrypted with age (age-encryption.org/v1) to one recipient or several.
+
+use std::io::{self, Read as _, Write as _};
+use std::str::FromStr;
+
+use zeroize::Zeroizing;
+
+use super::damaged;
+use crate::peer::Refused;
+
+/// The longest export that is read, in bytes.
+pub const LIMIT: u64 = 256 << 20;
+
+/// Whose key opens an export: `age1…`.
+#[derive(Clone)]
+pub struct Recipient(age::x25519::Recipient);
+
+impl FromStr for Recipient {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let told = |_| "a recipient is an age public key, `age1…`; `age-keygen` makes one".to_owned();
+        age::x25519::Recipient::from_str(text).map(Self).map_err(told)
+    }
+}
+
+impl std::fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// Encrypts.
+///
+/// # Errors
+/// There is no recipient, or the system has no random numbers.
+pub fn seal(bytes: &[u8], recipients: &[Recipient]) -> io::Result<Vec<u8>> {
+    let recipients = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
+    let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+    let mut sealed = Vec::new();
+    let mut writer = encryptor.wrap_output(&mut sealed)?;
+    writer.write_all(bytes)?;
+    writer.finish()?;
+    Ok(sealed)
+}
+
+/// Decrypts with any of the keys in the text of an identity file.
+///
+/// # Errors
+/// The file holds no key, none of them fits, or the export is damaged.
+pub fn open(sealed: &[u8], identities: &str) -> Result<Zeroizing<Vec<u8>>, Refused> {
+    let lines = identities.lines().map(str::trim).filter(|line| line.starts_with("AGE-SECRET-KEY-"));
+    let keys: Vec<_> = lines.filter_map(|line| age::x25519::Identity::from_str(line).ok()).collect();
+    if keys.is_empty() {
+        let hint = "name the file that `age-keygen` wrote; its line begins with AGE-SECRET-KEY-1";
+        return Err(Refused::new("the identity file holds no age key", hint));
+    }
+    let decryptor =
+        age::Decryptor::new(sealed).map_err(|error| damaged(&format!("it is no export: {error}")))?;
+    let mut reader =
+        decryptor.decrypt(keys.iter().map(|key| key as &dyn age::Identity)).map_err(|error| match error {
+            age::DecryptError::NoMatchingKeys => Refused::new(
+                "no key of the identity file opens this export",
+                "name the identity file of one of its recipients",
+            ),
+            other => damaged(&format!("it cannot be decrypted: {other}")),
+        })?;
+    let mut bytes = Zeroizing::new(Vec::new());
+    reader.read_to_end(&mut bytes).map_err(|error| damaged(&format!("it cannot be decrypted: {error}")))?;
+    Ok(bytes)
+}

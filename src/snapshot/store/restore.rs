@@ -1,0 +1,286 @@
+//! Puts a snapshot back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::{keep, locked, read, take};
+use crate::codex::key::SharedKey;
+use crate::codex::name::Name;
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, Sources, render_all};
+use crate::peer::audit::{self, Entry, Who};
+use crate::peer::store::{Error, Place, add_to_ledger, heal, load, record};
+use crate::peer::{Refused, Situation};
+use crate::snapshot::merge::{Bonds, Merge, merge};
+use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest};
+use crate::sys::journal::Appended;
+use crate::sys::wireguard::SecretKey;
+use crate::sys::{clock, fs, tree};
+
+/// The folder that the peers are written to before they are exchanged; first boot tidies it away, too.
+const SHADOW: &str = ".peers.new";
+
+/// What is to be put back, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// The snapshot's name; without one, the latest.
+    pub name: Option<&'a str>,
+    /// Peers that come back though they are revoked or their time is over.
+    pub revive: &'a BTreeSet<Name>,
+    /// Whether the host's private key is put back too.
+    pub identity: bool,
+    /// Decide and tell, and change nothing.
+    pub dry_run: bool,
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The snapshot's name.
+    pub name: String,
+    /// What changes, a line each, for people.
+    pub plan: Vec<String>,
+    /// The snapshot of what was there before; `None` where nothing changed.
+    pub before: Option<String>,
+}
+
+/// Puts a snapshot back: see [`merge`] for what of it.
+///
+/// # Errors
+/// See [`Error`]: nothing has changed, unless it says so.
+pub fn restore(place: &Place, who: &Who, wish: Wish<'_>) -> Result<Restored, Error> {
+    let lock = if wish.dry_run { None } else { Some(locked(place)?) };
+    let (name, snapshot) = read(place, wish.name)?;
+    snapshot.manifest.aligned(BODY)?;
+    let now = Timestamp::from_epoch(clock::epoch_seconds());
+    let (mut sources, mut codex) = load(place)?;
+    if lock.is_some() {
+        heal_first(place, who, &sources, &codex, now)?;
+        (sources, codex) = load(place)?;
+    }
+    let (other_sources, other) = soul(&snapshot, &sources)?;
+    let bonds = Bonds { codex: &codex, sources: &sources };
+    let merged = merge(bonds, Bonds { codex: &other, sources: &other_sources }, wish.revive, now)?;
+    let preshared = preshared(place, &snapshot, &merged.codex)?;
+    let identity = identity(place, &snapshot, wish.identity)?;
+    let mut plan = plan(&merged, &codex);
+    plan.extend(notes(&snapshot, &sources, identity.is_some()));
+    let idle = merged.is_empty() && identity.is_none();
+    if lock.is_none() || idle {
+        return Ok(Restored { name, plan, before: None });
+    }
+    let note = format!("before {name} was restored");
+    let replaces_key = identity.is_some() && fs::exists(&place.secrets.join("tether.key"))?;
+    let before = keep(place, &take(place, &sources, &codex, Some(&note), replaces_key)?)?;
+    // The log of a lost machine goes on.
+    if let (Some(log), false) = (snapshot.parts.get(audit::FILE), fs::exists(&place.bonds.join(audit::FILE))?)
+    {
+        fs::write_atomic(&place.bonds.join(audit::FILE), 0o600, log)?;
+    }
+    carry_out(place, who, &merged, &preshared, identity.as_ref().map(|key| key.as_slice()), now)?;
+    Ok(Restored { name, plan, before: Some(before) })
+}
+
+fn heal_first(
+    place: &Place,
+    who: &Who,
+    sources: &Sources,
+    codex: &Codex,
+    now: Timestamp,
+) -> Result<(), Error> {
+    fs::remove_dir_all(&place.bonds.join(SHADOW))?;
+    let situation = Situation { codex, sources, host_key: None, now };
+    heal(place, who, &situation, &BTreeSet::new())
+}
+
+/// The snapshot's bonds, read below the law of now.
+fn soul(snapshot: &Snapshot, now: &Sources) -> Result<(Sources, Codex), Refused> {
+    let sources = snapshot.sources(now);
+    match Codex::parse(&sources) {
+        Ok(codex) => Ok((sources, codex)),
+        Err(mistakes) => Err(Refused {
+            message: "the snapshot's bonds do not fit the law of this body".to_owned(),
+            hint: Some("return to the body that it was made under, or choose another snapshot".to_owned()),
+            report: Some(render_all(&mistakes, &sources, false)),
+        }),
+    }
+}
+
+/// Preshared keys that the bonds need from then on and that are not here, by file.
+fn preshared(
+    place: &Place,
+    snapshot: &Snapshot,
+    codex: &Codex,
+) -> Result<BTreeMap<String, Zeroizing<Vec<u8>>>, Error> {
+    let mut found = BTreeMap::new();
+    for file in codex.peers.iter().flat_map(|(name, peer)| peer.preshared_files(name)) {
+        if fs::exists(&place.secrets.join(&file))? {
+            continue;
+        }
+        let bytes =
+            snapshot.parts.get(&format!("secrets/{file}")).filter(|bytes| SharedKey::parse(bytes).is_ok());
+        let bytes = bytes.ok_or_else(|| {
+            let hint = "choose a snapshot that holds it, or rotate that peer afterwards";
+            Refused::new(format!("the preshared key {file} is neither here nor in the snapshot"), hint)
+        })?;
+        found.insert(file, bytes.clone());
+    }
+    Ok(found)
+}
+
+/// The host's private key, where it is to be put back and is another one now.
+fn identity(place: &Place, snapshot: &Snapshot, wanted: bool) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    if !wanted {
+        return Ok(None);
+    }
+    let bytes =
+        snapshot.parts.get(IDENTITY).filter(|bytes| SecretKey::parse(bytes).is_ok()).ok_or_else(|| {
+            let hint = "leave `--with-identity` out, or choose one that was made with it";
+            Refused::new("the snapshot does not hold the host's private key", hint)
+        })?;
+    let own = match fs::read_bounded(&place.secrets.join("tether.key"), super::KEY_LIMIT) {
+        Err(error) if error.is_not_found() => None,
+        own => Some(Zeroizing::new(own?)),
+    };
+    Ok((own.as_ref() != Some(bytes)).then(|| bytes.clone()))
+}
+
+fn plan(merged: &Merge, codex: &Codex) -> Vec<String> {
+    let mut plan = merged.lines.clone();
+    for changed in merged.changed.iter().filter(|changed| changed.text.is_some()) {
+        let name = &changed.name;
+        let told = |line: &String| line.split(' ').nth(2) == Some(name.as_str());
+        if merged.lines.iter().any(told) {
+            continue;
+        }
+        plan.push(if codex.peers.contains_key(name) {
+            format!("~ peer {name} as it was")
+        } else {
+            format!("+ peer {name}")
+        });
+    }
+    let keys = merged.before.iter().chain(&merged.behind).filter(|line| !line.starts_with("revived "));
+    match keys.count() {
+        0 => {}
+        count => plan.push(format!("+ {count} dead key(s) in the ledger")),
+    }
+    plan
+}
+
+/// What is worth to know, though it changes no bond.
+fn notes(snapshot: &Snapshot, sources: &Sources, identity: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if identity {
+        notes.push("~ the host's private key; the agent takes it when it starts".to_owned());
+    }
+    if snapshot.manifest.law != law_digest(sources) {
+        notes.push("note: the snapshot was made under another law".to_owned());
+    }
+    let left = &snapshot.manifest.not_contained;
+    if !left.is_empty() {
+        notes.push(format!("note: not contained, and as it is now: {}", left.join(", ")));
+    }
+    notes
+}
+
+/// Everything that can fail comes before the exchange.
+fn carry_out(
+    place: &Place,
+    who: &Who,
+    merged: &Merge,
+    preshared: &BTreeMap<String, Zeroizing<Vec<u8>>>,
+    identity: Option<&[u8]>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    place.make_secrets()?;
+    for (file, bytes) in preshared {
+        fs::write_atomic(&place.secrets.join(file), 0o600, bytes)?;
+    }
+    if let Some(bytes) = identity {
+        fs::write_atomic(&place.secrets.join("tether.key"), 0o600, bytes)?;
+    }
+    let shadow = place.bonds.join(SHADOW);
+    let exchanged = shadowed(&place.bonds.join("peers"), &shadow, merged)
+        .map_err(Error::from)
+        .and_then(|()| exchange(place, who, merged, &shadow, now));
+    if exchanged.is_err() {
+        // The error that brought us here is the one to tell; the next restore removes it.
+        let _ = fs::remove_dir_all(&shadow);
+    }
+    exchanged?;
+    let rest = || {
+        add_to_ledger(&place.bonds, &merged.behind)?;
+        fs::remove_dir_all(&shadow)
+    };
+    rest().map_err(Error::Unfinished)?;
+    let situation = Situation { codex: &merged.codex, sources: &merged.sources, host_key: None, now };
+    heal(place, who, &situation, &BTreeSet::new())
+}
+
+/// Writes the folder of peers as it is from then on. Files that stay are the same files; so are those that are no bonds.
+fn shadowed(peers: &Path, shadow: &Path, merged: &Merge) -> Result<(), fs::Error> {
+    fs::create_dir_all(shadow)?;
+    fs::set_mode(shadow, 0o755)?;
+    let changed: BTreeMap<String, Option<&String>> = merged
+        .changed
+        .iter()
+        .map(|changed| (format!("{}.toml", changed.name), changed.text.as_ref()))
+        .collect();
+    let old = match fs::list(peers) {
+        Err(error) if error.is_not_found() => Vec::new(),
+        old => old?,
+    };
+    for path in &old {
+        let name = path.file_name().unwrap_or_default();
+        if !changed.contains_key(name.to_string_lossy().as_ref()) {
+            fs::link(path, &shadow.join(name))?;
+        }
+    }
+    for (name, text) in &changed {
+        if let Some(text) = text {
+            fs::write_atomic(&shadow.join(name), 0o644, text.as_bytes())?;
+        }
+    }
+    fs::sync_parent(&shadow.join("any"))
+}
+
+/// Ledger, log, and the exchange; on an error, ledger and log are as before.
+fn exchange(place: &Place, who: &Who, merged: &Merge, shadow: &Path, now: Timestamp) -> Result<(), Error> {
+    if merged.changed.is_empty() {
+        add_to_ledger(&place.bonds, &merged.before)?;
+        return Ok(());
+    }
+    let ledger = add_to_ledger(&place.bonds, &merged.before)?;
+    let entries: Vec<Entry> = merged
+        .changed
+        .iter()
+        .map(|changed| Entry {
+            time: now,
+            who: who.clone(),
+            verb: changed.verb,
+            peer: changed.name.clone(),
+            generation: changed.generation,
+            file_sha256: changed.text.as_ref().map(|text| crate::tree::Sha256Digest::of(text.as_bytes())),
+        })
+        .collect();
+    let log = match record(&place.bonds, &entries) {
+        Ok(log) => log,
+        Err(error) => {
+            undo(place, [ledger])?;
+            return Err(error);
+        }
+    };
+    tree::swap(shadow, &place.bonds.join("peers")).or_else(|error| {
+        undo(place, [Some(log), ledger])?;
+        Err(error.into())
+    })
+}
+
+fn undo<const N: usize>(place: &Place, appended: [Option<Appended>; N]) -> Result<(), Error> {
+    for file in appended.into_iter().flatten() {
+        file.undo().map_err(|source| fs::Error { action: "shorten", path: place.bonds.clone(), source })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,119 @@
+use super::*;
+
+const NAME: &str = "lychd";
+
+fn manifest() -> Manifest {
+    Manifest {
+        schema: SCHEMA,
+        body: BODY.to_owned(),
+        codex_schema: crate::codex::SCHEMA,
+        appliance: NAME.parse().unwrap(),
+        law: Sha256Digest::of(b"law"),
+        created: Timestamp::from_epoch(1_795_000_000),
+        note: Some("before the move".to_owned()),
+        generation: 3,
+        audit_head: None,
+        host_key: None,
+        identity: false,
+        not_contained: vec!["volume data".to_owned()],
+        parts: Vec::new(),
+    }
+}
+
+fn snapshot() -> Snapshot {
+    let part = |path: &str, text: &str| (path.to_owned(), Zeroizing::new(text.as_bytes().to_vec()));
+    let parts = [
+        part("peers/phone.toml", "public-key"),
+        part("revoked", ""),
+        part(IDENTITY, "secret"),
+        part("secrets/peers/phone.1.psk", "psk"),
+    ];
+    Snapshot::new(parts.into(), manifest())
+}
+
+#[test]
+fn what_is_packed_is_unpacked_and_is_the_same_bytes_each_time() {
+    let snapshot = snapshot();
+    let bytes = archive::pack(&snapshot).unwrap();
+    assert_eq!(bytes, archive::pack(&snapshot).unwrap());
+    assert_eq!(archive::unpack(&bytes).unwrap(), snapshot);
+    assert_eq!(archive::manifest(&bytes).unwrap(), snapshot.manifest);
+}
+
+#[test]
+fn a_changed_or_missing_byte_is_noticed_wherever_it_is() {
+    let bytes = archive::pack(&snapshot()).unwrap();
+    for at in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        if let Ok(same) = archive::unpack(&changed) {
+            // A bit of a header that says nothing about the content, like a window's size.
+            assert_eq!(same, snapshot(), "byte {at}");
+        }
+        assert!(archive::unpack(&bytes[..at]).is_err(), "cut at {at}");
+    }
+}
+
+#[test]
+fn parts_that_the_manifest_does_not_say_or_that_lead_elsewhere_are_refused() {
+    let mut other = snapshot();
+    other.parts.insert("revoked".to_owned(), Zeroizing::new(b"x".to_vec()));
+    let refused = archive::unpack(&archive::pack(&other).unwrap()).unwrap_err();
+    assert!(refused.message.contains("revoked is not as the manifest says"), "{refused}");
+    let stray = Zeroizing::new(b"root".to_vec());
+    let mut parts = snapshot().parts;
+    parts.insert("peers/Passwd".to_owned(), stray);
+    let refused = archive::unpack(&archive::pack(&Snapshot::new(parts, manifest())).unwrap()).unwrap_err();
+    assert!(refused.message.contains("belongs in no snapshot"), "{refused}");
+    for path in ["peers/../revoked", "/revoked", "secrets/peers/a.psk", "peers/a/b.toml", "secrets/x"] {
+        assert!(!is_part(path), "{path}");
+    }
+}
+
+#[test]
+fn a_soul_that_is_newer_than_its_body_is_refused_with_the_way_forward() {
+    let aligned = |body: &str| Manifest { body: body.to_owned(), ..manifest() }.aligned("1.2.3");
+    for body in ["1.2.3", "0.9.9", "1.2.3-rc1"] {
+        aligned(body).unwrap();
+    }
+    for body in ["1.2.4", "1.10.0", "2.0.0"] {
+        let refused = aligned(body).unwrap_err();
+        assert!(refused.hint.is_some_and(|hint| hint.contains(&format!("install {body} or later"))));
+    }
+    assert!(aligned("new").is_err());
+    let codex_schema = crate::codex::SCHEMA + 1;
+    assert!(Manifest { codex_schema, ..manifest() }.aligned(BODY).is_err());
+    // Whatever else a later schema says.
+    let refused = Manifest::read(br#"{"schema": 2, "body": "9.0.0", "soul": []}"#).unwrap_err();
+    assert!(refused.message.contains("of body 9.0.0"), "{refused}");
+}
+
+#[test]
+fn the_host_s_key_leaves_with_its_part() {
+    let without = snapshot().without_identity();
+    assert!(!without.manifest.identity && without.manifest.part(IDENTITY).is_none());
+    assert_eq!(without.parts.len(), 3);
+    assert_eq!(archive::unpack(&archive::pack(&without).unwrap()).unwrap(), without);
+}
+
+#[test]
+fn only_the_recipients_open_an_export() {
+    let keys = [age::x25519::Identity::generate(), age::x25519::Identity::generate()];
+    let other = age::x25519::Identity::generate();
+    let recipients: Vec<seal::Recipient> =
+        keys.iter().map(|key| key.to_public().to_string().parse().unwrap()).collect();
+    let sealed = seal::seal(b"soul", &recipients).unwrap();
+    let text = |key: &age::x25519::Identity| {
+        use age::secrecy::ExposeSecret as _;
+        format!("# created\n{}\n", key.to_string().expose_secret())
+    };
+    for key in &keys {
+        assert_eq!(seal::open(&sealed, &text(key)).unwrap().as_slice(), b"soul");
+    }
+    assert!(seal::open(&sealed, &text(&other)).unwrap_err().message.contains("no key"));
+    assert!(seal::open(&sealed, "nothing").unwrap_err().message.contains("holds no age key"));
+    for cut in 0..sealed.len() {
+        assert!(seal::open(&sealed[..cut], &text(&keys[0])).is_err(), "cut at {cut}");
+    }
+    assert!("age1nobody".parse::<seal::Recipient>().is_err());
+}

@@ -1,0 +1,341 @@
+//! `sepulcher snapshot` on a workstation's Codex: round trips, damage, what stays dead, and being killed anywhere.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+
+use sepulcher::codex::PeerState;
+use sepulcher::peer::audit::Log;
+use sepulcher::snapshot::{Manifest, Snapshot, archive};
+use sepulcher::sys::cmd::Command;
+
+use crate::cases::load;
+use crate::judge::program;
+use crate::peer::{KEY, OTHER, Site};
+use crate::support::{copy, sepulcher};
+
+/// Bonds by name, and the preshared keys.
+fn state(codex: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for folder in ["peers", "secrets/peers"] {
+        for entry in fs::read_dir(codex.join(folder)).unwrap().map(Result::unwrap) {
+            let name = format!("{folder}/{}", entry.file_name().to_string_lossy());
+            found.insert(name, fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+fn create(site: &Site) -> String {
+    site.run(&["snapshot", "create"]).trim().to_owned()
+}
+
+fn file(site: &Site, name: &str) -> PathBuf {
+    site.codex().join(format!("snapshots/{name}.tar.zst"))
+}
+
+/// A site where `wraith` is bonded with a preshared key, and its snapshot.
+fn kept() -> (Site, String) {
+    let site = Site::new();
+    site.run(&["peer", "bond", "wraith", "--public-key", KEY, "--no-config"]);
+    let name = create(&site);
+    (site, name)
+}
+
+#[test]
+fn what_is_created_is_listed_shown_verified_and_restored() {
+    let (site, name) = kept();
+    let before = state(&site.codex());
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    assert_eq!(mode(&file(&site, &name)), 0o600);
+    assert_eq!(mode(&site.codex().join("snapshots")), 0o700);
+    assert_eq!(site.text("snapshots/.gitignore"), "*\n");
+    assert!(site.run(&["snapshot", "list"]).contains(&name));
+    let shown = site.run(&["snapshot", "show"]);
+    assert!(shown.contains("secrets/peers/wraith.1.psk") && !shown.contains("tether.key"), "{shown}");
+    assert!(site.run(&["snapshot", "verify", &name]).contains("is whole"));
+    site.run(&["peer", "grant", "wraith", "metrics"]);
+    site.run(&["peer", "bond", "ghoul"]);
+    let plan = site.run(&["snapshot", "restore", "--dry-run"]);
+    assert!(plan.contains("- peer ghoul") && plan.contains("~ peer wraith as it was"), "{plan}");
+    let told = site.run(&["snapshot", "restore", &name]);
+    assert!(told.contains(&format!("{name} is restored; what was before is ")), "{told}");
+    assert_eq!(state(&site.codex()), before);
+    assert!(site.run(&["audit", "verify"]).contains("the chain is whole"));
+    assert!(!site.run(&["audit", "verify"]).contains("edited by hand"));
+    // What was before is a snapshot too, and brings the peer back that left.
+    site.run(&["snapshot", "restore"]);
+    assert!(site.text("peers/ghoul.toml").contains("public-key"));
+}
+
+#[test]
+fn a_dry_run_changes_nothing_and_a_second_restore_has_nothing_to_do() {
+    let (site, name) = kept();
+    for words in [
+        &["snapshot", "create", "--dry-run"][..],
+        &["snapshot", "prune", "--keep", "1", "--dry-run"],
+        &["snapshot", "restore", "--dry-run"],
+    ] {
+        site.run(words);
+        assert_eq!(fs::read_dir(site.codex().join("snapshots")).unwrap().count(), 2, "{words:?}");
+    }
+    let told = site.run(&["snapshot", "restore"]);
+    assert!(told.contains(&format!("all is as {name} says already")), "{told}");
+}
+
+#[test]
+fn the_revoked_stay_revoked_the_rotated_stay_rotated_and_a_revival_is_on_record() {
+    let (site, name) = kept();
+    site.run(&["peer", "revoke", "wraith", "--reason", "lost"]);
+    site.run(&["peer", "rotate", "phone", "--public-key", OTHER, "--no-config"]);
+    let told = site.run(&["snapshot", "restore"]);
+    assert!(told.contains("= peer wraith stays revoked"), "{told}");
+    assert!(told.contains("= peer phone keeps its newer key"), "{told}");
+    let peer = |name: &str| site.load().peers[&name.parse().unwrap()].clone();
+    assert_eq!(peer("wraith").state, PeerState::Revoked);
+    assert_eq!(peer("phone").public_key.to_string(), OTHER);
+    let ledger = site.text("revoked");
+    site.run(&["snapshot", "restore", "--revive", "wraith"]);
+    assert_eq!(peer("wraith").state, PeerState::Active);
+    assert!(site.text("revoked").starts_with(&ledger), "the ledger only grows");
+    assert!(site.codex().join("secrets/peers/wraith.1.psk").exists());
+    assert!(site.run(&["audit", "show"]).contains("revive"));
+    // The next command leaves it alive, and a second revocation holds.
+    site.run(&["peer", "grant", "wraith", "metrics"]);
+    assert_eq!(peer("wraith").state, PeerState::Active);
+    site.run(&["peer", "revoke", "wraith"]);
+    assert!(site.run(&["snapshot", "restore", &name]).contains("stays revoked"));
+}
+
+#[test]
+fn damage_is_refused_and_told() {
+    let (site, name) = kept();
+    let path = file(&site, &name);
+    let whole = fs::read(&path).unwrap();
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    for (bytes, what) in [(&whole[..whole.len() / 2], "truncated"), (&changed, "changed"), (b"", "empty")] {
+        fs::write(&path, bytes).unwrap();
+        for verb in ["verify", "restore"] {
+            site.refuses(&["snapshot", verb, &name], 1, &["no whole snapshot"]);
+        }
+        assert!(site.run(&["snapshot", "list"]).contains(&name), "{what}");
+    }
+    site.refuses(&["snapshot", "restore", "nobody"], 1, &["there is no snapshot `nobody`"]);
+    site.refuses(&["snapshot", "restore", "../codex"], 1, &["no name of a snapshot"]);
+}
+
+/// Puts a snapshot with another manifest in the place of one.
+fn rewrite(site: &Site, name: &str, change: impl Fn(&mut Manifest)) {
+    let Snapshot { mut manifest, parts } = archive::unpack(&fs::read(file(site, name)).unwrap()).unwrap();
+    change(&mut manifest);
+    fs::write(file(site, name), archive::pack(&Snapshot { manifest, parts }).unwrap()).unwrap();
+}
+
+#[test]
+fn a_soul_newer_than_the_body_or_a_manifest_that_lies_is_refused() {
+    let (site, name) = kept();
+    rewrite(&site, &name, |manifest| manifest.body = "9.1.0".to_owned());
+    site.refuses(&["snapshot", "restore"], 1, &["never newer than its body", "install 9.1.0 or later"]);
+    rewrite(&site, &name, |manifest| manifest.parts[0].size += 1);
+    site.refuses(&["snapshot", "verify"], 1, &["is not as the manifest says"]);
+}
+
+#[test]
+fn prune_keeps_the_latest() {
+    let (site, first) = kept();
+    let names = [first, create(&site), create(&site)];
+    site.refuses(&["snapshot", "prune", "--keep", "0"], 1, &["no snapshot would be left"]);
+    let told = site.run(&["snapshot", "prune", "--keep", "1"]);
+    assert_eq!(told, format!("- {}\n- {}\n", names[0], names[1]));
+    assert!(!file(&site, &names[0]).exists() && file(&site, &names[2]).exists());
+}
+
+/// An age key pair: the file with the private half, and the public one.
+fn identity(folder: &Path, name: &str) -> (PathBuf, String) {
+    use age::secrecy::ExposeSecret as _;
+    let key = age::x25519::Identity::generate();
+    let path = folder.join(name);
+    fs::write(&path, format!("{}\n", key.to_string().expose_secret())).unwrap();
+    (path, key.to_public().to_string())
+}
+
+#[test]
+fn a_lost_machine_comes_back_from_an_export_with_addresses_and_identity() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (site, _) = kept();
+    site.run(&["peer", "revoke", "laptop"]);
+    site.run(&["snapshot", "create", "--with-identity"]);
+    let export = scratch.path().join("soul.age");
+    let export = export.to_str().unwrap();
+    let (path, recipient) = identity(scratch.path(), "key");
+    let (wrong, _) = identity(scratch.path(), "wrong");
+    site.run(&["snapshot", "export", export, "--recipient", &recipient, "--with-identity"]);
+    site.refuses(&["snapshot", "export", export, "--recipient", &recipient], 1, &["is there already"]);
+    let sealed = fs::read(export).unwrap();
+    assert!(sealed.starts_with(b"age-encryption.org/v1"));
+
+    let fresh = Site::new();
+    for file in ["secrets/tether.key", "peers/phone.toml"] {
+        fs::remove_file(fresh.codex().join(file)).unwrap();
+    }
+    let path = path.to_str().unwrap();
+    fresh.refuses(
+        &["snapshot", "import", export, "--identity", wrong.to_str().unwrap()],
+        1,
+        &["no key of the identity file opens this export"],
+    );
+    let imported = fresh.run(&["snapshot", "import", export, "--identity", path]);
+    assert_eq!(fresh.run(&["snapshot", "import", export, "--identity", path]), imported, "once is enough");
+    let told = fresh.run(&["snapshot", "restore", "--with-identity"]);
+    assert!(told.contains("the host's private key") && told.contains("- peer laptop"), "{told}");
+    assert_eq!(fresh.load(), site.load());
+    assert_eq!(state(&fresh.codex()), state(&site.codex()));
+    assert_eq!(fresh.text("secrets/tether.key"), site.text("secrets/tether.key"));
+    assert!(fresh.run(&["audit", "verify"]).contains("the chain is whole"));
+
+    let plain = scratch.path().join("plain.age");
+    let plain = plain.to_str().unwrap();
+    site.run(&["snapshot", "export", plain, "--recipient", &recipient]);
+    let other = Site::new();
+    other.run(&["snapshot", "import", plain, "--identity", path]);
+    other.refuses(&["snapshot", "restore", "--with-identity"], 1, &["does not hold the host's private key"]);
+    fs::write(plain, &sealed[..sealed.len() - 1]).unwrap();
+    other.refuses(&["snapshot", "import", plain, "--identity", path], 1, &["no whole snapshot"]);
+}
+
+/// System calls that write.
+const WRITING: [&str; 13] = [
+    "write",
+    "fsync",
+    "fchmod",
+    "chmod",
+    "rename",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "link",
+    "linkat",
+    "ftruncate",
+];
+
+/// Kills a command at every writing system call, from the same state each time, and looks at what is left.
+fn killed_everywhere(strace: &Command, start: &Site, words: &[&str], whole: impl Fn(&Path, &str)) {
+    let mut kills = 0;
+    for call in WRITING {
+        for nth in 1..80 {
+            let scratch = tempfile::Builder::new().prefix("sepulcher-killed-").tempdir().unwrap();
+            let codex = scratch.path().join("codex");
+            copy(&start.codex(), &codex);
+            let injection = format!("inject={call}:signal=SIGKILL:when={nth}");
+            let traced = strace.clone().args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(injection);
+            let traced = traced.arg(env!("CARGO_BIN_EXE_sepulcher")).args(words).arg("--codex").arg(&codex);
+            let run = traced.output().unwrap();
+            if run.status.success() {
+                break;
+            }
+            let killed = run.status.signal() == Some(9) || run.status.code() == Some(128 + 9);
+            assert!(killed, "{call} {nth}: {}", String::from_utf8_lossy(&run.stderr));
+            kills += 1;
+            whole(&codex, &format!("killed at {call} {nth}"));
+        }
+    }
+    assert!(kills >= 12, "{words:?} was killed at {kills} points only");
+}
+
+fn run(codex: &Path, words: &[&str], point: &str) -> String {
+    let run = sepulcher().args(words).arg("--codex").arg(codex).output().unwrap();
+    assert!(run.status.success(), "{point}, then {words:?}: {}", String::from_utf8_lossy(&run.stderr));
+    String::from_utf8(run.stdout).unwrap()
+}
+
+#[test]
+fn a_killed_creation_leaves_a_whole_snapshot_or_none() {
+    let Some(strace) = program("a_killed_creation_leaves_a_whole_snapshot_or_none", "strace") else { return };
+    let (site, _) = kept();
+    killed_everywhere(&strace, &site, &["snapshot", "create", "--with-identity"], |codex, point| {
+        let names: Vec<_> = fs::read_dir(codex.join("snapshots")).unwrap().map(|e| e.unwrap()).collect();
+        for entry in names.iter().filter(|entry| !entry.file_name().to_string_lossy().starts_with('.')) {
+            assert!(archive::unpack(&fs::read(entry.path()).unwrap()).is_ok(), "{point}");
+        }
+        run(codex, &["snapshot", "create"], point);
+        let left = fs::read_dir(codex.join("snapshots")).unwrap();
+        let left =
+            left.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().ends_with(".tmp"));
+        assert_eq!(left.count(), 0, "{point}: a piece with keys in it stays");
+    });
+}
+
+#[test]
+fn a_killed_restore_is_done_or_not() {
+    let Some(strace) = program("a_killed_restore_is_done_or_not", "strace") else { return };
+    let (site, name) = kept();
+    site.run(&["peer", "rotate", "phone", "--public-key", OTHER, "--no-config"]);
+    site.run(&["peer", "revoke", "wraith"]);
+    site.run(&["peer", "bond", "ghoul"]);
+    site.run(&["peer", "grant", "laptop", "metrics"]);
+    let words = ["snapshot", "restore", name.as_str(), "--revive", "wraith"];
+    let before = load(&site.codex());
+    let done = tempfile::tempdir().unwrap();
+    copy(&site.codex(), &done.path().join("codex"));
+    run(&done.path().join("codex"), &words, "unkilled");
+    let after = load(&done.path().join("codex"));
+    assert_ne!(before.peers, after.peers);
+    let revived = KEY.parse().unwrap();
+    killed_everywhere(&strace, &site, &words, |codex, point| {
+        let found = load(codex);
+        assert!(
+            found.peers == before.peers || found.peers == after.peers,
+            "{point}: between before and after"
+        );
+        let dead = before.revoked_keys.iter().filter(|key| **key != revived);
+        assert!(dead.into_iter().all(|key| found.revoked_keys.contains(key)), "{point}: the ledger forgot");
+        for (name, peer) in &found.peers {
+            for file in peer.preshared_files(name) {
+                assert!(codex.join("secrets").join(&file).exists(), "{point}: {file} is missing");
+            }
+        }
+        let done = found.peers == after.peers;
+        // The next command mends ledger and log, and the restore can be run again.
+        run(codex, &["peer", "grant", "phone", "metrics"], point);
+        let told = run(codex, &["audit", "verify"], point);
+        assert!(!told.contains("edited by hand"), "{point}: {told}");
+        Log::read(&fs::read(codex.join("audit.jsonl")).unwrap()).unwrap();
+        if !done {
+            assert!(load(codex).revoked_keys.contains(&revived), "{point}: a revival that was not");
+            run(codex, &words, point);
+            let laptop = "laptop".parse().unwrap();
+            assert_eq!(load(codex).peers[&laptop], after.peers[&laptop], "{point}");
+        }
+    });
+}
+
+#[test]
+fn a_full_or_read_only_disk_changes_nothing() {
+    for (prepare, told) in [
+        ("mount --bind \"$1\" \"$1\"; mount -o remount,bind,ro \"$1\"; cd \"$1\"", "Read-only file system"),
+        (
+            "mkdir \"$1.room\"; mount -t tmpfs -o size=1m tmpfs \"$1.room\"; cp -r \"$1/.\" \"$1.room\"; cd \"$1.room\"\n\
+             dd if=/dev/zero of=filler bs=4096 2>/dev/null || true",
+            "No space left on device",
+        ),
+    ] {
+        for verb in ["create", "restore"] {
+            let (site, name) = kept();
+            site.run(&["peer", "grant", "wraith", "metrics"]);
+            let words = if verb == "create" {
+                "snapshot create".to_owned()
+            } else {
+                format!("snapshot restore {name}")
+            };
+            let (before, said, behind) = crate::peer_faults::within(&site, prepare, &words);
+            assert!(said.contains(told) && said.contains("ended with 74"), "{words}: {said}");
+            assert_eq!(before, behind, "{words}");
+        }
+    }
+}
