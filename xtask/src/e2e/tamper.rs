@@ -12,7 +12,7 @@ use super::Claim;
 use super::site::Site;
 use crate::Result;
 use crate::image::{partition, toolbox};
-use crate::vm::{Machine, Seen, Uplink, disk_from};
+use crate::vm::{Machine, Seen, Start, Uplink, disk_from};
 
 /// How long a machine may take to refuse; the wait for a root that does not exist is part of it.
 const REFUSAL: Duration = Duration::from_secs(180);
@@ -50,8 +50,13 @@ fn refused(site: &Site, place: Place, reason: &[&str]) -> Result<String> {
     file.write_all_at(&[changed], at)?;
     let uplink = Uplink::User(Vec::new());
     // One processor is enough to refuse, and cannot stall on a busy emulator.
-    let machine =
-        Machine { toolbox: &site.toolbox, disk: &disk, scratch: site.folder.path(), uplink, processors: 1 };
+    let machine = Machine {
+        toolbox: &site.toolbox,
+        start: Start::Disk(&disk),
+        scratch: site.folder.path(),
+        uplink,
+        processors: 1,
+    };
     let mut running = machine.power_on()?;
     let up = |line: &str| line.contains("tether public key") || line.contains("sepulcher: health ok");
     let seen = running.wait(REFUSAL, |line| up(line) || reason.iter().all(|word| line.contains(word)));
