@@ -44,7 +44,7 @@ impl Ruleset {
 
     /// Makes `rules` the ruleset, in one transaction, unless it is so already.
     pub fn ensure(&mut self, rules: Rules) -> Result<Outcome, Error> {
-        let table = self.nft.table()?.as_ref().map(fingerprint);
+        let table = self.nft.table()?.map(fingerprint);
         let (outcome, change) = match &self.loaded {
             None => (Outcome::Loaded, None),
             Some(loaded) if Some(loaded.table) != table => (Outcome::Repaired, None),
@@ -55,7 +55,7 @@ impl Ruleset {
         if change.is_none_or(|change| self.nft.load(&change).is_err()) {
             self.nft.load(&rules.text)?;
         }
-        let table = self.nft.table()?.as_ref().map(fingerprint).ok_or(Error::NoTable)?;
+        let table = self.nft.table()?.map(fingerprint).ok_or(Error::NoTable)?;
         self.loaded = Some(Loaded { rules, table });
         Ok(outcome)
     }
