@@ -50,12 +50,13 @@ impl Ruleset {
 
     /// Makes `rules` the ruleset, in one transaction, unless it is so already.
     pub fn ensure(&mut self, rules: Rules) -> Result<Outcome, Error> {
+        let before = self.nft.generation()?;
         let Some(loaded) = &mut self.loaded else {
-            self.load(rules, None)?;
+            self.load(rules, None, before)?;
             return Ok(Outcome::Loaded);
         };
-        if !loaded.is_untouched(&self.nft)? {
-            self.load(rules, None)?;
+        if !loaded.is_untouched(&self.nft, before)? {
+            self.load(rules, None, before)?;
             return Ok(Outcome::Repaired);
         }
         if loaded.rules.text == rules.text {
@@ -63,13 +64,12 @@ impl Ruleset {
             return Ok(Outcome::Same);
         }
         let change = rules.change_from(&loaded.rules);
-        self.load(rules, change)?;
+        self.load(rules, change, before)?;
         Ok(Outcome::Loaded)
     }
 
-    /// Loads a change, or else the whole text.
-    fn load(&mut self, rules: Rules, change: Option<String>) -> Result<(), Error> {
-        let before = self.nft.generation()?;
+    /// Loads a change, or else the whole text, where the kernel's number was `before`.
+    fn load(&mut self, rules: Rules, change: Option<String>, before: u32) -> Result<(), Error> {
         // A change that the kernel refuses tells that the table is not what we think: make it anew.
         if change.is_none_or(|change| self.nft.load(&change).is_err()) {
             self.nft.load(&rules.text)?;
@@ -84,14 +84,13 @@ impl Ruleset {
 }
 
 impl Loaded {
-    /// Whether the table is as it was loaded.
-    fn is_untouched(&mut self, nft: &Nft) -> Result<bool, Error> {
-        let generation = nft.generation()?;
+    /// Whether the table is as it was loaded, where the kernel's number is `generation`.
+    fn is_untouched(&mut self, nft: &Nft, generation: u32) -> Result<bool, Error> {
         if generation == self.generation {
             return Ok(true);
         }
         let Some(listed) = self.listed else { return Ok(false) };
-        let same = nft.table()?.as_ref().map(fingerprint) == Some(listed);
+        let same = nft.table()?.map(fingerprint) == Some(listed);
         if same {
             self.generation = generation;
         }
@@ -101,7 +100,7 @@ impl Loaded {
     /// Remembers how the table is listed, when nothing else is to be done.
     fn look_closer(&mut self, nft: &Nft) -> Result<(), Error> {
         if self.listed.is_none() {
-            let listed = nft.table()?.as_ref().map(fingerprint);
+            let listed = nft.table()?.map(fingerprint);
             self.listed = listed.filter(|_| nft.generation().is_ok_and(|now| now == self.generation));
         }
         Ok(())
