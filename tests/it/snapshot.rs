@@ -224,28 +224,41 @@ const WRITING: [&str; 13] = [
     "ftruncate",
 ];
 
-/// Kills a command at every writing system call, from the same state each time, and looks at what is left.
+/// Kills a command at every writing system call.
 fn killed_everywhere(strace: &Command, start: &Site, words: &[&str], whole: impl Fn(&Path, &str)) {
-    let mut kills = 0;
-    for call in WRITING {
+    let kills = everywhere(strace, start, words, (&WRITING, "signal=SIGKILL"), whole);
+    assert!(kills >= 12, "{words:?} was killed at {kills} points only");
+}
+
+/// Does something to a command at every call of some kinds, from the same state each time, and looks at what is left; at
+/// how many.
+fn everywhere(
+    strace: &Command,
+    start: &Site,
+    words: &[&str],
+    (calls, fault): (&[&str], &str),
+    whole: impl Fn(&Path, &str),
+) -> u32 {
+    let mut faults = 0;
+    for call in calls {
         for nth in 1..80 {
             let scratch = tempfile::Builder::new().prefix("sepulcher-killed-").tempdir().unwrap();
             let codex = scratch.path().join("codex");
             copy(&start.codex(), &codex);
-            let injection = format!("inject={call}:signal=SIGKILL:when={nth}");
+            let injection = format!("inject={call}:{fault}:when={nth}");
             let traced = strace.clone().args(["-f", "-qq", "-o", "/dev/null", "-e"]).arg(injection);
             let traced = traced.arg(env!("CARGO_BIN_EXE_sepulcher")).args(words).arg("--codex").arg(&codex);
             let run = traced.output().unwrap();
             if run.status.success() {
                 break;
             }
-            let killed = run.status.signal() == Some(9) || run.status.code() == Some(128 + 9);
-            assert!(killed, "{call} {nth}: {}", String::from_utf8_lossy(&run.stderr));
-            kills += 1;
-            whole(&codex, &format!("killed at {call} {nth}"));
+            let ended = run.status.signal() == Some(9) || matches!(run.status.code(), Some(137 | 74));
+            assert!(ended, "{call} {nth}: {}", String::from_utf8_lossy(&run.stderr));
+            faults += 1;
+            whole(&codex, &format!("{fault} at {call} {nth}"));
         }
     }
-    assert!(kills >= 12, "{words:?} was killed at {kills} points only");
+    faults
 }
 
 fn run(codex: &Path, words: &[&str], point: &str) -> String {
@@ -272,8 +285,8 @@ fn a_killed_creation_leaves_a_whole_snapshot_or_none() {
 }
 
 #[test]
-fn a_killed_restore_is_done_or_not() {
-    let Some(strace) = program("a_killed_restore_is_done_or_not", "strace") else { return };
+fn a_killed_or_failed_restore_is_done_or_not() {
+    let Some(strace) = program("a_killed_or_failed_restore_is_done_or_not", "strace") else { return };
     let (site, name) = kept();
     site.run(&["peer", "rotate", "phone", "--public-key", OTHER, "--no-config"]);
     site.run(&["peer", "revoke", "wraith"]);
@@ -287,7 +300,7 @@ fn a_killed_restore_is_done_or_not() {
     let after = load(&done.path().join("codex"));
     assert_ne!(before.peers, after.peers);
     let revived = KEY.parse().unwrap();
-    killed_everywhere(&strace, &site, &words, |codex, point| {
+    let whole = |codex: &Path, point: &str| {
         let found = load(codex);
         assert!(
             found.peers == before.peers || found.peers == after.peers,
@@ -312,7 +325,10 @@ fn a_killed_restore_is_done_or_not() {
             let laptop = "laptop".parse().unwrap();
             assert_eq!(load(codex).peers[&laptop], after.peers[&laptop], "{point}");
         }
-    });
+    };
+    killed_everywhere(&strace, &site, &words, whole);
+    let failures = everywhere(&strace, &site, &words, (&["fsync", "fdatasync"], "error=EIO"), whole);
+    assert!(failures >= 6, "only {failures} failures to sync");
 }
 
 #[test]

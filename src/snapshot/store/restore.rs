@@ -272,9 +272,25 @@ fn exchange(place: &Place, who: &Who, merged: &Merge, shadow: &Path, now: Timest
             return Err(error);
         }
     };
-    tree::swap(shadow, &place.bonds.join("peers")).or_else(|error| {
+    let peers = place.bonds.join("peers");
+    tree::swap(shadow, &peers).or_else(|error| {
+        // They are exchanged, and only that this lasts is not certain: the change is done.
+        if is_there(&peers, merged) {
+            return Err(Error::Unfinished(error));
+        }
         undo(place, [Some(log), ledger])?;
         Err(error.into())
+    })
+}
+
+/// Whether the folder of peers is the one that was to be put in place. What changes is not as it was.
+fn is_there(peers: &Path, merged: &Merge) -> bool {
+    merged.changed.iter().all(|changed| {
+        let path = peers.join(format!("{}.toml", changed.name));
+        match &changed.text {
+            Some(text) => fs::read(&path).is_ok_and(|there| there == text.as_bytes()),
+            None => fs::exists(&path).is_ok_and(|exists| !exists),
+        }
     })
 }
 
