@@ -1,0 +1,30 @@
+# buildRustPackage with the host's cargo and linker.
+run:
+{
+  pname,
+  version,
+  src,
+  cargoDeps,
+  cargoBuildFlags ? [ ],
+  ...
+}@args:
+(run "${pname}-${version}" { inherit src cargoDeps cargoBuildFlags; } ''
+  cp -r "$src" source
+  # A copy, so that no path of the store gets into the program.
+  cp -r "$cargoDeps" crates
+  chmod -R u+w source
+  cd source
+  cat >> .cargo/config.toml <<EOF
+  [source.crates-io]
+  replace-with = "fetched"
+  [source.fetched]
+  directory = "$NIX_BUILD_TOP/crates"
+  EOF
+  export CARGO_HOME="$NIX_BUILD_TOP/cargo"
+  cargo build --release --frozen $cargoBuildFlags
+  mkdir -p "$out/bin"
+  find target -path '*/release/*' -prune -type f -perm -u+x -exec cp {} "$out/bin" \;
+'')
+// {
+  inherit (args) meta;
+}
