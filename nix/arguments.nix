@@ -10,8 +10,8 @@ rec {
     }:
     if system != "x86_64-linux" then
       "mkImage: images are built on x86_64-linux only, not on ${system}: name a builder of that system in `nix.buildMachines`, and leave `system` away"
-    else if !isFolder codex then
-      "mkImage: `codex` must be a folder that holds lychd.toml, e.g. codex = ./codex; `sepulcher init ./codex` writes one, and `git add` shows it to Nix"
+    else if !isCodex codex then
+      "mkImage: `codex` must be a folder that holds lychd.toml, e.g. codex = ./codex, or the same written in Nix; `sepulcher init ./codex` writes one, and `git add` shows it to Nix"
     else if !isText "[a-z0-9][a-z0-9-]*" name then
       "mkImage: `name` must be lower-case letters, digits and -, e.g. name = \"home\""
     else if !isText "[A-Za-z0-9.^~-]{1,16}" version then
@@ -27,24 +27,13 @@ rec {
     in
     if wrong == null then given else throw wrong;
 
-  # A folder as a path of the store: a path is copied there, what is there already is left where it is.
-  folder =
-    codex:
-    if builtins.isPath codex then
-      builtins.path {
-        path = codex;
-        name = "codex";
-      }
-    else
-      codex;
-
   isText = pattern: value: builtins.isString value && builtins.match pattern value != null;
 
   # What is built, or is a text that names a place in the store, is looked at by the program alone.
-  isFolder =
+  isCodex =
     codex:
     if builtins.isPath codex then
       builtins.pathExists (codex + "/lychd.toml")
     else
-      builtins.isString codex || codex ? outPath;
+      builtins.isString codex || codex ? outPath || codex ? appliance;
 }

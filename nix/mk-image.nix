@@ -1,10 +1,7 @@
 # `lib.mkImage`: the image of anybody's Codex. What is wrong with the arguments is said before anything is built.
-{ pkgs }:
-let
-  arguments = import ./arguments.nix;
-in
+{ pkgs, sepulcher }:
 {
-  # Folder of the Codex, e.g. ./codex.
+  # Folder of the Codex, e.g. ./codex, or the same in Nix: { appliance = …; services.NAME = …; peers.NAME = …; }.
   codex,
   # The image becomes NAME.raw.
   name ? "sepulcher",
@@ -12,16 +9,23 @@ in
   # Folder of image definitions of your own, e.g. ./images.
   images ? null,
   system ? "x86_64-linux",
-}@given:
+}:
 let
-  checked = arguments.check ({ inherit name version system; } // given);
+  checked = (import ./arguments.nix).check {
+    inherit
+      codex
+      name
+      version
+      system
+      ;
+  };
   image = import ./image.nix {
     inherit (pkgs) runCommand fetchurl;
-    sepulcher = pkgs.pkgsStatic.callPackage ./package.nix { };
+    inherit sepulcher;
   };
 in
 image {
-  codex = arguments.folder checked.codex;
+  codex = (import ./codex.nix).folder pkgs checked.codex;
   inherit (checked) name version;
   inherit images;
 }

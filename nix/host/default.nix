@@ -34,7 +34,27 @@ let
       outputHashMode = "flat";
     };
 
-  self = rec {
+  # What only nixpkgs has: it can be looked at and not be built.
+  absent = name: run name { } "echo '${name} comes from nixpkgs, which nix/host stands in for: use the flake without --override-input' >&2; exit 1";
+  names = [
+    "cargo"
+    "clippy"
+    "deadnix"
+    "nixfmt-tree"
+    "qemu"
+    "rust-analyzer"
+    "rustc"
+    "rustfmt"
+    "statix"
+  ];
+  absentees = builtins.listToAttrs (
+    map (name: {
+      inherit name;
+      value = absent name;
+    }) names
+  );
+
+  self = absentees // {
     runCommand = run;
     fetchurl = { name, sha256, ... }: fixed name sha256;
     fetchCrate =
@@ -47,6 +67,16 @@ let
       fixed "${pname}-${version}.crate" sha256;
     # The source says how it is linked: statically.
     rustPlatform.buildRustPackage = import ./rust.nix run;
+    formats.toml = _: import ./toml.nix;
+    nftables = absent "nftables";
+    writeShellApplication = { name, ... }: absent name;
+    mkShell = _: absent "shell";
+    glibc.static = absent "glibc-static";
+    OVMF = {
+      firmware = absent "OVMF_CODE.fd";
+      variables = absent "OVMF_VARS.fd";
+    };
+    stdenv.hostPlatform = { inherit system; };
     pkgsStatic = self;
     buildPackages = self;
     callPackage =
