@@ -3,7 +3,8 @@ let
   # A value of a field, or a sentence that says what is wrong with the lock.
   field =
     where: record: name:
-    record.${name} or (throw "${where} lacks ${name}: make the lock anew (`sepulcher lock NAME`, `cargo update`)");
+    record.${name}
+      or (throw "${where} lacks ${name}: make the lock anew (`sepulcher lock NAME`, `cargo update`)");
 
   digest =
     where: text:
@@ -61,7 +62,9 @@ in
       lock = builtins.fromTOML text;
     in
     if lock.schema or null != 1 then
-      throw "${name} has schema ${builtins.toJSON (lock.schema or null)}, this reads 1: use the sources that the lock was made with"
+      throw "${name} has schema ${
+        builtins.toJSON (lock.schema or null)
+      }, this reads 1: use the sources that the lock was made with"
     else
       map (package name) (lock.package or [ ]);
 

@@ -13,15 +13,18 @@ let
 
   toml = pkgs.formats.toml { };
   codex = (import ./codex.nix).folder pkgs cfg.codex;
-  tree = import ./host-tree.nix {
-    inherit (pkgs) runCommand fetchurl;
-    sepulcher = cfg.package;
-  } {
-    inherit codex;
-    inherit (cfg) openForest;
-    peers = cfg.peersDir;
-    name = "sepulcher";
-  };
+  tree =
+    import ./host-tree.nix
+      {
+        inherit (pkgs) runCommand fetchurl;
+        sepulcher = cfg.package;
+      }
+      {
+        inherit codex;
+        inherit (cfg) openForest;
+        peers = cfg.peersDir;
+        name = "sepulcher";
+      };
 in
 {
   options.services.sepulcher = {
@@ -76,9 +79,7 @@ in
       }
     ];
     # Drops of one table hold whatever another one accepts.
-    warnings =
-      lib.optional config.services.openssh.enable
-        "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether.";
+    warnings = lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether.";
 
     virtualisation.podman.enable = true;
     virtualisation.containers.containersConf.settings.network = {

@@ -35,7 +35,10 @@ let
     };
 
   # What only nixpkgs has: it can be looked at and not be built.
-  absent = name: run name { } "echo '${name} comes from nixpkgs, which nix/host stands in for: use the flake without --override-input' >&2; exit 1";
+  absent =
+    name:
+    run name { }
+      "echo '${name} comes from nixpkgs, which nix/host stands in for: use the flake without --override-input' >&2; exit 1";
   names = [
     "cargo"
     "clippy"

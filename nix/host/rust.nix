@@ -5,6 +5,7 @@ run:
   version,
   src,
   cargoDeps,
+  postPatch ? "",
   cargoBuildFlags ? [ ],
   ...
 }@args:
@@ -14,6 +15,7 @@ run:
   cp -r "$cargoDeps" crates
   chmod -R u+w source
   cd source
+  ${postPatch}
   cat >> .cargo/config.toml <<EOF
   [source.crates-io]
   replace-with = "fetched"

@@ -10,7 +10,10 @@ let
     value: if builtins.isList value then "[${concat ", " (map scalar value)}]" else scalar value;
   scalar =
     value:
-    if isTable value then throw "formats.toml: a table among values cannot be written" else builtins.toJSON value;
+    if isTable value then
+      throw "formats.toml: a table among values cannot be written"
+    else
+      builtins.toJSON value;
   concat = builtins.concatStringsSep;
   lines = concat "";
 
@@ -25,9 +28,9 @@ let
     lines (map (name: "${key name} = ${value attrs.${name}}\n") (pick isValue))
     + lines (map (name: "\n[${header name}]\n" + table (below name) attrs.${name}) (pick isTable))
     + lines (
-      map (
-        name: lines (map (one: "\n[[${header name}]]\n" + table (below name) one) attrs.${name})
-      ) (pick isTables)
+      map (name: lines (map (one: "\n[[${header name}]]\n" + table (below name) one) attrs.${name})) (
+        pick isTables
+      )
     );
 in
 {

@@ -32,13 +32,11 @@ let
     if builtins.isFunction value then
       [ path ]
     else
-      builtins.concatMap (
-        name: names (if path == "" then name else "${path}.${name}") value.${name}
-      ) (builtins.attrNames value);
+      builtins.concatMap (name: names (if path == "" then name else "${path}.${name}") value.${name}) (
+        builtins.attrNames value
+      );
   documented = builtins.readFile ../OPTIONS.md;
-  isDocumented =
-    name:
-    builtins.replaceStrings [ "`${name}`" ] [ "" ] documented != documented;
+  isDocumented = name: builtins.replaceStrings [ "`${name}`" ] [ "" ] documented != documented;
 in
 {
   "a module that is not enabled sets nothing" = (evaluate { } { }).config == { };
@@ -53,11 +51,10 @@ in
       "tables"
     ]
     && builtins.attrNames on.config.networking.nftables.tables == [ "sepulcher" ];
-  "a host that flushes the ruleset is refused with a remedy" = map (one: one.message) (
-    broken (evaluate { flush = true; } enabled)
-  ) == [
-    "services.sepulcher: networking.nftables.flushRuleset wipes Podman's table on every reload. Set it to false, and write rules as networking.nftables.tables instead of ruleset or rulesetFile."
-  ];
+  "a host that flushes the ruleset is refused with a remedy" =
+    map (one: one.message) (broken (evaluate { flush = true; } enabled)) == [
+      "services.sepulcher: networking.nftables.flushRuleset wipes Podman's table on every reload. Set it to false, and write rules as networking.nftables.tables instead of ruleset or rulesetFile."
+    ];
   "a host that does not is fine" = broken on == [ ] && on.config.warnings == [ ];
   "whoever has SSH open is told that it closes" =
     builtins.length (evaluate { ssh = true; } enabled).config.warnings == 1;
@@ -70,10 +67,13 @@ in
       }
     )).strays == [ ];
   "a Codex must be given" = fails (evaluate { } { enable = true; }).config.networking.nftables.tables;
-  "a boolean must be one" = fails (
-    evaluate { } (enabled // { openForest = "yes"; })
-  ).config.networking.nftables.tables.sepulcher.content;
+  "a boolean must be one" =
+    fails
+      (evaluate { } (enabled // { openForest = "yes"; }))
+      .config.networking.nftables.tables.sepulcher.content;
   "what a host has to keep open is another build" =
-    plain (evaluate { } (enabled // { openForest = true; })).config.networking.nftables.tables.sepulcher.content
+    plain
+      (evaluate { } (enabled // { openForest = true; }))
+      .config.networking.nftables.tables.sepulcher.content
     != plain on.config.networking.nftables.tables.sepulcher.content;
 }

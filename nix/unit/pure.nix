@@ -101,7 +101,7 @@ in
       "README.md"
       "srcs"
       "tests/it/main.rs"
-      "xtask/src/nix.rs"
+      "xtask/src/main.rs"
       "nix/lock.nix"
       "target"
       ".git"
@@ -139,8 +139,12 @@ in
     (codex.files {
       appliance.name = "home";
       services.web = { };
-    })."lychd.toml" == { appliance.name = "home"; };
-  "a service's name that leaves the folder is refused" = fails (codex.files {
-    services."../web" = { };
-  });
+    })."lychd.toml" == {
+      appliance.name = "home";
+    };
+  "a service's name that leaves the folder is refused" = fails (
+    codex.files {
+      services."../web" = { };
+    }
+  );
 }

@@ -7,19 +7,19 @@ use std::path::PathBuf;
 use sepulcher::cli::progress::Shown;
 use sepulcher::cli::store::StoreArgs;
 use sepulcher::image::definition::Definitions;
-use xshell::cmd;
+use xshell::{Shell, cmd};
 
-use super::Nix;
+use super::flake::alone;
 use crate::{Result, root};
 
 /// Adds the packages of the images and the crates of Cargo.lock. The names are those of `nix/host`, which are the
 /// caches' own: `DIGEST.deb`, `NAME-VERSION.crate`.
-pub fn fill(nix: &Nix) -> Result<()> {
-    let files: Vec<PathBuf> = packages()?.into_iter().chain(crates(nix)?).collect();
+pub fn fill(shell: &Shell) -> Result<()> {
+    let files: Vec<PathBuf> = packages()?.into_iter().chain(crates(shell)?).collect();
     // One by one would take minutes, all at once may be more than a command line holds.
     for files in files.chunks(200) {
-        let mode = ["--option", "build-users-group", "", "--add-fixed", "sha256"];
-        cmd!(nix.shell, "nix-store {mode...} {files...}").quiet().ignore_stdout().run()?;
+        let alone = alone();
+        cmd!(shell, "nix-store {alone...} --add-fixed sha256 {files...}").quiet().ignore_stdout().run()?;
     }
     eprintln!("nix: {} packages and crates in the store", files.len());
     Ok(())
@@ -43,8 +43,8 @@ fn packages() -> Result<Vec<PathBuf>> {
 }
 
 /// The crates of Cargo.lock for every platform, as cargo keeps them.
-fn crates(nix: &Nix) -> Result<Vec<PathBuf>> {
-    cmd!(nix.shell, "cargo fetch --locked --quiet").quiet().run()?;
+fn crates(shell: &Shell) -> Result<Vec<PathBuf>> {
+    cmd!(shell, "cargo fetch --locked --quiet").quiet().run()?;
     let lock: toml::Table = fs::read_to_string(root().join("Cargo.lock"))?.parse()?;
     let packages = lock.get("package").and_then(toml::Value::as_array).ok_or("Cargo.lock has no packages")?;
     let text = |package: &toml::Value, key: &str| {
