@@ -21,7 +21,9 @@ let
 in
 runCommand "${name}-image-${version}"
   {
-    inherit codex name version;
+    inherit codex version;
+    # `name` is the derivation's own.
+    target = "${name}.raw";
     debs = builtins.concatStringsSep "" (map ({ sha256, file }: "${sha256} ${file}\n") packages);
     passAsFile = [ "debs" ];
     program = "${sepulcher}/bin/sepulcher";
@@ -35,5 +37,5 @@ runCommand "${name}-image-${version}"
     while read -r digest file; do
       ln -s "$file" "$SEPULCHER_CACHE/debs/$digest.deb"
     done < "$debsPath"
-    "$program" image build "$codex" --out "$out/$name.raw" --version "$version" --offline --locked $definitions
+    "$program" image build "$codex" --out "$out/$target" --version "$version" --offline --locked $definitions
   ''
