@@ -45,6 +45,8 @@ in
   "every option of the module has a description" = builtins.all (
     name: builtins.isString (on.options.${name}.description or null)
   ) (builtins.attrNames on.options);
+  "MODULE.md is what `nix eval --raw --file nix/docs.nix` makes" =
+    builtins.readFile ../MODULE.md == import ../docs.nix;
   "the ruleset is one table of its own, so that nothing is flushed" =
     builtins.attrNames on.config.networking.nftables == [
       "enable"
