@@ -40,6 +40,7 @@ pub fn run() -> Result<()> {
     let program = flake.build("sepulcher", &tools, &[])?.join("bin/sepulcher");
     if flake.nixpkgs == Nixpkgs::Host {
         claims::mistakes(&flake.shell, &tools)?;
+        claims::host_tree(&flake.shell, &tools)?;
         claims::template(&flake.shell, &program)?;
     }
     let rendered = flake.build("sepulcher-rendered", SHELL, &[])?;

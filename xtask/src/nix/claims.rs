@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 
 use xshell::{Shell, cmd};
 
@@ -53,11 +54,15 @@ const MISTAKES: [Mistake; 7] = [
     },
     Mistake {
         what: "a host that did not ask for a forest",
-        expression: "import ./nix/host-tree.nix { inherit (pkgs) runCommand fetchurl; inherit sepulcher; }
-            { codex = ./examples/lychd; name = \"lychd\"; peers = null; openForest = false; }",
+        expression: FORBIDDEN_FOREST,
         said: &["publishes ports to everybody", "services.sepulcher.openForest = true"],
     },
 ];
+
+/// The tree of a host that carries the example, and does not say that it may have a forest.
+const FORBIDDEN_FOREST: &str =
+    "import ./nix/host-tree.nix { inherit (pkgs) runCommand fetchurl; inherit sepulcher; }
+    { codex = ./examples/lychd; name = \"lychd\"; peers = null; openForest = false; }";
 
 /// What the expressions may use.
 const SCOPE: &str = r#"let
@@ -81,12 +86,7 @@ pub fn hold(shell: &Shell, files: &[PathBuf]) -> Result<()> {
 /// Each mistake fails, and with its sentences.
 pub fn mistakes(shell: &Shell, tools: &str) -> Result<()> {
     for Mistake { what, expression, said } in &MISTAKES {
-        let expression = format!("{SCOPE}{expression}");
-        let (alone, sandbox) = (alone(), sandbox(tools));
-        let output = cmd!(shell, "nix-build --no-out-link {alone...} {sandbox...} --expr {expression}")
-            .quiet()
-            .ignore_status()
-            .output()?;
+        let output = build(shell, tools, expression)?;
         let told = String::from_utf8_lossy(&output.stderr);
         if output.status.success() {
             return Err(format!("{what} was not refused").into());
@@ -97,6 +97,42 @@ pub fn mistakes(shell: &Shell, tools: &str) -> Result<()> {
     }
     println!("{} mistakes are refused with a sentence", MISTAKES.len());
     Ok(())
+}
+
+/// What a NixOS host gets, of a Codex that publishes ports to everybody.
+pub fn host_tree(shell: &Shell, tools: &str) -> Result<()> {
+    let output = build(shell, tools, &FORBIDDEN_FOREST.replace("openForest = false", "openForest = true"))?;
+    if !output.status.success() {
+        return Err(format!("no tree for a NixOS host:\n{}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    let tree = PathBuf::from(String::from_utf8(output.stdout)?.trim());
+    let units = tree.join("lib/systemd/system");
+    let there = [
+        tree.join("table.nft"),
+        tree.join("usr/lib/sepulcher/roots/tether/usr/bin/sepulcher"),
+        tree.join("usr/share/containers/systemd/lychd.pod"),
+        tree.join("usr/share/sepulcher/codex/peers/phone.toml"),
+        tree.join("lib/tmpfiles.d/sepulcher.conf"),
+        units.join("sepulcher-awaken.service"),
+        units.join("sepulcher-control.socket"),
+    ];
+    let elsewhere = [units.join("sepulcher-firewall.service"), units.join("sepulcher-console@.service")];
+    if let Some(missing) = there.iter().find(|path| !path.exists()) {
+        return Err(format!("a NixOS host does not get {}", missing.display()).into());
+    }
+    if let Some(path) = elsewhere.iter().find(|path| path.exists()) {
+        return Err(format!("a NixOS host gets {}, which it has its own way for", path.display()).into());
+    }
+    println!("the tree of a NixOS host is whole");
+    Ok(())
+}
+
+/// Builds an expression in the scope of [`SCOPE`].
+fn build(shell: &Shell, tools: &str, expression: &str) -> Result<Output> {
+    let expression = format!("{SCOPE}{expression}");
+    let (alone, sandbox) = (alone(), sandbox(tools));
+    let build = cmd!(shell, "nix-build --no-out-link {alone...} {sandbox...} --expr {expression}");
+    Ok(build.quiet().ignore_status().output()?)
 }
 
 /// The template asks for an image that can be built, of a Codex without a mistake.

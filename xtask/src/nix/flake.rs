@@ -80,11 +80,8 @@ impl Flake {
     /// Removes a path from the store, unless something needs it.
     pub fn forget(&self, path: &Path) -> Result<()> {
         let common = self.common();
-        Ok(cmd!(self.shell, "nix {common...} store delete {path}")
-            .quiet()
-            .ignore_stdout()
-            .ignore_stderr()
-            .run()?)
+        let delete = cmd!(self.shell, "nix {common...} store delete {path}").quiet().ignore_status();
+        Ok(delete.ignore_stdout().ignore_stderr().run()?)
     }
 
     /// The tests of virtual machines, where there is a nixpkgs; otherwise says what did not run.
