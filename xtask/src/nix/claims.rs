@@ -1,4 +1,4 @@
-//! What needs no build: unit tests of the pure parts, and mistakes that must be answered with a sentence.
+//! What is asked of the Nix code besides the image: unit tests, mistakes that end in a sentence, what a NixOS host gets.
 
 use std::fs;
 use std::path::{Path, PathBuf};
