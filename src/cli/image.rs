@@ -2,6 +2,7 @@
 
 mod build;
 mod rendered;
+mod roots;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use crate::sys::fs;
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Build(build::Args),
+    Roots(roots::Args),
     Inspect(InspectArgs),
     Verify(VerifyArgs),
 }
@@ -54,6 +56,7 @@ pub struct VerifyArgs {
 pub fn run(verb: &Verb) -> Result<(), Failure> {
     match verb {
         Verb::Build(args) => build::run(args),
+        Verb::Roots(args) => roots::run(args),
         Verb::Inspect(args) => show(args),
         Verb::Verify(args) => verify(args),
     }

@@ -20,7 +20,7 @@ use super::layer::{Content, Kind, Layer, Node};
 use super::store::{self, Store};
 use super::system;
 use super::toolbox;
-use super::{erofs, esp, identity, initrd, manifest, uki, verity};
+use super::{erofs, esp, identity, initrd, manifest, roots, uki, verity};
 use crate::codex::{Codex, Source};
 use crate::render::manifest::{PROGRAM, codex_digest};
 use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
@@ -38,8 +38,6 @@ const THREADS: usize = 2;
 const LITTER: &str = ".building-";
 /// Where the trees of containers lie in the root.
 const ROOTS: &str = "usr/lib/sepulcher/roots";
-/// Roots that hold our program.
-const WITH_PROGRAM: [&str; 2] = ["tether", "stand-in"];
 
 /// What an image is made of, besides packages.
 pub struct Request<'a> {
@@ -241,7 +239,7 @@ fn append(
     layer.0.insert("usr/lib/os-release".to_owned(), file(os_release.as_bytes(), 0o644));
     let program = file(&request.program, 0o755);
     layer.0.insert("usr/bin/sepulcher".to_owned(), program.clone());
-    for root in WITH_PROGRAM {
+    for root in roots::WITH_PROGRAM {
         layer.0.insert(format!("{ROOTS}/{root}/usr/bin/sepulcher"), program.clone());
     }
     let tar = work.join("codex.tar");
@@ -267,6 +265,6 @@ fn esp_partition(work: &Path, parts: &esp::Parts<'_>) -> Result<File, Error> {
 }
 
 /// Whether this is an ELF program for the image's machine that asks for no loader.
-fn is_static(program: &[u8]) -> bool {
+pub fn is_static(program: &[u8]) -> bool {
     elf::is_program(program) && elf::needs(program).is_ok_and(|needs| needs == Needs::default())
 }

@@ -74,10 +74,13 @@ impl Store<'_> {
 
     /// Has every package in the cache, as `.deb` or already decompressed.
     pub fn fetch(&self, packages: &[Package]) -> Result<(), Error> {
-        let missing: Vec<&Package> = packages
-            .iter()
-            .filter(|package| !self.is_unpacked(package) && !self.deb(package).exists())
-            .collect();
+        self.fetch_debs(packages.iter().filter(|package| !self.is_unpacked(package)))
+    }
+
+    /// Has the `.deb` of every package in the cache.
+    pub fn fetch_debs<'b>(&self, packages: impl IntoIterator<Item = &'b Package>) -> Result<(), Error> {
+        let missing: Vec<&Package> =
+            packages.into_iter().filter(|package| !self.deb(package).exists()).collect();
         if missing.is_empty() {
             return Ok(());
         }

@@ -10,8 +10,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use super::definition::Image;
-use super::layer::{Kind, Layer};
 use super::store::{self, Store};
+use super::unpack;
 use crate::sys::cmd::Command;
 use crate::sys::fs;
 
@@ -101,7 +101,7 @@ impl Toolbox {
         }
         let temporary = tempfile::Builder::new().prefix(LITTER).tempdir_in(&folder);
         let temporary = fs::context(temporary, "write in", &folder)?;
-        write(&layer, temporary.path())?;
+        unpack::write(&layer, temporary.path())?;
         toolbox.write_shims(temporary.path())?;
         fs::context(
             std::fs::set_permissions(temporary.path(), Permissions::from_mode(0o755)),
@@ -247,31 +247,6 @@ fn has_interpreter(head: &[u8]) -> bool {
     }
     let (start, size, count) = (half(32), half(54), half(56));
     (0..count).any(|index| half(start + index * size) == 3)
-}
-
-/// Writes a layer as files of the current user. Absolute links are made relative, so that they stay inside.
-fn write(layer: &Layer, root: &Path) -> Result<(), fs::Error> {
-    for (path, node) in &layer.0 {
-        let target = root.join(path);
-        if let Some(parent) = target.parent() {
-            fs::create_dir_all(parent)?;
-        }
-        match &node.kind {
-            Kind::Dir => fs::create_dir_all(&target)?,
-            Kind::Link(to) => {
-                let to = match to.strip_prefix('/') {
-                    Some(inside) => format!("{}{inside}", "../".repeat(path.matches('/').count())),
-                    None => to.clone(),
-                };
-                fs::context(std::os::unix::fs::symlink(to, &target), "write", &target)?;
-            }
-            Kind::File(content) => {
-                let bytes = fs::context(content.read(), "unpack", &target)?;
-                fs::write(&target, node.mode & 0o777 | 0o600, &bytes)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

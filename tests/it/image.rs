@@ -132,3 +132,34 @@ fn what_is_no_image_ends_in_one_sentence_and_code_1() {
         }
     }
 }
+
+/// The roots of a Codex's containers, from definitions without packages.
+#[test]
+fn roots_are_written_with_the_program_and_never_over_anything() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images");
+    for name in ["tether", "stand-in"] {
+        let definition = images.join(name);
+        fs::create_dir_all(&definition).unwrap();
+        fs::write(&definition.join("packages.toml"), 0o644, b"packages = []\n").unwrap();
+        fs::write(&definition.join("packages.lock"), 0o644, b"schema = 1\nrelease = \"trixie\"\n").unwrap();
+    }
+    let out = folder.path().join("roots");
+    let codex = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/flake/codex");
+    let roots = || {
+        let command = Command::new(env!("CARGO_BIN_EXE_sepulcher")).args(["image", "roots"]).arg(&codex);
+        let command = command.arg("--out").arg(&out).arg("--images").arg(&images).arg("--offline");
+        let output = command.env("SEPULCHER_CACHE", folder.path().join("cache")).output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(roots(), (0, String::new()));
+    let program = fs::read(Path::new(env!("CARGO_BIN_EXE_sepulcher"))).unwrap();
+    let names: Vec<_> =
+        fs::list(&out).unwrap().into_iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(names, ["stand-in", "tether"]);
+    for name in names {
+        assert!(fs::read(&out.join(name).join("usr/bin/sepulcher")).unwrap() == program);
+    }
+    let (code, told) = roots();
+    assert!(code == 1 && told.contains("it exists") && told.contains("hint: name a new folder"), "{told}");
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 use xshell::{Shell, cmd};
 
 use crate::docker::Engine;
-use crate::{Result, e2e, image, licences, reproduce, root};
+use crate::{Result, e2e, image, licences, nix, reproduce, root};
 
 /// Steps that did not run, with the reason.
 type Skipped = Vec<(&'static str, &'static str)>;
@@ -22,13 +22,8 @@ pub fn run() -> Result<()> {
     step("licences and sources", licences::run)?;
     tests(&shell, &mut skipped)?;
     step("the image, reproducibly", reproduce::run)?;
-    match missing_for_e2e() {
-        None => step("ring 4: the image booted", e2e::all)?,
-        Some(reason) if std::env::var_os("CI").is_some() => {
-            return Err(format!("ring 4 cannot be skipped in CI: {reason}").into());
-        }
-        Some(reason) => skipped.push(("ring 4: the image booted", reason)),
-    }
+    optional("the image by Nix", nix::missing(), nix::run, &mut skipped)?;
+    optional("ring 4: the image booted", missing_for_e2e(), e2e::all, &mut skipped)?;
     for (what, reason) in &skipped {
         println!("skipped: {what}: {reason}");
     }
@@ -70,6 +65,25 @@ fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
     run().map_err(|error| format!("{name}: {error}"))?;
     eprintln!("ci: {name}: passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// A step that some machines cannot run, for the reason `missing`; CI must be one that can.
+fn optional(
+    name: &'static str,
+    missing: Option<&'static str>,
+    run: impl FnOnce() -> Result<()>,
+    skipped: &mut Skipped,
+) -> Result<()> {
+    match missing {
+        None => step(name, run),
+        Some(reason) if std::env::var_os("CI").is_some() => {
+            Err(format!("{name} cannot be skipped in CI: {reason}").into())
+        }
+        Some(reason) => {
+            skipped.push((name, reason));
+            Ok(())
+        }
+    }
 }
 
 fn missing_for_e2e() -> Option<&'static str> {

@@ -51,13 +51,18 @@ fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// Where cargo keeps what it fetched.
+pub fn cargo_home() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let home = set("CARGO_HOME").or_else(|| set("HOME").map(|home| home.join(".cargo")));
+    home.ok_or_else(|| "neither CARGO_HOME nor HOME is set: where is cargo's folder?".into())
+}
+
 /// `cargo VERB --release` of a package, with the paths of this machine written as `/cargo` and `/sepulcher`.
 pub fn cargo_release(verb: &str, package: &str, args: &[&str]) -> Result<()> {
     let shell = Shell::new()?;
     shell.change_dir(root());
-    let home =
-        std::env::var("CARGO_HOME").or_else(|_| std::env::var("HOME").map(|home| format!("{home}/.cargo")));
-    let home = home.map_err(|_| "neither CARGO_HOME nor HOME is set: where is cargo's folder?")?;
+    let home = cargo_home()?.display().to_string();
     let here = root().display().to_string();
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),

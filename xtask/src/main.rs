@@ -11,6 +11,7 @@ mod guest;
 mod image;
 mod licences;
 mod netns;
+mod nix;
 mod render;
 mod reproduce;
 mod topology;
@@ -50,6 +51,8 @@ enum Verb {
     Bench(bench::Args),
     /// Feed the Codex parser and the .deb reader whatever makes them do something new
     Fuzz(fuzz::Args),
+    /// Build program and image with Nix, and compare the image with the one that cargo's driver makes
+    Nix,
     /// Check licences and sources of all dependencies against deny.toml
     Licences,
     /// Run every check and test that this machine allows, saying what was skipped
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Verb::Reproduce => reproduce::run(),
         Verb::Bench(args) => bench::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Nix => nix::run(),
         Verb::Licences => licences::run(),
         Verb::Ci => ci::run(),
     };

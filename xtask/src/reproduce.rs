@@ -132,7 +132,7 @@ fn hand_over(path: &Path, user: u32) -> Result<()> {
 }
 
 /// An error that names the first difference: offset, and partition for a disk.
-fn same(one: &Path, other: &Path) -> Result<()> {
+pub fn same(one: &Path, other: &Path) -> Result<()> {
     let (mut left, mut right) = (File::open(one)?, File::open(other)?);
     let (mut left_block, mut right_block) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut offset = 0u64;

@@ -83,7 +83,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 }
 
 /// Every root that a service wants must be defined.
-fn check_roots(codex: &Codex, definitions: &Definitions) -> Result<(), Failure> {
+pub fn check_roots(codex: &Codex, definitions: &Definitions) -> Result<(), Failure> {
     let known = definitions.names()?;
     match codex.services.iter().find(|(_, service)| {
         matches!(&service.source, Source::Rootfs(root) if !known.iter().any(|name| name == root.as_str()))
@@ -196,7 +196,8 @@ fn check_version(version: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn program_bytes(path: Option<&Path>) -> Result<Vec<u8>, Failure> {
+/// The program to seal in: the named one, or this one.
+pub fn program_bytes(path: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let path = match path {
         Some(path) => path.to_owned(),
         None => std::env::current_exe().map_err(|error| {
@@ -219,7 +220,8 @@ fn epoch() -> Result<u32, Failure> {
     }
 }
 
-fn failure(error: Error) -> Failure {
+/// What went wrong, with a remedy.
+pub fn failure(error: Error) -> Failure {
     let told = Failure::from_error(Kind::Internal, &error);
     match error {
         Error::NotStatic => told

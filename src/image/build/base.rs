@@ -9,7 +9,7 @@ use crate::image::layer::{Content, Kind, Layer, Node};
 use crate::image::store::Store;
 use crate::image::system::{self, System};
 use crate::image::toolbox::Toolbox;
-use crate::image::{disk, erofs, identity, initrd, manifest};
+use crate::image::{disk, erofs, identity, initrd, manifest, roots};
 use crate::sys::fs;
 use crate::tree::Sha256Digest;
 
@@ -146,8 +146,7 @@ impl Base {
             fs::write(&work.path().join(name), 0o644, &bytes)?;
         }
         for (name, image) in inputs.roots() {
-            let container = system::container(store.layer(image)?, definitions.tree(name)?)?;
-            root.merge(container.below(&format!("{ROOTS}/{name}")));
+            root.merge(roots::bare(store, definitions, image)?.below(&format!("{ROOTS}/{name}")));
         }
         let tar = work.path().join("root.tar");
         let seed = write_tar(&root, &tar, u64::from(*epoch))?;

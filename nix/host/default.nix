@@ -1,0 +1,93 @@
+# Stand-ins for functions of nixpkgs, with the arguments that we use.
+{ system }:
+let
+  # `script` with the host's shell. The sandbox shows it to the builder, and the programs that `cargo xtask nix` names.
+  run =
+    name: env: script:
+    derivation (
+      env
+      // {
+        inherit name system script;
+        builder = "/bin/sh";
+        args = [
+          "-eu"
+          "-c"
+          ''. "$scriptPath"''
+        ];
+        passAsFile = (env.passAsFile or [ ]) ++ [ "script" ];
+        PATH = "/host/rust/bin:/usr/bin:/bin";
+      }
+    );
+
+  # A file in the store under its digest. Nothing is fetched here: the file is there, or the sentence is.
+  fixed =
+    name: sha256:
+    derivation {
+      inherit name system;
+      builder = "/bin/sh";
+      args = [
+        "-c"
+        "echo '${name} is not in the store: `cargo xtask nix` puts it there; when its mirror has dropped it, renew the lock with `sepulcher lock NAME`' >&2; exit 1"
+      ];
+      outputHash = sha256;
+      outputHashAlgo = "sha256";
+      outputHashMode = "flat";
+    };
+
+  # What only nixpkgs has: it can be looked at and not be built.
+  absent =
+    name:
+    run name { }
+      "echo '${name} comes from nixpkgs, which nix/host stands in for: use the flake without --override-input' >&2; exit 1";
+  names = [
+    "cargo"
+    "clippy"
+    "deadnix"
+    "nixfmt-tree"
+    "qemu"
+    "rust-analyzer"
+    "rustc"
+    "rustfmt"
+    "statix"
+  ];
+  absentees = builtins.listToAttrs (
+    map (name: {
+      inherit name;
+      value = absent name;
+    }) names
+  );
+
+  self = absentees // {
+    runCommand = run;
+    fetchurl = { name, sha256, ... }: fixed name sha256;
+    fetchCrate =
+      {
+        pname,
+        version,
+        sha256,
+        ...
+      }:
+      fixed "${pname}-${version}.crate" sha256;
+    # The source says how it is linked: statically.
+    rustPlatform.buildRustPackage = import ./rust.nix run;
+    formats.toml = _: import ./toml.nix;
+    nftables = absent "nftables";
+    writeShellApplication = { name, ... }: absent name;
+    mkShell = _: absent "shell";
+    glibc.static = absent "glibc-static";
+    OVMF = {
+      firmware = absent "OVMF_CODE.fd";
+      variables = absent "OVMF_VARS.fd";
+    };
+    stdenv.hostPlatform = { inherit system; };
+    pkgsStatic = self;
+    buildPackages = self;
+    callPackage =
+      path: more:
+      let
+        function = import path;
+      in
+      function (builtins.intersectAttrs (builtins.functionArgs function) self // more);
+  };
+in
+self

@@ -1,0 +1,33 @@
+# The options of NixOS that our module sets, and the shape of their values. Each was looked up in nixpkgs' source:
+# nix/OPTIONS.md says where.
+let
+  list = builtins.isList;
+  texts = value: list value && builtins.all builtins.isString value;
+  packages = value: list value && builtins.all (one: one ? outPath) value;
+  text = builtins.isString;
+  yes = value: value == true;
+in
+{
+  assertions = list;
+  warnings = texts;
+  boot.kernelModules = texts;
+  boot.kernel.sysctl = builtins.isAttrs;
+  environment.etc."*".source = text;
+  environment.systemPackages = packages;
+  networking.nftables.enable = yes;
+  networking.nftables.tables."*" = {
+    family = text;
+    content = text;
+  };
+  systemd.packages = packages;
+  systemd.services."*" = {
+    aliases = texts;
+    path = packages;
+    wantedBy = texts;
+  };
+  systemd.sockets."*".wantedBy = texts;
+  systemd.tmpfiles.packages = packages;
+  systemd.tmpfiles.rules = texts;
+  virtualisation.containers.containersConf.settings = builtins.isAttrs;
+  virtualisation.podman.enable = yes;
+}

@@ -1,0 +1,124 @@
+# A NixOS host that carries a Codex itself: pod, quadlets, both rulesets and the agent, without the appliance around
+# them. The units call programs and data by the appliance's paths, which lead into the store here.
+{ self }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.sepulcher;
+  inherit (lib) mkOption types;
+
+  toml = pkgs.formats.toml { };
+  codex = (import ./codex.nix).folder pkgs cfg.codex;
+  tree =
+    import ./host-tree.nix
+      {
+        inherit (pkgs) runCommand fetchurl;
+        sepulcher = cfg.package;
+      }
+      {
+        inherit codex;
+        inherit (cfg) openForest;
+        peers = cfg.peersDir;
+        name = "sepulcher";
+      };
+in
+{
+  options.services.sepulcher = {
+    enable = lib.mkEnableOption "a pod with a private network plane, as a Codex declares it";
+
+    codex = mkOption {
+      type = types.either types.path toml.type;
+      example = lib.literalExpression "./codex";
+      description = ''
+        The Codex: a folder that holds `lychd.toml`, or the same written in Nix, where `services` and `peers` are
+        sets by name and everything else is what `lychd.toml` holds. It is rendered when the system is built; a
+        mistake in it fails that build. It goes into the store, which everybody may read: no secret belongs there.
+      '';
+    };
+
+    peersDir = mkOption {
+      type = types.nullOr types.path;
+      default = null;
+      example = lib.literalExpression "./peers";
+      description = ''
+        Folder of bonds (`NAME.toml`) that this machine starts with, in place of the Codex's own. From its first boot
+        on they live in `/var/lib/sepulcher`, where no rebuild changes them: use `sepulcher peer`.
+      '';
+    };
+
+    package = mkOption {
+      type = types.package;
+      default = self.packages.${pkgs.stdenv.hostPlatform.system}.sepulcher;
+      defaultText = lib.literalExpression "sepulcher.packages.\${system}.sepulcher";
+      description = "The program: the tool on the host and the agent in the pod. It must be statically linked.";
+    };
+
+    openForest = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether the Codex may publish ports of tier `forest`, which everybody reaches. Without it such a Codex fails
+        the build.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = pkgs.stdenv.hostPlatform.system == "x86_64-linux";
+        message = "services.sepulcher: the program runs on x86_64-linux only; disable it on this host.";
+      }
+      {
+        assertion = !config.networking.nftables.flushRuleset;
+        message = "services.sepulcher: networking.nftables.flushRuleset wipes Podman's table on every reload. Set it to false, and write rules as networking.nftables.tables instead of ruleset or rulesetFile.";
+      }
+    ];
+    # Drops of one table hold whatever another one accepts.
+    warnings = lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether.";
+
+    virtualisation.podman.enable = true;
+    virtualisation.containers.containersConf.settings.network = {
+      # Podman's own default overlaps the pod's.
+      default_subnet = "10.127.0.0/24";
+      firewall_driver = "nftables";
+    };
+
+    networking.nftables.enable = true;
+    networking.nftables.tables.sepulcher = {
+      family = "inet";
+      content = ''include "${tree}/table.nft"'';
+    };
+    # The agent in the pod may make a WireGuard link but not load its module.
+    boot.kernelModules = [ "wireguard" ];
+    boot.kernel.sysctl = {
+      # The table of connections has room for what the ruleset lets in.
+      "net.netfilter.nf_conntrack_max" = lib.mkDefault 131072;
+      # What the pod's ruleset denies is logged in its own network namespace.
+      "net.netfilter.nf_log_all_netns" = lib.mkDefault 1;
+    };
+
+    environment.systemPackages = [ cfg.package ];
+    environment.etc."containers/systemd".source = "${tree}/usr/share/containers/systemd";
+    systemd.packages = [ tree ];
+    # Quadlets wait for the ruleset by the name that it has on the appliance.
+    systemd.services.nftables.aliases = [ "sepulcher-firewall.service" ];
+    systemd.services.sepulcher-awaken.wantedBy = [ "multi-user.target" ];
+    systemd.services.sepulcher-health = {
+      wantedBy = [ "multi-user.target" ];
+      path = [ pkgs.nftables ];
+    };
+    systemd.sockets.sepulcher-control.wantedBy = [ "sockets.target" ];
+
+    systemd.tmpfiles.packages = [ tree ];
+    systemd.tmpfiles.rules = [
+      "L+ /usr/bin/sepulcher - - - - ${cfg.package}/bin/sepulcher"
+      "L+ /usr/share/sepulcher - - - - ${tree}/usr/share/sepulcher"
+      "L+ /usr/lib/sepulcher - - - - ${tree}/usr/lib/sepulcher"
+    ];
+  };
+}

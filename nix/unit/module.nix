@@ -1,0 +1,81 @@
+# Claims about the NixOS module, held by a small module system: no build, no nixpkgs.
+let
+  system = "x86_64-linux";
+  pkgs = import ../host { inherit system; };
+  known = import ../host/options.nix;
+  package = pkgs.runCommand "sepulcher" { } "";
+
+  evaluate =
+    changes: settings:
+    (import ../host/modules.nix).evaluate {
+      module = import ../module.nix { self.packages.${system}.sepulcher = package; };
+      inherit pkgs known settings;
+      host = {
+        networking.nftables.flushRuleset = changes.flush or false;
+        services.openssh.enable = changes.ssh or false;
+      };
+    };
+
+  enabled = {
+    enable = true;
+    codex = ../../examples/lychd;
+  };
+  on = evaluate { } enabled;
+  fails = value: !(builtins.tryEval (builtins.deepSeq value value)).success;
+  # Where a derivation's own text is what is asked about, not what it builds.
+  plain = text: builtins.unsafeDiscardStringContext text;
+  broken = result: builtins.filter (one: !one.assertion) result.config.assertions;
+
+  # Names of options as they are written in the documentation.
+  names =
+    path: value:
+    if builtins.isFunction value then
+      [ path ]
+    else
+      builtins.concatMap (name: names (if path == "" then name else "${path}.${name}") value.${name}) (
+        builtins.attrNames value
+      );
+  documented = builtins.readFile ../OPTIONS.md;
+  isDocumented = name: builtins.replaceStrings [ "`${name}`" ] [ "" ] documented != documented;
+in
+{
+  "a module that is not enabled sets nothing" = (evaluate { } { }).config == { };
+  "every option that the module sets was looked up, and has its shape" = on.strays == [ ];
+  "every option that was looked up is in OPTIONS.md" = builtins.all isDocumented (names "" known);
+  "every option of the module has a description" = builtins.all (
+    name: builtins.isString (on.options.${name}.description or null)
+  ) (builtins.attrNames on.options);
+  "MODULE.md is what `nix eval --raw --file nix/docs.nix` makes" =
+    builtins.readFile ../MODULE.md == import ../docs.nix;
+  "the ruleset is one table of its own, so that nothing is flushed" =
+    builtins.attrNames on.config.networking.nftables == [
+      "enable"
+      "tables"
+    ]
+    && builtins.attrNames on.config.networking.nftables.tables == [ "sepulcher" ];
+  "a host that flushes the ruleset is refused with a remedy" =
+    map (one: one.message) (broken (evaluate { flush = true; } enabled)) == [
+      "services.sepulcher: networking.nftables.flushRuleset wipes Podman's table on every reload. Set it to false, and write rules as networking.nftables.tables instead of ruleset or rulesetFile."
+    ];
+  "a host that does not is fine" = broken on == [ ] && on.config.warnings == [ ];
+  "whoever has SSH open is told that it closes" =
+    builtins.length (evaluate { ssh = true; } enabled).config.warnings == 1;
+  "a Codex may be written in Nix" =
+    (evaluate { } (
+      enabled
+      // {
+        codex.appliance.name = "home";
+        peersDir = ../../examples/lychd/peers;
+      }
+    )).strays == [ ];
+  "a Codex must be given" = fails (evaluate { } { enable = true; }).config.networking.nftables.tables;
+  "a boolean must be one" =
+    fails
+      (evaluate { } (enabled // { openForest = "yes"; }))
+      .config.networking.nftables.tables.sepulcher.content;
+  "what a host has to keep open is another build" =
+    plain
+      (evaluate { } (enabled // { openForest = true; }))
+      .config.networking.nftables.tables.sepulcher.content
+    != plain on.config.networking.nftables.tables.sepulcher.content;
+}
