@@ -82,7 +82,10 @@ mod tests {
         .map(|(name, text)| (name.to_owned(), text.to_owned()))
         .into();
         let settled = settle(&now, &[], &Texts::new(), is_tombstone, parse).unwrap();
-        assert_eq!(settled.codex.peers.keys().map(|name| name.as_str()).collect::<Vec<_>>(), ["phone"]);
+        assert_eq!(
+            settled.codex.peers.keys().map(crate::codex::name::Name::as_str).collect::<Vec<_>>(),
+            ["phone"]
+        );
         assert!(crate::reach::between(&settled.codex).is_empty());
     }
 
