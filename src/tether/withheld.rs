@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use crate::codex::{Codex, Grants, Peer};
 use crate::sync::Prefix;
 
-/// The Codex without the grants of peers whose address somebody else still holds, and without grants of such peers, to whose
-/// heirs packets would go; `None` when there are none.
+/// The Codex without the grants of peers whose address somebody else still holds, and without grants of such peers by others:
+/// packets for them would still go to that one. `None` when there are none.
 pub(super) fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Codex> {
     let networks: Vec<_> = contested.iter().filter(|one| **one != Prefix::host(one.address)).collect();
     let is_contested = |prefix: Prefix| {
@@ -17,17 +17,17 @@ pub(super) fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Co
                 && contested.iter().any(|one| prefix.contains(one.address)))
     };
     let mut speakers = BTreeSet::new();
-    let mut heirs = BTreeSet::new();
+    let mut unsettled = BTreeSet::new();
     for (name, peer) in codex.active() {
         let speaks = addresses(peer).any(is_contested);
         if speaks {
             speakers.insert(name.clone());
         }
         if speaks || peer.routes().iter().any(|route| is_contested((*route).into())) {
-            heirs.insert(name.clone());
+            unsettled.insert(name.clone());
         }
     }
-    if heirs.is_empty() {
+    if unsettled.is_empty() {
         return None;
     }
     let mut codex = codex.clone();
@@ -35,7 +35,7 @@ pub(super) fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Co
         if speakers.contains(name) {
             peer.grants = Grants::default();
         }
-        peer.grants.peers.retain(|granted| !heirs.contains(granted));
+        peer.grants.peers.retain(|granted| !unsettled.contains(granted));
     }
     Some(codex)
 }
