@@ -119,6 +119,22 @@ impl Codex {
         codex
     }
 
+    /// The law alone. Peers, of which there can be many, are not copied on the way.
+    #[must_use]
+    pub fn without_peers(&self) -> Self {
+        let Self { appliance, uplink, pod, tether, host, services, peers: _, revoked_keys } = self;
+        Self {
+            appliance: appliance.clone(),
+            uplink: uplink.clone(),
+            pod: pod.clone(),
+            tether: tether.clone(),
+            host: host.clone(),
+            services: services.clone(),
+            peers: BTreeMap::new(),
+            revoked_keys: revoked_keys.clone(),
+        }
+    }
+
     /// When [`Codex::as_of`] changes next after `now`.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         let ends = self.active().flat_map(|(_, peer)| {

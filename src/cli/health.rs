@@ -115,7 +115,7 @@ fn facts(args: &Args, codex: &Codex, expected: &Result<Sha256Digest, String>) ->
             .map_err(|error| told(&error)),
         host_table: Nft::new(&args.nft)
             .table()
-            .map(|table| table.as_ref().map(fingerprint))
+            .map(|table| table.map(fingerprint))
             .map_err(|error| told(&error)),
         host_expected: expected.clone(),
         states: states(&units),
@@ -175,7 +175,7 @@ fn print_fingerprint(args: &Args) -> Result<(), Failure> {
     nft.load(&String::from_utf8_lossy(&text)).map_err(|error| failed(&error))?;
     let table = nft.table().map_err(|error| failed(&error))?;
     let table = table.ok_or_else(|| Failure::new(Kind::Input, "the ruleset makes no table of ours"))?;
-    println!("{}", fingerprint(&table));
+    println!("{}", fingerprint(table));
     Ok(())
 }
 

@@ -27,6 +27,7 @@ use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
 use crate::sys::stage::Staged;
 use crate::sys::{cmd, fs};
 use crate::tree::{Sha256Digest, Tree};
+pub use base::module_index;
 use base::{Base, Inputs};
 
 /// Size of the EFI system partition: three kernel images, for two slots and one being staged.

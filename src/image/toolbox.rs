@@ -114,6 +114,11 @@ impl Toolbox {
         Ok(toolbox)
     }
 
+    /// One that somebody else has unpacked at `root`, with launchers in its folder `shims`.
+    pub fn unpacked(name: &str, root: &Path) -> Self {
+        Self { name: name.to_owned(), root: root.to_owned() }
+    }
+
     /// Folder that it is unpacked in.
     pub fn root(&self) -> &Path {
         &self.root

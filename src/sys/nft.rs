@@ -1,7 +1,10 @@
 //! The nftables of the network namespace we are in, through the `nft` program.
 
+mod generation;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::net::IpAddr;
 
 use serde_json::Value;
@@ -23,6 +26,9 @@ pub enum Error {
         /// What `nft` said.
         source: cmd::Error,
     },
+    /// The kernel does not tell its rulesets' generation.
+    #[error("cannot ask the kernel for the generation of its nftables rulesets")]
+    Generation(#[source] io::Error),
     /// `nft` printed something else than JSON.
     #[error("cannot read what nft lists")]
     Json(#[from] serde_json::Error),
@@ -40,7 +46,10 @@ impl Error {
             {
                 Some("run in a network namespace where this process has CAP_NET_ADMIN")
             }
-            Self::Program { .. } | Self::Json(_) => None,
+            Self::Generation(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run in a network namespace where this process has CAP_NET_ADMIN")
+            }
+            Self::Program { .. } | Self::Generation(_) | Self::Json(_) => None,
         }
     }
 }
@@ -67,14 +76,24 @@ impl Nft {
             .map_err(|source| Error::Program { action: "load", source })
     }
 
+    /// The number that the kernel counts up whenever somebody changes a ruleset of the network namespace we are in. What
+    /// packets add to sets does not count.
+    pub fn generation(&self) -> Result<u32, Error> {
+        generation::generation().map_err(Error::Generation)
+    }
+
     /// Our table as `nft` lists it, in JSON without counters; `None` when there is none.
     pub fn table(&self) -> Result<Option<Value>, Error> {
-        let tables = self.list(&["-j", "list", "tables", "inet"])?;
-        let ours = |entry: &Value| entry["table"]["name"] == "sepulcher";
-        if !entries(&tables).any(ours) {
+        if !self.has_table()? {
             return Ok(None);
         }
         self.list(&["-j", "-s", "list", "table", "inet", "sepulcher"]).map(Some)
+    }
+
+    /// Whether our table is there.
+    pub fn has_table(&self) -> Result<bool, Error> {
+        let tables = self.list(&["-j", "list", "tables", "inet"])?;
+        Ok(entries(&tables).any(|entry| entry["table"]["name"] == "sepulcher"))
     }
 
     /// Packets that the elements of one of our sets have counted, by the address that each element is.
@@ -110,9 +129,13 @@ fn packets(listing: &Value) -> BTreeMap<IpAddr, u64> {
 
 /// Digest of a listed table: the same as long as nobody changed it. What changes by itself (handles, the
 /// program's version, elements that packets add to dynamic sets) and the order of elements do not count.
-pub fn fingerprint(listing: &Value) -> Sha256Digest {
-    let mut entries: Vec<Value> =
-        entries(listing).filter(|entry| entry.get("metainfo").is_none()).cloned().collect();
+pub fn fingerprint(mut listing: Value) -> Sha256Digest {
+    // A listing can be long: it is settled in place.
+    let mut entries = match listing.get_mut("nftables").map(Value::take) {
+        Some(Value::Array(entries)) => entries,
+        _ => Vec::new(),
+    };
+    entries.retain(|entry| entry.get("metainfo").is_none());
     entries.iter_mut().for_each(settle);
     Sha256Digest::of(Value::Array(entries).to_string().as_bytes())
 }
@@ -157,10 +180,10 @@ mod tests {
 
     #[test]
     fn only_a_change_that_somebody_made_changes_the_fingerprint() {
-        let before = fingerprint(&listing(1, &["a", "b"], &[], "drop"));
-        assert_eq!(fingerprint(&listing(2, &["b", "a"], &["x"], "drop")), before);
-        assert_ne!(fingerprint(&listing(1, &["a"], &[], "drop")), before);
-        assert_ne!(fingerprint(&listing(1, &["a", "b"], &[], "accept")), before);
+        let before = fingerprint(listing(1, &["a", "b"], &[], "drop"));
+        assert_eq!(fingerprint(listing(2, &["b", "a"], &["x"], "drop")), before);
+        assert_ne!(fingerprint(listing(1, &["a"], &[], "drop")), before);
+        assert_ne!(fingerprint(listing(1, &["a", "b"], &[], "accept")), before);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! from the bonds. A changed bond changes elements alone: counters, limits and connections of the others
 //! stay as they are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 use crate::codex::Codex;
@@ -27,10 +27,9 @@ pub struct Rules {
 impl Rules {
     /// The pod's ruleset of `codex`.
     pub fn of(codex: &Codex) -> Result<Self, RenderError> {
-        let law = Codex { peers: BTreeMap::new(), ..codex.clone() };
         Ok(Self {
             text: nftables::pod(codex)?,
-            frame: nftables::pod(&law)?,
+            frame: nftables::pod(&codex.without_peers())?,
             grants: reach::grants(codex),
             host: reach::host_grants(codex),
             beyond: reach::beyond(codex),

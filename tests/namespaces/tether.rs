@@ -64,7 +64,7 @@ fn bonds_come_and_go_while_every_other_tunnel_keeps_its_session() {
 /// The table of a machine, without what changes by itself.
 fn table(machine: &Machine) -> Sha256Digest {
     let listing = machine.sh("nft -j -s list table inet sepulcher");
-    fingerprint(&serde_json::from_str(&listing).unwrap())
+    fingerprint(serde_json::from_str(&listing).unwrap())
 }
 
 /// The table that the gateway's Codex makes where none was before.

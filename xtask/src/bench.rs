@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: figures of this machine, medians of one run. Documentation quotes nothing else.
 
+mod grants;
+mod lab;
 mod tether;
 
 use std::fs;
@@ -8,43 +10,72 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
 use sepulcher::codex::key::PublicKey;
-use sepulcher::codex::{Codex, Sources};
+use sepulcher::codex::{Backend, Codex, Sources};
 use sepulcher::image::disk::Role;
+use sepulcher::image::toolbox::Toolbox;
 use sepulcher::image::verity;
 use sepulcher::image::window::Window;
 use sepulcher::render::render;
 
 use crate::reproduce::downloads_only;
-use crate::vm::{Machine, Uplink, disk_from};
-use crate::{Result, image, root};
+use crate::vm::{Machine, Start, Uplink, disk_from};
+use crate::{Result, guest, image, root};
+use lab::Lab;
 
 /// What to measure.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Also boot the image and report the time to each moment
-    #[arg(long)]
-    boot: bool,
-    /// Measure the Tether alone: changes among 10 and 10,000 peers, the idle agent
-    #[arg(long, conflicts_with = "boot")]
-    tether: bool,
+    /// The part [default: rendering, bonding and building]
+    #[arg(value_enum)]
+    part: Option<Part>,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The default, and the time to each moment of a boot
+    Boot,
+    /// Changes among 10 and 10,000 peers with a userspace WireGuard, the idle agent
+    Tether,
+    /// The same changes in the appliance's kernel, and what a peer's packets pay for the grants of others
+    Kernel,
+    /// We are the only program of such a kernel
+    #[value(hide = true)]
+    Guest,
+}
+
+/// How long the measurements in an emulated machine may take.
+const GUEST: Duration = Duration::from_secs(3600);
 
 /// Runs all measurements and prints a line each.
 pub fn run(args: &Args) -> Result<()> {
     if cfg!(debug_assertions) {
-        let flags = [("--boot", args.boot), ("--tether", args.tether)];
-        let flags = flags.into_iter().filter_map(|(flag, given)| given.then_some(flag));
-        return image::cargo_release("run", "xtask", &["bench"].into_iter().chain(flags).collect::<Vec<_>>());
+        let part = args.part.and_then(|part| part.to_possible_value());
+        let words = ["bench"].into_iter().chain(part.iter().map(clap::builder::PossibleValue::get_name));
+        return image::cargo_release("run", "xtask", &words.collect::<Vec<_>>());
     }
-    if args.tether {
-        return tether::run();
+    let folder = tempfile::Builder::new().prefix("sepulcher-bench-").tempdir()?;
+    match args.part {
+        Some(Part::Kernel) => return guest::run("bench guest", GUEST),
+        Some(Part::Guest) => {
+            let tools = Toolbox::unpacked("guest", Path::new("/"));
+            let lab = Lab::new(tools, guest::PROGRAM.into(), Backend::Kernel, folder.path());
+            tether::changes(&lab)?;
+            return grants::measure(&lab);
+        }
+        Some(Part::Tether) => {
+            let tools = image::toolbox("tools-topology")?;
+            let lab = Lab::new(tools, image::program()?, Backend::Userspace, folder.path());
+            tether::changes(&lab)?;
+            return tether::idle(&lab);
+        }
+        Some(Part::Boot) | None => {}
     }
     rendering()?;
-    let folder = tempfile::Builder::new().prefix("sepulcher-bench-").tempdir()?;
     bonding(folder.path())?;
     let built = building(folder.path())?;
-    if args.boot {
+    if args.part == Some(Part::Boot) {
         booting(folder.path(), &built)?;
     }
     Ok(())
@@ -52,6 +83,14 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn line(what: &str, target: &str, value: &str) {
     println!("{what:<44} {value:>10}   (target {target})");
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+fn ratio(upper: Duration, lower: Duration) -> String {
+    format!("{:.1}", upper.as_secs_f64() / lower.as_secs_f64())
 }
 
 /// Median time of `runs` calls.
@@ -74,8 +113,8 @@ fn rendering() -> Result<()> {
         let codex = parsed(&sources)?;
         let check = median(runs, || parsed(&sources).map(drop))?;
         let rendered = median(runs, || Ok(render(&codex).map(drop)?))?;
-        line(&format!("check, {name}"), "none", &format!("{:.2} ms", check.as_secs_f64() * 1e3));
-        line(&format!("render, {name}"), target, &format!("{:.2} ms", rendered.as_secs_f64() * 1e3));
+        line(&format!("check, {name}"), "none", &ms(check));
+        line(&format!("render, {name}"), target, &ms(rendered));
     }
     Ok(())
 }
@@ -224,7 +263,8 @@ fn booting(folder: &Path, built: &Path) -> Result<()> {
     let disk = disk_from(built, &folder.join("disk.raw"), 4 << 30)?;
     let uplink = Uplink::User(Vec::new());
     let mut running =
-        Machine { toolbox: &toolbox, disk: &disk, scratch: folder, uplink, processors: 2 }.power_on()?;
+        Machine { toolbox: &toolbox, start: Start::Disk(&disk), scratch: folder, uplink, processors: 2 }
+            .power_on()?;
     running.expect(crate::e2e::BOOT, "sepulcher: health ok")?;
     println!("boot, seconds since power-on:\n{}", crate::e2e::timeline(&running));
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::vm::{Machine, Uplink, disk_from};
+use crate::vm::{Machine, Start, Uplink, disk_from};
 use crate::{Result, image, root};
 
 /// What to boot and how.
@@ -42,7 +42,8 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let toolbox = image::toolbox("tools-boot")?;
     let uplink = Uplink::User(vec![("tcp", args.http, 80), ("udp", args.tether, 51820)]);
-    let machine = Machine { toolbox: &toolbox, disk: &disk, scratch: &scratch, uplink, processors: 2 };
+    let machine =
+        Machine { toolbox: &toolbox, start: Start::Disk(&disk), scratch: &scratch, uplink, processors: 2 };
     eprintln!(
         "http://127.0.0.1:{} is the Veil, 127.0.0.1:{}/udp the Tether; Ctrl-C powers off",
         args.http, args.tether

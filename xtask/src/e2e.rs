@@ -6,6 +6,8 @@ mod fault;
 mod low_order;
 mod noise;
 mod peer;
+mod restarts;
+mod rig;
 mod session;
 mod site;
 mod stream;
@@ -52,6 +54,8 @@ enum Part {
     Peers,
     /// The first bond, and bonds over the tether
     Ways,
+    /// Parts of the machine that restart, and the machine
+    Restarts,
     /// Images with a changed byte
     Damage,
 }
@@ -75,6 +79,9 @@ pub fn run(Args { parts }: &Args) -> Result<()> {
     }
     if wanted(Part::Ways) {
         claims.extend(ways::claims(&site)?);
+    }
+    if wanted(Part::Restarts) {
+        claims.extend(restarts::claims(&site)?);
     }
     if wanted(Part::Damage) {
         claims.extend(tamper::claims(&site));

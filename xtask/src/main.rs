@@ -7,6 +7,7 @@ mod ci;
 mod docker;
 mod e2e;
 mod fuzz;
+mod guest;
 mod image;
 mod licences;
 mod netns;

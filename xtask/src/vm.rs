@@ -22,24 +22,102 @@ pub const HARDWARE_ADDRESS: &str = "52:54:00:12:34:56";
 
 /// How a machine is attached to a network.
 pub enum Uplink {
+    /// It has no network card.
+    None,
     /// QEMU's own network, with ports of the host's loopback forwarded: `(protocol, host port, guest port)`.
     User(Vec<(&'static str, u16, u16)>),
     /// A tap device of this name, in the network namespace that `launcher` enters.
     Tap { name: String, launcher: Command },
 }
 
+/// What a machine executes first.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// The firmware, which finds its way on the disk; the disk is written to.
+    Disk(&'a Path),
+    /// A kernel that the emulator puts into the memory.
+    Kernel {
+        kernel: &'a Path,
+        initrd: &'a Path,
+        cmdline: &'a str,
+        /// The disk beside it, if there is one; written to.
+        disk: Option<&'a Path>,
+    },
+}
+
 /// What to boot.
 pub struct Machine<'a> {
     /// Where QEMU and OVMF come from.
     pub toolbox: &'a Toolbox,
-    /// The disk; written to.
-    pub disk: &'a Path,
+    /// What it executes first.
+    pub start: Start<'a>,
     /// Folder for this machine's firmware variables.
     pub scratch: &'a Path,
     /// How it is attached.
     pub uplink: Uplink,
     /// Number of processors.
     pub processors: u8,
+}
+
+impl Start<'_> {
+    fn disk(self) -> Option<PathBuf> {
+        match self {
+            Self::Disk(disk) => Some(disk.to_owned()),
+            Self::Kernel { disk, .. } => disk.map(Path::to_owned),
+        }
+    }
+
+    /// What the console shows of a machine that got so far as to execute something.
+    fn sign_of_life(self) -> &'static str {
+        match self {
+            Self::Disk(_) => "Booting initrd of",
+            Self::Kernel { .. } => "as init process",
+        }
+    }
+
+    fn started(self, toolbox: &Toolbox, scratch: &Path, qemu: Command) -> Result<Command> {
+        let qemu = match self {
+            Self::Disk(_) => {
+                let variables = scratch.join("ovmf-vars.fd");
+                std::fs::copy(toolbox.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
+                let code = toolbox.file("usr/share/OVMF/OVMF_CODE_4M.fd");
+                qemu.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())])
+                    .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
+            }
+            Self::Kernel { kernel, initrd, cmdline, .. } => {
+                qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", cmdline])
+            }
+        };
+        Ok(match self.disk() {
+            Some(disk) => qemu.args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())]),
+            None => qemu,
+        })
+    }
+}
+
+impl Uplink {
+    fn attached(self, qemu: Command) -> Command {
+        let (network, launcher) = match self {
+            Self::None => return qemu,
+            Self::User(forwards) => {
+                let mut network = "user,id=uplink".to_owned();
+                for (protocol, host, guest) in forwards {
+                    network += &format!(",hostfwd={protocol}:127.0.0.1:{host}-:{guest}");
+                }
+                (network, None)
+            }
+            Self::Tap { name, launcher } => {
+                (format!("tap,id=uplink,ifname={name},script=no,downscript=no"), Some(launcher))
+            }
+        };
+        let qemu = qemu
+            .args(["-netdev", &network, "-device"])
+            .arg(format!("virtio-net-pci,netdev=uplink,mac={HARDWARE_ADDRESS},romfile="));
+        match launcher {
+            Some(launcher) => qemu.within(launcher),
+            None => qemu,
+        }
+    }
 }
 
 impl Machine<'_> {
@@ -50,26 +128,11 @@ impl Machine<'_> {
     }
 
     fn accelerated(self, accelerator: Accelerator) -> Result<Command> {
-        let Self { toolbox, disk, scratch, uplink, processors } = self;
-        let variables = scratch.join("ovmf-vars.fd");
-        std::fs::copy(toolbox.file("usr/share/OVMF/OVMF_VARS_4M.fd"), &variables)?;
+        let Self { toolbox, start, scratch, uplink, processors } = self;
         let accelerator = match accelerator {
             Accelerator::Kvm => ["kvm", "host"],
             Accelerator::Tcg => ["tcg,thread=multi", "max"],
         };
-        let (network, launcher) = match uplink {
-            Uplink::User(forwards) => {
-                let mut network = "user,id=uplink".to_owned();
-                for (protocol, host, guest) in forwards {
-                    network += &format!(",hostfwd={protocol}:127.0.0.1:{host}-:{guest}");
-                }
-                (network, None)
-            }
-            Uplink::Tap { name, launcher } => {
-                (format!("tap,id=uplink,ifname={name},script=no,downscript=no"), Some(launcher))
-            }
-        };
-        let code = toolbox.file("usr/share/OVMF/OVMF_CODE_4M.fd");
         let command = toolbox
             .command("qemu-system-x86_64")?
             .args(["-L".into(), toolbox.file("usr/share/qemu")])
@@ -87,21 +150,18 @@ impl Machine<'_> {
                 MEMORY,
             ])
             .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-            .args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={}", code.display())])
-            .args(["-drive", &format!("if=pflash,format=raw,file={}", variables.display())])
-            .args(["-drive", &format!("if=virtio,format=raw,file={}", disk.display())])
-            .args(["-netdev", &network, "-device"])
-            .arg(format!("virtio-net-pci,netdev=uplink,mac={HARDWARE_ADDRESS},romfile="))
             .args(["-device", "virtio-rng-pci"]);
-        Ok(match launcher {
-            Some(launcher) => command.within(launcher),
-            None => command,
-        })
+        Ok(uplink.attached(start.started(toolbox, scratch, command)?))
     }
 
     /// Powers on with the console read by us.
     pub fn power_on(self) -> Result<Running> {
         Running::start(&self.command()?)
+    }
+
+    /// The same with more words for QEMU.
+    pub fn power_on_with(self, more: impl IntoIterator<Item = String>) -> Result<Running> {
+        Running::start(&self.command()?.args(more))
     }
 
     /// The same with a memory that can be looked into, see [`Running::memory`], and a debugger's socket at `debugger`.
@@ -148,20 +208,28 @@ fn accelerator(machine: &Machine<'_>) -> Result<Accelerator> {
     Ok(*TRIED.get_or_init(|| accelerator))
 }
 
-/// Boots a copy of the machine's disk as far as its initrd.
+/// Boots it, with a copy of its disk, as far as its first program.
 fn kvm_serves(machine: &Machine<'_>) -> Result<Accelerator> {
     let scratch = tempfile::tempdir_in(machine.scratch)?;
-    let disk = scratch.path().join("trial.raw");
-    std::fs::copy(machine.disk, &disk)?;
+    let copy = scratch.path().join("trial.raw");
+    if let Some(disk) = machine.start.disk() {
+        std::fs::copy(disk, &copy)?;
+    }
+    let start = match machine.start {
+        Start::Disk(_) => Start::Disk(&copy),
+        Start::Kernel { kernel, initrd, cmdline, disk } => {
+            Start::Kernel { kernel, initrd, cmdline, disk: disk.map(|_| copy.as_path()) }
+        }
+    };
     let trial = Machine {
         toolbox: machine.toolbox,
-        disk: &disk,
+        start,
         scratch: scratch.path(),
-        uplink: Uplink::User(Vec::new()),
+        uplink: Uplink::None,
         processors: machine.processors,
     };
     let mut running = Running::start(&trial.accelerated(Accelerator::Kvm)?)?;
-    match running.wait(KVM_TRIAL, |line| line.contains("Booting initrd of")) {
+    match running.wait(KVM_TRIAL, |line| line.contains(machine.start.sign_of_life())) {
         Seen::Line(..) => Ok(Accelerator::Kvm),
         Seen::Off | Seen::Timeout => Ok(Accelerator::Tcg),
     }

@@ -205,8 +205,9 @@ fn tree_digest(tree: &Layer) -> Result<Sha256Digest, Error> {
     Ok(Sha256Digest::of(text.as_bytes()))
 }
 
-/// `modules.dep` and its siblings, by depmod over a copy of the modules.
-fn module_index(tools: &Toolbox, root: &Layer, release: &str, work: &Path) -> Result<Layer, Error> {
+/// `modules.dep` and its siblings, by the depmod of `tools` over a copy of the modules of `root` in the folder `work`.
+/// Fails when a module cannot be read, the folder not be written, or depmod fails.
+pub fn module_index(tools: &Toolbox, root: &Layer, release: &str, work: &Path) -> Result<Layer, Error> {
     let copy = work.join("modules");
     let prefix = format!("usr/lib/modules/{release}/");
     for (path, node) in root.0.range(prefix.clone()..).take_while(|(path, _)| path.starts_with(&prefix)) {

@@ -11,7 +11,7 @@ use super::site::{HOST, Keys};
 use super::{BOOT, Claim};
 use crate::Result;
 use crate::netns::Netns;
-use crate::vm::{Machine, Running, Seen, Uplink};
+use crate::vm::{Machine, Running, Seen, Start, Uplink};
 
 /// The tunnel address of the machine.
 pub const WG0: &str = "10.88.16.1";
@@ -34,20 +34,27 @@ pub fn debugger(scratch: &Path) -> PathBuf {
     scratch.join("debugger")
 }
 
-/// Powers a fresh disk on until the machine tells its public key, which is returned. A kernel that the emulator starves of timer interrupts (it says so) is
-/// powered on once more: that is the test bench's defect, and it is told.
+/// Powers a fresh disk on until the machine tells its public key, which is returned.
 pub fn boot(
     toolbox: &Toolbox,
     scratch: &Path,
     hub: &Netns,
     disk: &dyn Fn() -> Result<PathBuf>,
 ) -> Result<(Running, String)> {
-    const STARVED: &str = "rcu_preempt kthread starved";
-    for attempt in 1.. {
+    until_key(&|| {
         let disk = disk()?;
         let uplink = Uplink::Tap { name: "tap0".to_owned(), launcher: hub.launcher() };
-        let machine = Machine { toolbox, disk: &disk, scratch, uplink, processors: 2 };
-        let mut running = machine.power_on_for(&debugger(scratch))?;
+        let machine = Machine { toolbox, start: Start::Disk(&disk), scratch, uplink, processors: 2 };
+        machine.power_on_for(&debugger(scratch))
+    })
+}
+
+/// Powers on until the machine tells its public key, which is returned. A kernel that the emulator starves of timer
+/// interrupts (it says so) is powered on once more: that is the test bench's defect, and it is told.
+pub fn until_key(power_on: &dyn Fn() -> Result<Running>) -> Result<(Running, String)> {
+    const STARVED: &str = "rcu_preempt kthread starved";
+    for attempt in 1.. {
+        let mut running = power_on()?;
         match running.wait(BOOT, |line| line.contains(KEY) || line.contains(STARVED)) {
             Seen::Line(_, line) if line.contains(KEY) => {
                 let key = line.rsplit(' ').next().unwrap_or_default().to_owned();
@@ -201,16 +208,19 @@ impl Web<'_> {
         })
     }
 
-    /// Holds when nothing comes back: a time-out (curl's exit code 28) without a connection, not a refusal.
+    /// Holds when nothing comes back.
     pub fn silent(&self, name: &'static str, from: &Netns, url: &str) -> Claim {
-        Claim::check(name, || {
-            let output = self.curl(from, url, 4)?;
-            let told = String::from_utf8_lossy(&output.stdout).into_owned();
-            let connected = !told.trim_end().ends_with(" 0.000000");
-            match output.status.code() {
-                Some(28) if !connected => Ok("nothing came back in 4 s".to_owned()),
-                code => Err(format!("{url}: curl ended with {code:?}: {told}").into()),
-            }
-        })
+        Claim::check(name, || self.stays_silent(from, url))
+    }
+
+    /// That nothing comes back: a time-out (curl's exit code 28) without a connection, not a refusal.
+    pub fn stays_silent(&self, from: &Netns, url: &str) -> Result<String> {
+        let output = self.curl(from, url, 4)?;
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        let connected = !told.trim_end().ends_with(" 0.000000");
+        match output.status.code() {
+            Some(28) if !connected => Ok("nothing came back in 4 s".to_owned()),
+            code => Err(format!("{url}: curl ended with {code:?}: {told}").into()),
+        }
     }
 }

@@ -14,7 +14,7 @@ use crate::netns::Netns;
 /// What a change of somebody else may hold a stream up. Its lines are 50 ms apart; an emulator whose processors are busy,
 /// or a packet that was lost on the way, makes some tenths of a second of that. A session that was lost costs at least
 /// the 5 s after which WireGuard says hello again, and mostly 15 s, because only silence tells a peer of it.
-const PAUSE: Duration = Duration::from_secs(1);
+pub const PAUSE: Duration = Duration::from_secs(1);
 
 /// Lines that must have come before a stream counts as established.
 const ESTABLISHED: usize = 40;
@@ -58,8 +58,8 @@ impl Stream {
         Ok(stream)
     }
 
-    /// The longest time without a line since `start`, provided that the stream goes on and it is bearable.
-    pub fn pause_since(&mut self, start: Instant) -> Result<Duration> {
+    /// The longest time without a line since `start`, provided that the stream goes on and it is within `limit`.
+    pub fn pause_since(&mut self, start: Instant, limit: Duration) -> Result<Duration> {
         if let Some(status) = self.curl.try_wait()? {
             return Err(format!("the stream has ended: {status}").into());
         }
@@ -68,7 +68,7 @@ impl Stream {
             return Err(format!("the stream is not the same any more: `{line}`").into());
         }
         let pause = longest_pause(&arrivals.times, start, Instant::now());
-        if pause <= PAUSE {
+        if pause <= limit {
             Ok(pause)
         } else {
             Err(format!("the stream stood still for {} ms", pause.as_millis()).into())

@@ -15,7 +15,7 @@ use super::fault::Fault;
 use super::low_order::LOW_ORDER;
 use super::session::Session;
 use super::site::{HOST, Keys, SECOND_HOST, Site};
-use super::stream::Stream;
+use super::stream::{PAUSE, Stream};
 use crate::Result;
 use crate::netns::Netns;
 use crate::vm::Running;
@@ -133,7 +133,7 @@ impl Scene<'_> {
         let (before, start) = (self.session()?, Instant::now());
         change()?;
         before.goes_on_as(&self.session()?)?;
-        stream.pause_since(start)
+        stream.pause_since(start, PAUSE)
     }
 
     fn stream_survives(&self) -> Result<String> {
@@ -164,7 +164,7 @@ impl Scene<'_> {
         })?;
         let quiet = Instant::now();
         std::thread::sleep(Duration::from_secs(5));
-        let quiet = stream.pause_since(quiet)?;
+        let quiet = stream.pause_since(quiet, PAUSE)?;
         let [bond, rotate, revoke, quiet] = [bond, rotate, revoke, quiet].map(|pause| pause.as_millis());
         Ok(format!(
             "the same session throughout; the longest pause in ms: bond {bond}, rotate {rotate}, revoke {revoke}, nothing {quiet}"

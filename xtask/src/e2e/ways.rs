@@ -278,7 +278,7 @@ fn bond(running: &mut Running, name: &str, phrase: Option<&str>) -> Result<Strin
 }
 
 /// The bytes of a disk's EFI system partition.
-fn esp(disk: &Path) -> Result<Vec<u8>> {
+pub fn esp(disk: &Path) -> Result<Vec<u8>> {
     let placed = image::partition(disk, Role::Esp)?;
     let mut bytes = vec![0; usize::try_from(placed.size)?];
     Window::new(&File::open(disk)?, placed.offset, placed.size).fill(&mut bytes, 0)?;
