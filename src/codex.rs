@@ -84,7 +84,16 @@ impl Codex {
     /// Every mistake that the files hold, at least one, sorted by file and position; of a file with more than a
     /// hundred the first ones.
     pub fn parse(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
-        check::parse(sources)
+        check::parse(sources, true)
+    }
+
+    /// The same where bonds are left out, broken ones for example: a grant of a peer that is not there opens nothing, and
+    /// is no mistake. So nobody is cut off because somebody else is.
+    ///
+    /// # Errors
+    /// As [`Codex::parse`].
+    pub fn parse_part(sources: &Sources) -> Result<Self, Vec<Diagnostic>> {
+        check::parse(sources, false)
     }
 
     /// Bonded peers, whether or not their time is over: see [`Codex::as_of`].

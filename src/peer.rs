@@ -330,7 +330,7 @@ fn parsed(file: &str, name: &Name, text: &str, situation: &Situation<'_>) -> Res
         .iter()
         .filter(|(other, _)| !other.starts_with("peers/") || (*other != file && routed.contains(*other)));
     let alone: Sources = law.chain([(file, text)]).collect();
-    let codex = Codex::parse(&alone).map_err(|mistakes| Refused {
+    let codex = Codex::parse_part(&alone).map_err(|mistakes| Refused {
         message: format!("`{name}` would not be valid"),
         hint: None,
         report: Some(render_all(&mistakes, &alone, false)),

@@ -5,6 +5,7 @@
 //! an answer cannot tell of a policy that is not in force.
 
 pub mod ask;
+mod between;
 mod cause;
 mod door;
 mod host;
@@ -20,6 +21,7 @@ mod web;
 use std::fmt;
 use std::net::IpAddr;
 
+pub use between::{Between, between};
 pub use offer::{
     Audience, Grant, Offer, Origin, beyond, grants, holds_host, host_grants, offers, published, veil,
     veil_ports,

@@ -21,11 +21,11 @@ Examples:
   sepulcher explain phone oculus:6006
   sepulcher explain forest /a2a/smith
   sepulcher explain forest :51820/udp
-  sepulcher explain phone laptop")]
+  sepulcher explain phone laptop:22")]
 pub struct Args {
     /// Who: a peer, `forest` (anybody outside), `host`, `pod` (any container), or an address
     from: String,
-    /// What: a service, SERVICE:PORT, ADDRESS:PORT, :PORT (each with /tcp or /udp), an address, a path, a peer, a
+    /// What: a service, SERVICE:PORT, PEER:PORT, ADDRESS:PORT, :PORT (each with /tcp or /udp), an address, a path, a peer, a
     /// door (`bonds`, `metrics`) or `host`
     to: String,
     /// Folder of a Codex on a workstation [default: that of this appliance]

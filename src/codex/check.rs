@@ -20,8 +20,8 @@ use super::schema::{self, OtherSchema};
 /// half a million.
 const TOLD_PER_FILE: usize = 100;
 
-/// See [`Codex::parse`].
-pub fn parse(sources: &Sources) -> Result<Codex, Vec<Diagnostic>> {
+/// See [`Codex::parse`], and [`Codex::parse_part`] for what is not `whole`.
+pub fn parse(sources: &Sources, whole: bool) -> Result<Codex, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
     let draft = match schema::read(sources, &mut mistakes) {
         Ok(draft) => draft,
@@ -33,7 +33,7 @@ pub fn parse(sources: &Sources) -> Result<Codex, Vec<Diagnostic>> {
     dark::check(&draft, &mut mistakes);
     host::check(&draft, &mut mistakes);
     networks::check(&draft, &mut mistakes);
-    peers::check(&draft, &mut mistakes);
+    peers::check(&draft, whole, &mut mistakes);
     if mistakes.is_empty() {
         return build::codex(draft).ok_or_else(|| vec![schema::unread_part()]);
     }

@@ -121,12 +121,27 @@ pub struct Grants {
     pub services: BTreeSet<Name>,
     /// These doors of the agent.
     pub doors: BTreeSet<Door>,
+    /// These other peers, and the networks behind them; not implied by `"*"`.
+    pub peers: BTreeSet<Name>,
 }
+
+/// What stands before a peer's name in `grants`.
+const PEER: &str = "peer:";
 
 impl Grants {
     /// Whether they open the service of that name.
     pub fn hold(&self, service: &Name) -> bool {
         self.every_service || self.services.contains(service)
+    }
+
+    /// The word that grants a peer: `peer:laptop`.
+    pub fn peer_word(name: &Name) -> String {
+        format!("{PEER}{name}")
+    }
+
+    /// What a word that grants a peer calls it.
+    pub fn peer_named(word: &str) -> Option<&str> {
+        word.strip_prefix(PEER)
     }
 }
 

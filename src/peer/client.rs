@@ -91,8 +91,10 @@ pub fn client(
     wireguard::client(&codex, name, keys).ok().flatten().map(|text| Some(Client(text))).ok_or_else(defect)
 }
 
-/// The Codex with this peer alone: there may be thousands.
+/// The Codex with this peer alone, and those that it is granted: there may be thousands.
 fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
+    let granted = peer.grants.peers.iter().filter_map(|name| codex.peers.get_key_value(name));
+    let granted = granted.map(|(name, peer)| (name.clone(), peer.clone()));
     Codex {
         appliance: codex.appliance.clone(),
         uplink: codex.uplink.clone(),
@@ -100,7 +102,7 @@ fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
         tether: codex.tether.clone(),
         host: Vec::new(),
         services: BTreeMap::new(),
-        peers: BTreeMap::from([(name.clone(), peer.clone())]),
+        peers: granted.chain([(name.clone(), peer.clone())]).collect(),
         revoked_keys: BTreeSet::new(),
     }
 }

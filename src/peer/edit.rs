@@ -9,7 +9,7 @@ use super::{Bond, Extend, Granting, Kind, Refused, Revoke, Rotate, Situation};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Door, Peer, PeerState};
+use crate::codex::{Codex, Door, Grants, Peer, PeerState};
 
 /// A peer's file as it is from now on.
 pub struct Edited {
@@ -34,6 +34,8 @@ pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
         bond;
     free_name(codex, name)?;
     free_key(situation, public_key)?;
+    // Its configuration is yet to be made.
+    granted_peers(name, grants, codex)?;
     let address = match address {
         Some(address) => {
             free_address(codex, (*address).into(), allocate::lowest_free(codex, now), now)?;
@@ -129,14 +131,32 @@ pub fn rotate(rotate: &Rotate, situation: &Situation<'_>) -> Result<Edited, Refu
     Ok(Edited { fresh_preshared: *preshared, ..Edited::of(&document, lines) })
 }
 
-/// Whether `*` does not hold what the word grants: a door of the agent, or a service of the host.
+/// Whether `*` does not hold what the word grants: a door of the agent, a service of the host, or another peer.
 fn stands_beside_all(word: &str, codex: &Codex) -> bool {
-    Door::named(word).is_some() || codex.host_service(word).is_some()
+    Door::named(word).is_some() || codex.host_service(word).is_some() || Grants::peer_named(word).is_some()
+}
+
+/// Looks at words that grant other peers: who is not bonded cannot be granted. What else is wrong with a word is told when
+/// the new text is read. Networks that come with the grants are told, a line each.
+fn granted_peers(name: &Name, words: &[String], codex: &Codex) -> Result<Vec<String>, Refused> {
+    let mut lines = Vec::new();
+    for granted in words.iter().filter_map(|word| Grants::peer_named(word)?.parse::<Name>().ok()) {
+        // It is told as a mistake of the text.
+        if granted == *name {
+            continue;
+        }
+        let peer = bonded(&granted, codex)?;
+        lines.extend(
+            peer.routes().iter().map(|route| format!("~ {route} belongs into the AllowedIPs of {name}")),
+        );
+    }
+    Ok(lines)
 }
 
 /// The peer with more grants.
 pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let (peer, mut document) = open(&granting.name, situation)?;
+    let told = granted_peers(&granting.name, &granting.grants, situation.codex)?;
     let mut lines = Vec::new();
     let array = grants_of(&mut document, &granting.name)?;
     for word in &granting.grants {
@@ -154,6 +174,7 @@ pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, R
         lines.push(format!("+ grant {} {word}", granting.name));
     }
     nonempty(&lines)?;
+    lines.extend(told);
     Ok(Edited::of(&document, lines))
 }
 
@@ -166,7 +187,8 @@ pub fn ungrant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited,
         let held = array.len();
         array.retain(|held| held.as_str() != Some(word));
         if array.len() == held {
-            let hint = if peer.grants.every_service {
+            let by_all = peer.grants.every_service && !stands_beside_all(word, situation.codex);
+            let hint = if by_all {
                 "it holds `*`: take that away, and grant the services that it keeps"
             } else {
                 "`sepulcher peer show` tells what it holds"
@@ -206,8 +228,21 @@ pub fn end_overlap(name: &Name, situation: &Situation<'_>) -> Result<Edited, Ref
 
 /// A bonded peer and its file, without an overlap that is over.
 fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, DocumentMut), Refused> {
-    let Some(peer) = situation.codex.peers.get(name) else {
-        let names = situation.codex.peers.keys().map(Name::as_str);
+    let peer = bonded(name, situation.codex)?;
+    let text = situation.sources.text(&format!("peers/{name}.toml")).unwrap_or_default();
+    let mut document = text.parse().map_err(|error| {
+        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
+    })?;
+    if is_over(peer, situation.now) {
+        bury_overlap(&mut document, peer);
+    }
+    Ok((peer, document))
+}
+
+/// A peer that is bonded, whether or not its time is over.
+fn bonded<'a>(name: &Name, codex: &'a Codex) -> Result<&'a Peer, Refused> {
+    let Some(peer) = codex.peers.get(name) else {
+        let names = codex.peers.keys().map(Name::as_str);
         let hint = match crate::codex::nearest(name.as_str(), names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => "`sepulcher peer list` tells who is bonded".to_owned(),
@@ -218,14 +253,7 @@ fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, Documen
         let hint = "a revoked peer never returns: bond it anew, under another name and with another key";
         return Err(Refused::new(format!("`{name}` is revoked"), hint));
     }
-    let text = situation.sources.text(&format!("peers/{name}.toml")).unwrap_or_default();
-    let mut document = text.parse().map_err(|error| {
-        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
-    })?;
-    if is_over(peer, situation.now) {
-        bury_overlap(&mut document, peer);
-    }
-    Ok((peer, document))
+    Ok(peer)
 }
 
 fn free_name(codex: &Codex, name: &Name) -> Result<(), Refused> {

@@ -164,7 +164,7 @@ fn broken(mistakes: &[Diagnostic], sources: &Sources) -> Error {
 /// Somebody's broken bond must not keep another one from being cut off: for that alone, broken ones are left out.
 fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool), Error> {
     let mut sources = files::load(&place.folders());
-    let mut mistakes = match Codex::parse(&sources) {
+    let mistakes = match Codex::parse(&sources) {
         Ok(codex) => return Ok((sources, codex, true)),
         Err(mistakes) => mistakes,
     };
@@ -178,6 +178,10 @@ fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool
         };
     }
     loop {
+        let mistakes = match Codex::parse_part(&sources) {
+            Ok(codex) => return Ok((sources, codex, false)),
+            Err(mistakes) => mistakes,
+        };
         let files: BTreeSet<_> = mistakes.into_iter().map(|mistake| mistake.file).collect();
         let culprits: Vec<_> =
             files.iter().filter(|file| file.starts_with("peers/") && !kept.contains(*file)).collect();
@@ -187,10 +191,6 @@ fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool
         for file in culprits {
             sources.remove(file);
         }
-        mistakes = match Codex::parse(&sources) {
-            Ok(codex) => return Ok((sources, codex, false)),
-            Err(mistakes) => mistakes,
-        };
     }
 }
 

@@ -227,6 +227,37 @@ fn grants_name_services_doors_or_all() {
 }
 
 #[test]
+fn a_peer_is_granted_another_one_that_is_bonded() {
+    let mut bonds = Bonds::new();
+    bonds.apply(&bond("phone", 3)).unwrap();
+    let grant = |words: &[&str]| Request::Grant(granting("phone", words));
+    bonds.apply(&grant(&["*"])).unwrap();
+    let refused = bonds.plan(&grant(&["peer:crypt"])).unwrap_err();
+    assert_eq!((refused.message.as_str(), refused.hint.is_some()), ("there is no peer `crypt`", true));
+    let itself = bonds.plan(&grant(&["peer:phone"])).unwrap_err();
+    assert!(itself.report.unwrap().contains("`phone` is granted itself"));
+    let Request::Bond(mut crypt) = bond("crypt", 4) else { unreachable!() };
+    let routes = vec!["10.99.7.0/24".to_owned()];
+    crypt.kind = Kind::Lych { endpoint: None, keepalive: None, routes };
+    bonds.apply(&Request::Bond(crypt)).unwrap();
+    let refused = bonds.plan(&grant(&["peer:krypt"])).unwrap_err();
+    assert_eq!(refused.hint.unwrap(), "did you mean `crypt`?");
+    // Neither side needs the other one's file to be read.
+    let granted = bonds.apply(&grant(&["peer:crypt"])).unwrap();
+    assert_eq!(
+        granted.lines,
+        ["+ grant phone peer:crypt", "~ 10.99.7.0/24 belongs into the AllowedIPs of phone"]
+    );
+    assert!(bonds.plan(&grant(&["peer:crypt"])).unwrap_err().message.contains("already"));
+    bonds.apply(&Request::Grant(granting("crypt", &["peer:phone"]))).unwrap();
+    bonds.apply(&revoke("crypt")).unwrap();
+    let grants = &bonds.codex().peers[&"phone".parse().unwrap()].grants;
+    assert!(grants.every_service && grants.peers.len() == 1, "a revocation touches nobody else's file");
+    bonds.apply(&Request::Ungrant(granting("phone", &["peer:crypt"]))).unwrap();
+    assert!(bonds.plan(&grant(&["peer:crypt"])).unwrap_err().message.contains("is revoked"));
+}
+
+#[test]
 fn keys_that_are_somebody_elses_are_refused() {
     let mut bonds = Bonds::new();
     bonds.apply(&bond("phone", 3)).unwrap();

@@ -110,5 +110,6 @@ fn words(grants: &Grants) -> Vec<String> {
     all.into_iter()
         .chain(services)
         .chain(grants.doors.iter().map(|door| Door::word(*door).to_owned()))
+        .chain(grants.peers.iter().map(Grants::peer_word))
         .collect()
 }

@@ -116,7 +116,7 @@ impl Reach<'_> {
         self.codex().services.iter().find(|(name, _)| name.as_str() == word)
     }
 
-    /// `SERVICE:PORT`, `ADDRESS:PORT`, `:PORT`, each with `/udp` or `/tcp` behind it or not.
+    /// `SERVICE:PORT`, `PEER:PORT`, `ADDRESS:PORT`, `:PORT`, each with `/udp` or `/tcp` behind it or not.
     fn port(
         &self,
         source: &Source,
@@ -145,6 +145,8 @@ impl Reach<'_> {
         let protocol = protocol.unwrap_or(Protocol::Tcp);
         let place = if place.is_empty() {
             self.home(source, None)
+        } else if let Some((_, peer)) = self.codex().peers.iter().find(|(name, _)| name.as_str() == place) {
+            Place::At(peer.address.into())
         } else {
             let socket =
                 format!("{place}:{number}").parse::<SocketAddr>().map_err(|_| self.nothing(place))?;
@@ -227,7 +229,7 @@ impl Reach<'_> {
         let hint = match nearest(stem, names.chain(doors).chain(["host"])) {
             Some(near) => format!("did you mean `{near}`?"),
             None => {
-                "name a service, SERVICE:PORT, ADDRESS:PORT, :PORT, a path that begins with `/`, or a peer"
+                "name a service, SERVICE:PORT, PEER:PORT, ADDRESS:PORT, :PORT, a path that begins with `/`, or a peer"
                     .to_owned()
             }
         };

@@ -155,16 +155,9 @@ impl Reach<'_> {
                 Rule::Denied,
                 "the pod answers pings at the tether's address alone",
             ),
-            (Spot::Tether(_), _) => {
-                Verdict::new(Fate::Silent, Rule::PodForward, "peers do not reach each other")
-            }
-            (Spot::Beyond(behind), _) => {
-                let why = format!("peers do not reach the networks behind `{behind}`");
-                Verdict::new(Fate::Silent, Rule::PodForward, why).causes([peer_cause(
-                    behind,
-                    "routes",
-                    "routes this network",
-                )])
+            (Spot::Tether(Some(to)) | Spot::Beyond(to), _) => self.to_peer((name, address), to, place),
+            (Spot::Tether(None), _) => {
+                Verdict::new(Fate::Denied, Rule::BetweenDenied, "no bond in force has this address")
             }
             (Spot::Gateway, ask) if !self.codex.host.is_empty() => self.host_service(name, peer, ask),
             (Spot::Uplink | Spot::Gateway | Spot::Elsewhere, _) => {

@@ -1,10 +1,10 @@
 //! The whole reachability as a table: what there is, and who reaches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Place, Reach, Source, Target};
 use crate::codex::name::Name;
-use crate::codex::{DOOR_PORT, Door, Protocol, Tier};
+use crate::codex::{DOOR_PORT, Door, Grants, Protocol, Tier};
 
 /// Who × what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +127,12 @@ impl Reach<'_> {
             let label = format!("{}/{} of the host", service.port, service.protocol);
             let service = Some(service.name.clone());
             things.push(Thing { service, label, tier: Tier::Tether, outside, inside });
+        }
+        let granted: BTreeSet<&Name> = self.peers().flat_map(|(_, peer)| &peer.grants.peers).collect();
+        for (name, peer) in granted.into_iter().filter_map(|name| Some((name, self.peer(name)?))) {
+            let target = Target::Echo(Place::At(peer.address.into()));
+            let (outside, inside, label) = (target.clone(), target, Grants::peer_word(name));
+            things.push(Thing { service: None, label, tier: Tier::Tether, outside, inside });
         }
         for door in Door::ALL {
             let label = format!("{} ({DOOR_PORT}/tcp)", door.word());

@@ -88,6 +88,12 @@ pub enum Rule {
     PodGateway,
     /// Nothing passes through the pod.
     PodForward,
+    /// A grant of another peer, IPv4.
+    Between,
+    /// A grant of another peer, IPv6.
+    Between6,
+    /// What peers have no grant for, of each other.
+    BetweenDenied,
     /// No bond holds that address.
     NoBond,
     /// The Veil serves a route.
@@ -102,7 +108,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 34] = [
         Self::Published,
         Self::HostInput,
         Self::HostBridge,
@@ -129,6 +135,9 @@ impl Rule {
         Self::HostDenied,
         Self::PodGateway,
         Self::PodForward,
+        Self::Between,
+        Self::Between6,
+        Self::BetweenDenied,
         Self::NoBond,
         Self::VeilRoute,
         Self::VeilUnknown,
@@ -149,6 +158,7 @@ impl Rule {
             Self::PodLoopback => (Guard::Pod, Some("input")),
             Self::PodOutput | Self::PodGateway => (Guard::Pod, Some("output")),
             Self::PodForward => (Guard::Pod, Some("forward")),
+            Self::Between | Self::Between6 | Self::BetweenDenied => (Guard::Pod, Some("between")),
             Self::HostGrants | Self::HostDenied => (Guard::Pod, Some("host")),
             Self::Grants | Self::Grants6 | Self::Echo | Self::Echo6 | Self::Denied => {
                 (Guard::Pod, Some("tether"))
@@ -188,11 +198,15 @@ impl Rule {
             Self::HostLoopback | Self::PodLoopback => "iifname \"lo\" accept".to_owned(),
             Self::HostContainers => format!("ip saddr {} accept", codex.pod.address),
             Self::PodOutput => "oifname { \"lo\", \"wg0\" } accept".to_owned(),
-            Self::PodForest | Self::Denied | Self::HostDenied => "counter drop".to_owned(),
+            Self::PodForest | Self::Denied | Self::HostDenied | Self::BetweenDenied => {
+                "counter drop".to_owned()
+            }
             Self::HostGrants => "ip saddr . meta l4proto . th dport @host_grants counter accept".to_owned(),
             Self::PodGateway => format!("ip daddr {} ct state new counter drop", codex.pod.gateway),
             Self::Grants => "ip saddr . meta l4proto . th dport @grants counter accept".to_owned(),
             Self::Grants6 => "ip6 saddr . meta l4proto . th dport @grants6 counter accept".to_owned(),
+            Self::Between => "ip saddr . ip daddr @between counter accept".to_owned(),
+            Self::Between6 => "ip6 saddr . ip6 daddr @between6 counter accept".to_owned(),
             Self::Echo => format!("ip saddr {tether} ip daddr {own} icmp type echo-request accept"),
             Self::Echo6 => codex.tether.network6.map_or_else(String::new, |(network, own)| {
                 format!("ip6 saddr {network} ip6 daddr {own} icmpv6 type echo-request accept")

@@ -7,10 +7,11 @@ use super::*;
 use crate::codex::Sources;
 use crate::render::nftables;
 
-const KEYS: [&str; 3] = [
+const KEYS: [&str; 4] = [
     "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=",
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
     "/O8+G5a2GFPG6Kl6oB0kmvCkbKhLkf9a8HcHGEJGUlc=",
+    "xJ/qdCX6f4aZiXqXwVnGaQJn2QA7t4xT+vqPwVwyXYQ=",
 ];
 
 /// Before anything expires.
@@ -45,9 +46,16 @@ fn codex() -> Codex {
             "services/web.toml",
             service(&[port(9000, "pod"), route("/", "forest"), route("/Pinned", "tether")].concat()),
         ),
-        ("peers/phone.toml", peer(2, "[\"echo\"]", "address6 = \"fd88::2\"\n")),
+        (
+            "peers/phone.toml",
+            peer(2, "[\"echo\", \"peer:crypt\", \"peer:lost\"]", "address6 = \"fd88::2\"\n"),
+        ),
         ("peers/laptop.toml", peer(3, "[\"*\", \"metrics\", \"ssh\"]", "expires = 2026-11-22T20:05:00Z\n")),
         ("peers/lost.toml", peer(4, "[\"*\"]", "state = \"revoked\"\n")),
+        (
+            "peers/crypt.toml",
+            peer(5, "[]", "address6 = \"fd88::5\"\nkind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n"),
+        ),
     ];
     parsed(&many.map(|(name, text)| (name.to_owned(), text)))
 }
@@ -84,7 +92,15 @@ fn who_reaches_what_and_by_which_rule() {
         ("phone", ":7878/udp", Fate::Denied, Rule::Denied),
         ("phone", "10.88.16.1", Fate::Allowed, Rule::Echo),
         ("phone", "fd88::1", Fate::Allowed, Rule::Echo6),
-        ("phone", "laptop", Fate::Silent, Rule::PodForward),
+        ("phone", "laptop", Fate::Denied, Rule::BetweenDenied),
+        ("phone", "crypt:22", Fate::Allowed, Rule::Between),
+        ("phone", "[fd88::5]:22", Fate::Allowed, Rule::Between6),
+        ("phone", "10.99.7.9:22/udp", Fate::Allowed, Rule::Between),
+        ("phone", "10.99.8.9:22", Fate::Silent, Rule::PodForward),
+        ("phone", "lost", Fate::Denied, Rule::BetweenDenied),
+        ("phone", "phone", Fate::Denied, Rule::BetweenDenied),
+        ("crypt", "phone", Fate::Denied, Rule::BetweenDenied),
+        ("laptop", "crypt", Fate::Denied, Rule::BetweenDenied),
         ("phone", "host", Fate::Denied, Rule::HostDenied),
         ("phone", "ssh", Fate::Denied, Rule::HostDenied),
         ("laptop", "ssh", Fate::Allowed, Rule::HostGrants),
@@ -163,7 +179,8 @@ fn codexes() -> impl Strategy<Value = Codex> {
     let tier = prop::sample::select(vec!["pod", "tether", "forest"]);
     let port = (2000..2012_u16, prop::sample::select(vec!["tcp", "udp"]), tier);
     let services = prop::collection::vec(prop::collection::btree_set(port, 1..4), 1..4);
-    let words = prop::sample::subsequence(vec!["s0", "s1", "s2", "ssh", "metrics", "bonds"], 0..6);
+    let all = vec!["s0", "s1", "s2", "ssh", "metrics", "bonds", "peer:p0", "peer:p1", "peer:p2"];
+    let words = prop::sample::subsequence(all, 0..9);
     let peers = prop::collection::vec((words, any::<bool>(), any::<bool>(), any::<bool>()), 0..3);
     (services, peers, any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(services, peers, six, pinned, host)| {
         let mut taken = BTreeSet::new();
@@ -195,9 +212,14 @@ fn codexes() -> impl Strategy<Value = Codex> {
         let ssh = if host { "[[host]]\nname = \"ssh\"\nport = 22\n" } else { "" };
         let six_line = if six { "[tether]\nnetwork6 = \"fd88::/64\"\n" } else { "" };
         files.push(("lychd.toml".into(), format!("schema = 1\n[appliance]\nname = \"lychd\"\n{six_line}{ssh}")));
+        let count = peers.len();
         for (index, (words, every, revoked, own_six)) in peers.into_iter().enumerate() {
             let door = |word: &&str| ["metrics", "bonds"].contains(word);
-            let wanted = |word: &&str| door(word) || (host && *word == "ssh") || (!every && grantable.contains(*word));
+            let other = |word: &&str| {
+                let number = word.strip_prefix("peer:p").and_then(|number| number.parse::<usize>().ok());
+                number.is_some_and(|number| number < count && number != index)
+            };
+            let wanted = |word: &&str| door(word) || other(word) || (host && *word == "ssh") || (!every && grantable.contains(*word));
             let words: Vec<&str> =
                 every.then_some("*").into_iter().chain(words.into_iter().filter(wanted)).collect();
             let mut text = format!(
@@ -210,6 +232,9 @@ fn codexes() -> impl Strategy<Value = Codex> {
             }
             if revoked {
                 text += "state = \"revoked\"\n";
+            }
+            if index == 1 {
+                text += "kind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n";
             }
             files.push((format!("peers/p{index}.toml"), text));
         }
@@ -234,12 +259,14 @@ proptest! {
         let ruleset = nftables::pod(&codex).unwrap();
         let granted: BTreeSet<String> =
             elements(&ruleset, "grants").union(&elements(&ruleset, "grants6")).cloned().collect();
+        let between: BTreeSet<String> =
+            elements(&ruleset, "between").union(&elements(&ruleset, "between6")).cloned().collect();
         let published = elements(&ruleset, "published");
         let of_host = if codex.host.is_empty() { BTreeSet::new() } else { elements(&ruleset, "host_grants") };
-        let (mut yes, mut seen) = (0, BTreeSet::new());
+        let (mut yes, mut seen, mut seen_between) = (0, BTreeSet::new(), BTreeSet::new());
         for Case { from, to, verdict } in Reach::new(&codex, start()).matrix() {
             prop_assert_eq!(verdict.element.is_some(), verdict.allowed() && matches!(
-                verdict.rule, Rule::Grants | Rule::Grants6 | Rule::HostGrants | Rule::Published
+                verdict.rule, Rule::Grants | Rule::Grants6 | Rule::HostGrants | Rule::Published | Rule::Between | Rule::Between6
             ));
             let Target::Port(place, protocol, port) = &to else { continue };
             let expected = match (&from, place) {
@@ -250,6 +277,19 @@ proptest! {
                 (Source::Peer(name), Place::At(at)) if *at == codex.pod.gateway => {
                     let element = format!("{} . {protocol} . {port}", codex.peers[name].address);
                     of_host.contains(&element)
+                }
+                (Source::Peer(name), Place::At(at)) if verdict.rule.place().1 == Some("between") => {
+                    let peer = &codex.peers[name];
+                    let with = if at.is_ipv4() { Some(peer.address.into()) } else { peer.address6.map(IpAddr::V6) };
+                    let to = if *at == IpAddr::from([10, 99, 7, 1]) { "10.99.7.0/24".to_owned() } else { at.to_string() };
+                    let element = with.map(|with: IpAddr| format!("{with} . {to}"));
+                    match element.filter(|element| between.contains(element)) {
+                        Some(element) => {
+                            seen_between.insert(element);
+                            true
+                        }
+                        None => false,
+                    }
                 }
                 (Source::Peer(name), Place::At(at)) => {
                     let peer = &codex.peers[name];
@@ -273,6 +313,7 @@ proptest! {
         }
         prop_assert!(yes > 0, "the tether's port is published at least");
         prop_assert_eq!(seen, granted, "every element was asked about");
+        prop_assert_eq!(seen_between, between, "every element between peers was asked about");
     }
 }
 

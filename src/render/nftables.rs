@@ -9,7 +9,7 @@ use minijinja::context;
 
 use super::{RenderError, template};
 use crate::codex::{BRIDGE, Codex};
-use crate::reach::{beyond, grants, host_grants, published};
+use crate::reach::{between, beyond, grants, host_grants, published};
 use crate::tree::Tree;
 
 /// The host's ruleset: `/usr/share/sepulcher/nftables/host.nft`.
@@ -35,6 +35,8 @@ pub fn host(codex: &Codex) -> Result<String, RenderError> {
 pub fn pod(codex: &Codex) -> Result<String, RenderError> {
     let (grants, grants6): (Vec<_>, Vec<_>) =
         grants(codex).into_iter().partition(|grant| grant.address.is_ipv4());
+    let (between, between6): (Vec<_>, Vec<_>) =
+        between(codex).into_iter().partition(|one| one.from.is_ipv4());
     template::render(
         "pod.nft",
         context! {
@@ -42,6 +44,8 @@ pub fn pod(codex: &Codex) -> Result<String, RenderError> {
             grants => elements(grants),
             grants6 => elements(grants6),
             beyond => elements(beyond(codex)),
+            between => elements(between),
+            between6 => elements(between6),
             has_host => !codex.host.is_empty(),
             host_grants => elements(host_grants(codex)),
             gateway => codex.pod.gateway.to_string(),

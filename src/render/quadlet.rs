@@ -56,7 +56,7 @@ fn pod(codex: &Codex) -> Result<String, RenderError> {
         context! {
             app => codex.appliance.name.as_str(),
             address => codex.pod.address.to_string(),
-            forwards => !codex.host.is_empty(),
+            six => codex.tether.network6.is_some(),
             published => template::list(published.into_iter().map(publish)),
         },
     )

@@ -72,7 +72,10 @@ pub fn client(codex: &Codex, name: &Name, keys: ClientKeys<'_>) -> Result<Option
         return Ok(None);
     };
     let tether = &codex.tether;
-    // Whole networks, so that a change of grants never needs a new configuration.
+    // Whole networks, so that a change of grants needs no new configuration, unless it is of networks behind a peer.
+    let granted = peer.grants.peers.iter().filter_map(|name| codex.peers.get(name));
+    let granted = granted.filter(|granted| granted.state == PeerState::Active);
+    let behind = granted.flat_map(Peer::routes).map(ToString::to_string);
     let allowed = [
         Some(tether.network.to_string()),
         Some(codex.pod.network.to_string()),
@@ -91,7 +94,7 @@ pub fn client(codex: &Codex, name: &Name, keys: ClientKeys<'_>) -> Result<Option
             host => keys.host.map(PublicKey::to_string),
             addresses => addresses(peer).join(", "),
             mtu => tether.mtu,
-            allowed => allowed.into_iter().flatten().collect::<Vec<_>>().join(", "),
+            allowed => allowed.into_iter().flatten().chain(behind).collect::<Vec<_>>().join(", "),
             endpoint => tether.endpoint.as_ref().map(|host| dial(host, tether.port)),
             port => tether.port.to_string(),
             keepalive => tether.keepalive,

@@ -7,7 +7,7 @@ use std::fmt::{Display, Write as _};
 
 use crate::codex::Codex;
 use crate::codex::net::Net4;
-use crate::reach::{self, Grant};
+use crate::reach::{self, Between, Grant};
 use crate::render::{RenderError, nftables};
 use crate::sys::nft::TABLE;
 
@@ -21,6 +21,7 @@ pub struct Rules {
     grants: BTreeSet<Grant>,
     host: BTreeSet<Grant>,
     beyond: BTreeSet<Net4>,
+    between: BTreeSet<Between>,
 }
 
 impl Rules {
@@ -32,6 +33,7 @@ impl Rules {
             grants: reach::grants(codex),
             host: reach::host_grants(codex),
             beyond: reach::beyond(codex),
+            between: reach::between(codex),
         })
     }
 
@@ -43,6 +45,7 @@ impl Rules {
             grants: BTreeSet::new(),
             host: BTreeSet::new(),
             beyond: BTreeSet::new(),
+            between: BTreeSet::new(),
         }
     }
 
@@ -52,16 +55,23 @@ impl Rules {
         if self.frame != old.frame {
             return None;
         }
-        let of = |grants: &BTreeSet<Grant>, v4: bool| -> BTreeSet<Grant> {
-            grants.iter().copied().filter(|grant| grant.address.is_ipv4() == v4).collect()
-        };
         let mut text = String::new();
-        difference(&mut text, "grants", &of(&old.grants, true), &of(&self.grants, true));
-        difference(&mut text, "grants6", &of(&old.grants, false), &of(&self.grants, false));
+        for (set, v4) in [("grants", true), ("grants6", false)] {
+            let of = |rules: &Self| part(&rules.grants, |grant| grant.address.is_ipv4() == v4);
+            difference(&mut text, set, &of(old), &of(self));
+        }
         difference(&mut text, "host_grants", &old.host, &self.host);
         difference(&mut text, "beyond", &old.beyond, &self.beyond);
+        for (set, v4) in [("between", true), ("between6", false)] {
+            let of = |rules: &Self| part(&rules.between, |one| one.from.is_ipv4() == v4);
+            difference(&mut text, set, &of(old), &of(self));
+        }
         (!text.is_empty()).then_some(text)
     }
+}
+
+fn part<T: Ord + Copy>(all: &BTreeSet<T>, wanted: impl Fn(&T) -> bool) -> BTreeSet<T> {
+    all.iter().copied().filter(|one| wanted(one)).collect()
 }
 
 /// Statements that delete what is no more in a set and add what is new.
@@ -126,6 +136,35 @@ mod tests {
         let lych = "kind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n";
         let change = rules(7878, &[(2, lych)]).change_from(&rules(7878, &[(2, "")]));
         assert_eq!(change.as_deref(), Some("add element inet sepulcher beyond { 192.168.7.0/24 }\n"));
+    }
+
+    #[test]
+    fn a_grant_of_a_peer_changes_its_own_elements_alone() {
+        let peer = |last: u8, grants: &str, more: &str| {
+            let key = KEYS[usize::from(last) % 2];
+            format!(
+                "public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\naddress6 = \"fd88::{last}\"\ngrants = {grants}\n{more}"
+            )
+        };
+        let rules = |grants: &str, state: &str| {
+            let lych = format!("{state}kind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n");
+            let law = "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork6 = \"fd88::/64\"\n";
+            let sources: Sources = [
+                ("lychd.toml", law.to_owned()),
+                ("peers/crypt.toml", peer(3, "[]", &lych)),
+                ("peers/phone.toml", peer(2, grants, "")),
+            ]
+            .into_iter()
+            .collect();
+            Rules::of(&Codex::parse(&sources).unwrap()).unwrap()
+        };
+        let (without, with) = (rules("[]", ""), rules("[\"peer:crypt\"]", ""));
+        let added = "add element inet sepulcher between { 10.88.16.2 . 10.88.16.3, 10.88.16.2 . 10.99.7.0/24 }\n\
+                     add element inet sepulcher between6 { fd88::2 . fd88::3 }\n";
+        assert_eq!(with.change_from(&without).as_deref(), Some(added));
+        assert_eq!(without.change_from(&with), Some(added.replace("add", "delete")));
+        let revoked = rules("[\"peer:crypt\"]", "state = \"revoked\"\n");
+        assert!(revoked.between.is_empty(), "a grant of a revoked peer is no mistake, and opens nothing");
     }
 
     #[test]

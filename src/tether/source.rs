@@ -33,10 +33,10 @@ pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
     Ok((texts, mistakes.collect()))
 }
 
-/// Texts → Codex, or every mistake in them.
+/// Texts → Codex, or every mistake in them. Whoever is granted a peer whose bond is left out stays bonded.
 pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
     let sources: Sources = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    Codex::parse(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
+    Codex::parse_part(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
 }
 
 /// Whether the text of a bond says that it is revoked, whatever else it says.
@@ -70,6 +70,24 @@ mod tests {
     use crate::tether::bonds::settle;
 
     const KEY: &str = "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=";
+
+    #[test]
+    fn who_is_granted_a_peer_whose_bond_is_broken_stays_bonded() {
+        let phone = format!("public-key = \"{KEY}\"\naddress = \"10.88.16.2\"\ngrants = [\"peer:crypt\"]\n");
+        let now: Texts = [
+            ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n"),
+            ("peers/crypt.toml", "state = \"revoked\"\nslip\n"),
+            ("peers/phone.toml", &phone),
+        ]
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .into();
+        let settled = settle(&now, &[], &Texts::new(), is_tombstone, parse).unwrap();
+        assert_eq!(
+            settled.codex.peers.keys().map(crate::codex::name::Name::as_str).collect::<Vec<_>>(),
+            ["phone"]
+        );
+        assert!(crate::reach::between(&settled.codex).is_empty());
+    }
 
     #[test]
     fn a_revoked_key_does_not_come_back_under_another_name_after_a_restart() {

@@ -3,32 +3,46 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::codex::{Codex, Grants};
+use crate::codex::{Codex, Grants, Peer};
 use crate::sync::Prefix;
 
-/// The Codex without the grants of peers whose address somebody else still holds; `None` when there are none.
+/// The Codex without the grants of peers whose address somebody else still holds, and without grants of such peers by others:
+/// packets for them would still go to that one. `None` when there are none.
 pub(super) fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Codex> {
     let networks: Vec<_> = contested.iter().filter(|one| **one != Prefix::host(one.address)).collect();
-    let is_contested = |address: IpAddr| {
-        contested.contains(&Prefix::host(address)) || networks.iter().any(|network| network.contains(address))
+    let is_contested = |prefix: Prefix| {
+        contested.contains(&prefix)
+            || networks.iter().any(|network| network.contains(prefix.address))
+            || (prefix != Prefix::host(prefix.address)
+                && contested.iter().any(|one| prefix.contains(one.address)))
     };
-    let affected: Vec<_> = codex
-        .active()
-        .filter(|(_, peer)| {
-            is_contested(peer.address.into()) || peer.address6.is_some_and(|own| is_contested(own.into()))
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    if affected.is_empty() {
+    let mut speakers = BTreeSet::new();
+    let mut unsettled = BTreeSet::new();
+    for (name, peer) in codex.active() {
+        let speaks = addresses(peer).any(is_contested);
+        if speaks {
+            speakers.insert(name.clone());
+        }
+        if speaks || peer.routes().iter().any(|route| is_contested((*route).into())) {
+            unsettled.insert(name.clone());
+        }
+    }
+    if unsettled.is_empty() {
         return None;
     }
     let mut codex = codex.clone();
-    for name in affected {
-        if let Some(peer) = codex.peers.get_mut(&name) {
+    for (name, peer) in &mut codex.peers {
+        if speakers.contains(name) {
             peer.grants = Grants::default();
         }
+        peer.grants.peers.retain(|granted| !unsettled.contains(granted));
     }
     Some(codex)
+}
+
+fn addresses(peer: &Peer) -> impl Iterator<Item = Prefix> {
+    let addresses = [Some(IpAddr::V4(peer.address)), peer.address6.map(IpAddr::V6)];
+    addresses.into_iter().flatten().map(Prefix::host)
 }
 
 #[cfg(test)]
@@ -95,6 +109,34 @@ mod tests {
         };
         observed.peers.insert(KEYS[1].parse().unwrap(), intruder);
         assert!(before_the_peers(&codex, &observed).is_empty());
+    }
+
+    #[test]
+    fn grants_of_a_peer_wait_while_somebody_else_would_get_its_packets() {
+        let law = "schema = 1\n[appliance]\nname = \"lychd\"\n";
+        let phone =
+            format!("public-key = \"{}\"\naddress = \"10.88.16.2\"\ngrants = [\"peer:crypt\"]\n", KEYS[0]);
+        let crypt = format!(
+            "public-key = \"{}\"\naddress = \"10.88.16.3\"\nkind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n\
+             grants = []\n",
+            KEYS[1]
+        );
+        let sources: Sources =
+            [("lychd.toml", law), ("peers/phone.toml", &phone), ("peers/crypt.toml", &crypt)]
+                .into_iter()
+                .collect();
+        let codex = Codex::parse(&sources).unwrap();
+        let before = |held: [u8; 4], length| {
+            let contested = BTreeSet::from([Prefix { address: held.into(), length }]);
+            let withheld = withheld(&codex, &contested);
+            reach::between(withheld.as_ref().unwrap_or(&codex)).len()
+        };
+        for (held, length) in
+            [([10, 88, 16, 3], 32), ([10, 99, 7, 0], 24), ([10, 99, 0, 0], 16), ([10, 99, 7, 8], 32)]
+        {
+            assert_eq!(before(held, length), 0, "{held:?}/{length}");
+        }
+        assert_eq!(before([10, 99, 8, 0], 24), 2, "that is nobody's here");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod accept;
 mod allocate;
+mod between;
 mod cases;
 mod cli;
 mod completions;

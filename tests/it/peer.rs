@@ -38,6 +38,11 @@ impl Site {
         fs::read_to_string(self.codex().join(file)).unwrap_or_default()
     }
 
+    /// A file beside the Codex.
+    pub fn beside(&self, file: &str) -> String {
+        fs::read_to_string(self.0.path().join(file)).unwrap()
+    }
+
     pub fn load(&self) -> Codex {
         load(&self.codex())
     }
@@ -301,6 +306,9 @@ fn an_export_is_imported_elsewhere_whole_or_not_at_all_and_twice_is_once() {
     from.run(&[&["peer", "bond", "site", "--public-key", KEY, "--no-config"], &lych[..]].concat());
     let far = ["--expires", "30d", "--address", "10.88.16.77", "--address6", "fd88:0:0:16::77"];
     from.run(&[&["peer", "bond", "wraith", "--public-key", OTHER, "--no-config"], &far[..]].concat());
+    // Each of the other, and one of somebody who does not travel.
+    from.run(&["peer", "grant", "site", "peer:wraith"]);
+    from.run(&["peer", "grant", "wraith", "peer:site", "peer:phone"]);
     let export = from.run(&["peer", "export"]);
     let secret = fs::read_to_string(from.codex().join("secrets/peers/wraith.1.psk")).unwrap();
     assert!(!export.contains(secret.trim()), "a preshared key is exported");

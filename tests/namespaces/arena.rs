@@ -63,11 +63,11 @@ impl Arena {
     }
 }
 
-/// An address of one's own alone, without asking whether somebody has it.
+/// An address of one's own alone, without a route to it, and without asking whether somebody has it.
 pub fn add(address: IpAddr, interface: &str) -> String {
     match address {
         IpAddr::V4(address) => format!("ip address add {address}/32 dev {interface}"),
-        IpAddr::V6(address) => format!("ip address add {address}/128 dev {interface} nodad"),
+        IpAddr::V6(address) => format!("ip address add {address}/128 dev {interface} nodad noprefixroute"),
     }
 }
 
@@ -94,10 +94,14 @@ fn wire(codex: &Codex, [outsider, host, pod, peers]: [&Machine; 4]) {
     ));
     host.sh(&format!("ip address add {UPLINK6}/64 dev up0 nodad; ip route add {tether} via {address}"));
     pod.sh(&format!("ip route add default via {gateway}"));
+    for network in reach::beyond(codex).into_iter().filter(|network| *network != tether) {
+        pod.sh(&format!("ip route add {network} dev wg0"));
+    }
     // A tunnel asks nobody for the way.
     peers.sh(&format!(
         "ip route add {wg0} dev eth0 onlink; ip route add default via {wg0} dev eth0 onlink; true"
     ));
+    apart(peers);
     if let Some((network6, wg0)) = codex.tether.network6 {
         pod.sh(&format!("ip address add {wg0}/{} dev wg0 nodad", network6.prefix()));
         let here = mac(pod, "wg0");
@@ -106,6 +110,18 @@ fn wire(codex: &Codex, [outsider, host, pod, peers]: [&Machine; 4]) {
              ip -6 route add default via {wg0} dev eth0 onlink"
         ));
     }
+}
+
+/// Has what the peers send to each other leave by the cable, as if each of them were a machine of its own: what begins here
+/// looks for a way before it looks whether an address is one of ours.
+fn apart(peers: &Machine) {
+    for family in ["-4", "-6"] {
+        peers.sh(&format!(
+            "ip {family} rule add pref 1 iif lo lookup main; ip {family} rule add pref 2 lookup local; \
+             ip {family} rule del pref 0"
+        ));
+    }
+    peers.sh("for name in /proc/sys/net/ipv4/conf/*/accept_local; do echo 1 > $name; done");
 }
 
 /// A cable's hardware address.

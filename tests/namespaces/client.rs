@@ -31,7 +31,7 @@ fn cases() -> Vec<Codex> {
 
 /// The line of `wg show dump` that the appliance must have on the peer's interface: key, preshared key, endpoint, allowed IPs,
 /// and the keepalive.
-fn expected(codex: &Codex, host: &SecretKey, preshared: &SharedKey) -> Vec<String> {
+fn expected(codex: &Codex, peer: &Peer, host: &SecretKey, preshared: &SharedKey) -> Vec<String> {
     let tether = &codex.tether;
     let endpoint = match tether.endpoint {
         Some(Endpoint::Ip(address)) => std::net::SocketAddr::new(address, tether.port.get()).to_string(),
@@ -39,7 +39,9 @@ fn expected(codex: &Codex, host: &SecretKey, preshared: &SharedKey) -> Vec<Strin
     };
     let six = tether.network6.map(|(network, _)| network.to_string());
     let four = [tether.network.to_string(), codex.pod.network.to_string()];
-    let mut allowed: Vec<_> = four.into_iter().chain(six).collect();
+    let granted = codex.active().filter(|(name, _)| peer.grants.peers.contains(*name));
+    let behind = granted.flat_map(|(_, granted)| granted.routes()).map(ToString::to_string);
+    let mut allowed: Vec<_> = four.into_iter().chain(six).chain(behind).collect();
     allowed.sort();
     let keepalive = if tether.keepalive == 0 { "off".to_owned() } else { tether.keepalive.to_string() };
     let keys = [host.public().to_string(), preshared.to_text().to_string()];
@@ -58,7 +60,7 @@ fn an_interface_holds_what_a_client_configuration_says() {
     let preshared = SharedKey::new([0xfb; 32]).unwrap();
     let mut seen = 0;
     for codex in cases() {
-        for (name, _) in codex.active().collect::<Vec<(_, &Peer)>>() {
+        for (name, peer) in codex.active().collect::<Vec<(_, &Peer)>>() {
             let private = SecretKey::generate();
             let text = private.to_file();
             let public = host.public();
@@ -75,7 +77,7 @@ fn an_interface_holds_what_a_client_configuration_says() {
                     [text.trim_end().to_owned(), private.public().to_string()],
                     "{configuration}"
                 );
-                assert_eq!(told[1], expected(&codex, &host, &preshared), "{configuration}");
+                assert_eq!(told[1], expected(&codex, peer, &host, &preshared), "{configuration}");
                 assert_eq!(told.len(), 2, "{configuration}");
                 seen += 1;
             }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use sepulcher::codex::time::Timestamp;
-use sepulcher::codex::{Codex, DOOR_PORT, Protocol, Sources, render_all};
+use sepulcher::codex::{Codex, DOOR_PORT, Peer, Protocol, Sources, render_all};
 use sepulcher::reach::{Family, Place, Reach, Source, Target, grants};
 
 use crate::arena::{Arena, OUTSIDER, OUTSIDER6, UPLINK, UPLINK6};
@@ -27,8 +27,21 @@ const STRANGER6: &str = "fd88::77";
 /// A service: protocol and tier of each of its ports.
 type Ports = Vec<(u16, &'static str, &'static str)>;
 
-/// A peer: state, grants by position in the list of grantable services, whether it is granted everything, a door.
-type Bond = (&'static str, Vec<prop::sample::Index>, bool, bool);
+/// A peer.
+#[derive(Debug, Clone)]
+struct Bond {
+    state: &'static str,
+    /// By position in the list of grantable services.
+    grants: Vec<prop::sample::Index>,
+    /// Whether it is granted every service.
+    all: bool,
+    /// Whether it is granted a door.
+    door: bool,
+    /// Whether it has a network behind it.
+    lych: bool,
+    /// Peers that it is granted, by position; itself stands for none.
+    others: Vec<prop::sample::Index>,
+}
 
 fn tier() -> impl Strategy<Value = &'static str> {
     prop_oneof![Just("pod"), Just("tether"), Just("forest")]
@@ -49,7 +62,17 @@ fn services() -> impl Strategy<Value = Vec<Ports>> {
 fn bonds() -> impl Strategy<Value = Vec<Bond>> {
     let state = prop_oneof![3 => Just("active"), 1 => Just("revoked")];
     let grants = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
-    prop::collection::vec((state, grants, prop::bool::weighted(0.2), any::<bool>()), 0..4)
+    let others = prop::collection::vec(any::<prop::sample::Index>(), 0..3);
+    let bond = (state, grants, prop::bool::weighted(0.2), any::<bool>(), prop::bool::weighted(0.3), others);
+    let bond = bond.prop_map(|(state, grants, all, door, lych, others)| Bond {
+        state,
+        grants,
+        all,
+        door,
+        lych,
+        others,
+    });
+    prop::collection::vec(bond, 0..4)
 }
 
 fn codex(services: &[Ports], bonds: &[Bond], six: bool, host: bool) -> Sources {
@@ -71,8 +94,10 @@ fn codex(services: &[Ports], bonds: &[Bond], six: bool, host: bool) -> Sources {
             grantable.push(format!("s{number}"));
         }
     }
-    for (number, (state, grants, all, door)) in bonds.iter().enumerate() {
+    for (number, Bond { state, grants, all, door, lych, others }) in bonds.iter().enumerate() {
+        let others = others.iter().map(|index| index.index(bonds.len())).filter(|other| *other != number);
         let mut granted: BTreeSet<String> = BTreeSet::new();
+        granted.extend(others.map(|other| format!("peer:p{other}")));
         if *all {
             granted.insert("*".into());
         } else if !grantable.is_empty() {
@@ -86,8 +111,10 @@ fn codex(services: &[Ports], bonds: &[Bond], six: bool, host: bool) -> Sources {
         let granted: Vec<_> = granted.iter().map(|name| format!("\"{name}\"")).collect();
         let key = sepulcher::sys::wireguard::SecretKey::generate().public();
         let address6 = if six { format!("address6 = \"fd88::{}\"\n", number + 2) } else { String::new() };
+        let behind = format!("kind = \"lych\"\nroutes = [\"10.99.{number}.0/24\"]\n");
+        let behind = if *lych { behind } else { String::new() };
         let text = format!(
-            "public-key = \"{key}\"\naddress = \"10.88.16.{}\"\n{address6}state = \"{state}\"\ngrants = [{}]\n",
+            "public-key = \"{key}\"\naddress = \"10.88.16.{}\"\n{address6}{behind}state = \"{state}\"\ngrants = [{}]\n",
             number + 2,
             granted.join(", ")
         );
@@ -106,7 +133,7 @@ enum From {
 }
 
 /// Every way to try: each source towards each place, on every port that the Codex names or reserves, and on one that it does
-/// not. From peer to peer is missing: their side of the arena is one machine, and such a packet would never leave it.
+/// not. Between peers, where ports make no difference, two are enough.
 fn trials(codex: &Codex, behind: &[IpAddr]) -> Vec<(From, Trial)> {
     let (gateway, pod, wg0) = (codex.pod.gateway, codex.pod.address, codex.tether.address);
     let four =
@@ -131,9 +158,15 @@ fn trials(codex: &Codex, behind: &[IpAddr]) -> Vec<(From, Trial)> {
     }
     let ports: Vec<u16> = ports().collect();
     let mut trials = Vec::new();
-    for (from, source, targets) in places {
+    let all = places.into_iter().map(|place| (place, ports.as_slice()));
+    let between = behind.iter().map(|&address| {
+        let others = behind.iter().copied().filter(|other| *other != address);
+        let others = others.filter(|other| other.is_ipv4() == address.is_ipv4());
+        ((From::Behind, address, others.collect()), &ports[..2])
+    });
+    for ((from, source, targets), ports) in all.chain(between) {
         for to in targets {
-            for &port in &ports {
+            for &port in ports {
                 for protocol in [Protocol::Tcp, Protocol::Udp] {
                     trials.push((from, Trial { from: source, to: SocketAddr::new(to, port), protocol }));
                 }
@@ -209,6 +242,9 @@ fn declared(codex: &Codex, from: From, trial: &Trial) -> bool {
             if trial.to.ip() == IpAddr::V4(codex.pod.gateway) {
                 return shell;
             }
+            if between(codex, trial) {
+                return true;
+            }
             let granted = grants(codex).into_iter().any(|grant| {
                 grant.address == trial.from && grant.port.get() == port && grant.protocol == trial.protocol
             });
@@ -217,11 +253,29 @@ fn declared(codex: &Codex, from: From, trial: &Trial) -> bool {
     }
 }
 
+/// Whether the sender is an active peer that is granted another active one, who has the address or the network around it.
+fn between(codex: &Codex, trial: &Trial) -> bool {
+    let has = |peer: &Peer, address| {
+        IpAddr::V4(peer.address) == address || peer.address6.map(IpAddr::V6) == Some(address)
+    };
+    let behind = |peer: &Peer| {
+        let IpAddr::V4(address) = trial.to.ip() else { return false };
+        peer.routes().iter().any(|route| route.contains(address))
+    };
+    let mut pairs = codex.active().flat_map(|(_, holder)| {
+        let granted = codex.active().filter(|(name, _)| holder.grants.peers.contains(*name));
+        granted.map(move |(_, granted)| (holder, granted))
+    });
+    pairs.any(|(holder, granted)| has(holder, trial.from) && (has(granted, trial.to.ip()) || behind(granted)))
+}
+
 /// Where packets between machines that carry what `rendered` renders do not go as `said` says.
 fn disagreements(rendered: &Codex, said: &Codex) -> Vec<String> {
     let (_guard, folder) = scratch();
     let mut behind: Vec<IpAddr> = vec![STRANGER.parse().unwrap()];
     behind.extend(rendered.peers.values().map(|peer| IpAddr::V4(peer.address)));
+    let routes = rendered.peers.values().flat_map(Peer::routes);
+    behind.extend(routes.map(|route| IpAddr::V4(route.first_host())));
     if rendered.tether.network6.is_some() {
         behind.push(STRANGER6.parse().unwrap());
         behind.extend(rendered.peers.values().filter_map(|peer| peer.address6.map(IpAddr::V6)));
@@ -297,7 +351,8 @@ fn a_model_that_is_wrong_about_one_port_is_found_out() {
         return;
     }
     let oculus = |tier| vec![vec![(7000, "tcp", tier)], vec![(7001, "udp", "tether")]];
-    let bonds: Vec<Bond> = vec![("active", vec![], true, false)];
+    let bond = Bond { state: "active", grants: vec![], all: true, door: false, lych: false, others: vec![] };
+    let bonds = [bond];
     let is = |tier| parse(&codex(&oculus(tier), &bonds, true, false));
     for (rendered, said, expected) in [
         ("tether", "pod", "Behind 10.88.16.2 → 10.88.16.1:7000 Tcp: the model says silent, packets say open"),
@@ -311,5 +366,34 @@ fn a_model_that_is_wrong_about_one_port_is_found_out() {
         let found = disagreements(&is(rendered), &is(said));
         assert!(found.iter().any(|line| line == expected), "{expected} is not among {found:?}");
         assert!(found.iter().all(|line| line.contains(":7000 Tcp")), "{found:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_wrong_about_one_peer_is_found_out() {
+    if !can_run("a_model_that_is_wrong_about_one_peer_is_found_out") {
+        return;
+    }
+    let is = |granted: bool| {
+        let sources = codex(&[], &[], true, false);
+        let peers = [("p0", 2, ""), ("p1", 3, "kind = \"lych\"\nroutes = [\"10.99.1.0/24\"]\n")];
+        let peers = peers.map(|(name, last, more)| {
+            let key = sepulcher::sys::wireguard::SecretKey::generate().public();
+            let grants = if granted && last == 2 { "[\"peer:p1\"]" } else { "[]" };
+            let text = format!(
+                "public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\naddress6 = \"fd88::{last}\"\ngrants = {grants}\n{more}"
+            );
+            (format!("peers/{name}.toml"), text)
+        });
+        let law = sources.iter().map(|(file, text)| (file.to_owned(), text.to_owned()));
+        parse(&law.chain(peers).collect())
+    };
+    for (rendered, said) in [(true, false), (false, true)] {
+        let found = disagreements(&is(rendered), &is(said));
+        // To the peer and behind it, by two ports and two protocols; and to the peer by IPv6.
+        assert_eq!(found.len(), 12, "{found:?}");
+        for way in ["10.88.16.2 → 10.88.16.3:", "10.88.16.2 → 10.99.1.1:", "fd88::2 → [fd88::3]:"] {
+            assert_eq!(found.iter().filter(|line| line.contains(way)).count(), 4, "{way}: {found:?}");
+        }
     }
 }

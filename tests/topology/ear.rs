@@ -9,18 +9,23 @@ use base64::engine::general_purpose::STANDARD;
 use crate::host::{Host, until};
 use crate::lab::World;
 
-/// A capture on `eth0` of a machine that may open raw sockets.
+/// A capture on an interface of a machine that may open raw sockets.
 pub struct Ear<'a> {
     host: &'a Host,
     kept: PathBuf,
 }
 
 impl<'a> Ear<'a> {
-    /// Captures what the filter of tcpdump says.
+    /// Captures on `eth0` what the filter of tcpdump says.
     pub fn at(world: &World, host: &'a Host, filter: &str) -> Self {
+        Self::on("eth0", world, host, filter)
+    }
+
+    /// The same on any interface.
+    pub fn on(interface: &str, world: &World, host: &'a Host, filter: &str) -> Self {
         // As the user that it is: the container knows no other. At once, or the last second stays in the kernel's buffer.
         host.sh(&format!(
-            "rm -f /run/ear /run/heard.pcap; tcpdump -Z root -n -U --immediate-mode -i eth0 -w /run/heard.pcap '{filter}' 2> /run/ear & \
+            "rm -f /run/ear /run/heard.pcap; tcpdump -Z root -n -U --immediate-mode -i {interface} -w /run/heard.pcap '{filter}' 2> /run/ear & \
              echo $! > /run/ear.pid"
         ));
         until("the ear listens", || host.try_sh("cat /run/ear").ok()?.contains("listening").then_some(()));

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod appliance;
+mod between;
 mod bonds;
 mod claims;
 mod device;

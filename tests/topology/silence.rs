@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::ear::Ear;
 use crate::host::{Rights, until};
 use crate::lab::World;
-use crate::scene::{LAPTOP, PHONE, Scene, Verdict, answers, prove, silent};
+use crate::scene::{PHONE, Scene, Verdict, answers, prove, silent};
 
 fn oculus(who: &Device) -> Option<String> {
     who.host.get("http://10.88.16.1:6006/")
@@ -229,29 +229,6 @@ fn spoofed_tether_source_is_dropped() {
         claim,
         &[("the host believes every source address", |scene| {
             scene.host("nft flush chain inet sepulcher prerouting");
-        })],
-    );
-}
-
-#[test]
-fn peers_cannot_reach_each_other() {
-    let claim = |scene: &Scene| {
-        let url = format!("http://{LAPTOP}:8080/");
-        let _page = scene.world.beside(
-            &scene.laptop.host,
-            "page",
-            &["sepulcher", "stand-in", "page", "8080"],
-            Rights::default(),
-        );
-        until("the laptop has a page", || scene.laptop.host.get(&url));
-        silent("the laptop's page", scene.phone.host.get(&url))?;
-        silent("the laptop", scene.phone.host.try_sh(&format!("ping -c 1 -W 1 {LAPTOP}")).ok())
-    };
-    prove(
-        "peers_cannot_reach_each_other",
-        claim,
-        &[("the pod hands packets on", |scene| {
-            scene.pod("nft insert rule inet sepulcher forward accept");
         })],
     );
 }

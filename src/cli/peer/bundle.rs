@@ -10,8 +10,8 @@ use crate::cli::output::{json, print};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Peer, PeerKind, PeerState};
-use crate::peer::{Bond, PeerView, Request, StateWord, store};
+use crate::codex::{Codex, Grants, Peer, PeerKind, PeerState};
+use crate::peer::{Bond, Granting, PeerView, Request, StateWord, store};
 use crate::sys::codex::LEDGER_LIMIT;
 use crate::sys::fs;
 
@@ -84,7 +84,7 @@ pub fn export(args: &Export) -> Result<(), Failure> {
     let (_, codex) = store::load(&args.place.local()?)?;
     let mut peer = Vec::new();
     for name in chosen(&codex, &args.names)? {
-        peer.extend(codex.peers.get(name).map(|peer| Exported::of(name, peer)));
+        peer.extend(codex.peers.get(name).map(|peer| Exported::of(name, peer, &codex)));
     }
     let bundle = Bundle { schema: SCHEMA, peer };
     if args.json {
@@ -130,7 +130,9 @@ pub fn import(args: &Import) -> Result<(), Failure> {
             "{name} had a preshared key, which does not travel: `sepulcher peer rotate {name}` before it connects"
         );
     }
-    let requests: Vec<_> = new.into_iter().map(Exported::bond).collect();
+    // Peers that are granted each other are there before the grants are.
+    let grants: Vec<_> = new.iter().filter_map(Exported::granting).collect();
+    let requests: Vec<_> = new.into_iter().map(Exported::bond).chain(grants).collect();
     let replies = changing.send(&transport, &requests)?;
     replies.iter().try_for_each(|reply| changing.answer(reply))
 }
@@ -150,7 +152,11 @@ fn read(file: &std::path::Path) -> Result<Bundle, Failure> {
 }
 
 impl Exported {
-    fn of(name: &Name, peer: &Peer) -> Self {
+    fn of(name: &Name, peer: &Peer, codex: &Codex) -> Self {
+        // A grant of a revoked peer is worth nothing, and that one does not travel.
+        let mut living = peer.clone();
+        let active = |name: &Name| codex.peers.get(name).is_some_and(|peer| peer.state == PeerState::Active);
+        living.grants.peers.retain(active);
         let lych = match &peer.kind {
             PeerKind::Device => None,
             PeerKind::Lych { endpoint, keepalive, routes } => Some(Lych {
@@ -165,14 +171,22 @@ impl Exported {
             address: peer.address,
             address6: peer.address6,
             lych,
-            grants: PeerView::grants(peer),
+            grants: PeerView::grants(&living),
             expires: peer.expires,
             preshared: peer.preshared,
         }
     }
 
+    /// What it is granted of other peers.
+    fn granting(&self) -> Option<Request> {
+        let grants: Vec<_> = self.grants.iter().filter(|word| is_peer(word)).cloned().collect();
+        (!grants.is_empty()).then(|| Request::Grant(Granting { name: self.name.clone(), grants }))
+    }
+
+    /// Its bond, with all other grants.
     fn bond(self) -> Request {
-        let Self { name, public_key, address, address6, lych, grants, expires, preshared: _ } = self;
+        let Self { name, public_key, address, address6, lych, mut grants, expires, preshared: _ } = self;
+        grants.retain(|word| !is_peer(word));
         let kind = lych.map_or(crate::peer::Kind::Device, |Lych { endpoint, keepalive, routes }| {
             crate::peer::Kind::Lych { endpoint, keepalive: Some(keepalive), routes }
         });
@@ -190,4 +204,8 @@ impl Exported {
             client: false,
         })
     }
+}
+
+fn is_peer(word: &str) -> bool {
+    Grants::peer_named(word).is_some()
 }

@@ -190,6 +190,9 @@ fn granted(list: Vec<Grant>) -> Grants {
             Grant::Service(name) => {
                 grants.services.insert(name);
             }
+            Grant::Peer(name) => {
+                grants.peers.insert(name);
+            }
         }
     }
     grants

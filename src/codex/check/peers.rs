@@ -22,8 +22,8 @@ struct Taken<'a> {
 /// Checks every peer against the Tether, the services, the ledger and the peers before it.
 ///
 /// No key comes back: not a revoked peer's, not one that was replaced, not one in the ledger. A revoked peer's addresses
-/// rest until the fence is over.
-pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
+/// rest until the fence is over. Where the bonds are not `whole`, a grant of a peer that is not there is no mistake.
+pub fn check(draft: &Draft, whole: bool, mistakes: &mut Vec<Diagnostic>) {
     let mut taken = Taken::default();
     let free = free_address(draft);
     for (name, peer) in &draft.peers {
@@ -43,6 +43,7 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         }
         not_revoked(draft, peer, mistakes);
         living(draft, peer, free, mistakes);
+        granted_peers(draft, name, peer, whole, mistakes);
     }
     for (name, grave) in &draft.peers {
         if let Some(grave) = grave.as_ref().filter(|grave| !is_active(grave)) {
@@ -210,14 +211,10 @@ fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>
 
 fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
     let Some(grants) = &peer.grants else { return };
-    let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
+    let mut seen: BTreeMap<String, &Place> = BTreeMap::new();
     for grant in &grants.value {
-        let word = match &grant.value {
-            Grant::All => "*",
-            Grant::Door(door) => door.word(),
-            Grant::Service(name) => name.as_str(),
-        };
-        if let Some(first) = seen.insert(word, &grant.place) {
+        let word = grant.value.to_string();
+        if let Some(first) = seen.insert(word.clone(), &grant.place) {
             let mistake = Diagnostic::error(format!("`{word}` is granted twice"), &grant.place);
             mistakes.push(mistake.related(first, "first granted here").hint("remove one of the two"));
         } else if let Grant::Service(name) = &grant.value {
@@ -231,6 +228,24 @@ fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
     if let (Some(all), true) = (all, named) {
         let mistake = Diagnostic::error("`*` grants every service and stands alone", &all.place);
         mistakes.push(mistake.hint("write `grants = [\"*\"]`, or name the services"));
+    }
+}
+
+/// Checks grants of other peers. That of a revoked or expired one is not in force, and no mistake: it was none before.
+fn granted_peers(draft: &Draft, own: &Name, peer: &Peer, whole: bool, mistakes: &mut Vec<Diagnostic>) {
+    for grant in peer.grants.iter().flat_map(|grants| &grants.value) {
+        let Grant::Peer(name) = &grant.value else { continue };
+        if name == own {
+            let mistake = Diagnostic::error(format!("`{own}` is granted itself"), &grant.place);
+            mistakes.push(mistake.hint("remove it: a peer reaches itself without the appliance"));
+        } else if whole && !draft.peers.contains_key(name) {
+            let mistake = Diagnostic::error(format!("there is no peer `{name}` to grant"), &grant.place);
+            let others = draft.peers.keys().filter(|other| *other != own).map(Name::as_str);
+            mistakes.push(match nearest(name.as_str(), others) {
+                Some(near) => mistake.hint(format!("did you mean `peer:{near}`?")),
+                None => mistake.hint("name another peer of this Codex, or remove the grant"),
+            });
+        }
     }
 }
 
@@ -264,6 +279,7 @@ fn service(draft: &Draft, name: &Name, place: &Place, mistakes: &mut Vec<Diagnos
         grantable.map(|(name, _)| name).chain(host_names(draft)).map(Name::as_str).collect();
     let near = nearest(name.as_str(), grantable.iter().copied().filter(|word| *word != name.as_str()));
     mistakes.push(match near {
+        _ if draft.peers.contains_key(name) => mistake.hint(format!("did you mean `peer:{name}`?")),
         Some(near) => mistake.hint(format!("did you mean `{near}`?")),
         None if grantable.is_empty() => {
             mistake.hint("give a service a port or a route of tier `tether`, or write `grants = []`")

@@ -1,5 +1,6 @@
 //! How single values are read: texts with a grammar, numbers with a range, words of a fixed choice, lists.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
 use std::str::FromStr;
@@ -13,7 +14,7 @@ use crate::codex::name::{DnsName, InterfacePattern, Name, RoutePath};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::suggest::nearest;
 use crate::codex::time::{Length, NotATime, Timestamp};
-use crate::codex::{Backend, Door, Endpoint, PeerState, Protocol, Tier};
+use crate::codex::{Backend, Door, Endpoint, Grants, PeerState, Protocol, Tier};
 
 /// `address/prefix length` of an interface: bits behind the prefix may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,20 @@ pub enum Grant {
     Door(Door),
     /// A service.
     Service(Name),
+    /// `peer:` and another peer.
+    Peer(Name),
+}
+
+/// Displays as the Codex writes it.
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Door(door) => f.write_str(door.word()),
+            Self::Service(name) => name.fmt(f),
+            Self::Peer(name) => f.write_str(&Grants::peer_word(name)),
+        }
+    }
 }
 
 /// What a device or another appliance is called in `kind`.
@@ -149,7 +164,7 @@ impl FromToml for Port {
 }
 
 /// A text with a grammar of its own.
-fn text<T: FromStr<Err: std::fmt::Display>>(
+fn text<T: FromStr<Err: fmt::Display>>(
     value: &DeValue<'_>,
     place: &Place,
     key: &str,
@@ -274,6 +289,14 @@ impl FromToml for Grant {
     fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self> {
         if matches!(value, DeValue::String(text) if text == "*") {
             return Some(Self::All);
+        }
+        if let DeValue::String(word) = value
+            && let Some(peer) = Grants::peer_named(word)
+        {
+            let hint = "write `peer:` and the name of a peer, like `peer:laptop`";
+            let refuse =
+                |error| file.report(Diagnostic::error(format!("`{key}`: {error}"), place).hint(hint));
+            return peer.parse().map_err(refuse).ok().map(Self::Peer);
         }
         let name: Name =
             text(value, place, key, file, "write the name of a service, or `[\"*\"]` for all of them")?;
