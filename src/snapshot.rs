@@ -18,7 +18,7 @@ use crate::codex::key::PublicKey;
 use crate::codex::ledger::LEDGER;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Sources};
+use crate::codex::{Codex, Sources, render_all};
 use crate::peer::{Refused, audit};
 use crate::tree::Sha256Digest;
 
@@ -180,6 +180,17 @@ pub fn is_part(path: &str) -> bool {
 pub fn law(sources: &Sources) -> Sources {
     let bonds = |name: &str| name.starts_with("peers/") || name == LEDGER;
     sources.iter().filter(|(name, _)| !bonds(name)).collect()
+}
+
+/// Reads texts as a Codex; `message` and `hint` are told above the mistakes that they hold.
+fn parsed(sources: Sources, message: &str, hint: &str) -> Result<(Sources, Codex), Refused> {
+    match Codex::parse(&sources) {
+        Ok(codex) => Ok((sources, codex)),
+        Err(mistakes) => {
+            let report = Some(render_all(&mistakes, &sources, false));
+            Err(Refused { report, ..Refused::new(message, hint) })
+        }
+    }
 }
 
 /// The digest of a law: of its files' names and digests, a line each, in byte order of the names.

@@ -93,11 +93,7 @@ fn write_kind(document: &mut DocumentMut, kind: &Kind) -> Vec<String> {
 pub fn revoke(revoke: &Revoke, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let (peer, mut document) = open(&revoke.name, situation)?;
     bury_overlap(&mut document, peer);
-    set(&mut document, "state", Value::from("revoked"));
-    document["revoked"] = moment(situation.now);
-    if let Some(reason) = &revoke.reason {
-        document["reason"] = value(reason);
-    }
+    entomb(&mut document, situation.now, revoke.reason.as_deref());
     Ok(Edited::of(&document, vec![format!("- peer {} {} {}", revoke.name, peer.address, peer.public_key)]))
 }
 
@@ -230,13 +226,18 @@ pub fn end_overlap(name: &Name, situation: &Situation<'_>) -> Result<Edited, Ref
 fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, DocumentMut), Refused> {
     let peer = bonded(name, situation.codex)?;
     let text = situation.sources.text(&format!("peers/{name}.toml")).unwrap_or_default();
-    let mut document = text.parse().map_err(|error| {
-        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
-    })?;
+    let mut document = document(name, text)?;
     if is_over(peer, situation.now) {
         bury_overlap(&mut document, peer);
     }
     Ok((peer, document))
+}
+
+/// The text of a peer's file, to be edited.
+fn document(name: &Name, text: &str) -> Result<DocumentMut, Refused> {
+    text.parse().map_err(|error| {
+        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
+    })
 }
 
 /// A peer that is bonded, whether or not its time is over.
@@ -349,14 +350,19 @@ fn nonempty(lines: &[String]) -> Result<(), Refused> {
 }
 
 /// The tombstone of a peer whose file is `text`.
-pub fn tombstone(text: &str, at: Timestamp, reason: &str) -> Result<String, Refused> {
-    let mut document: DocumentMut = text.parse().map_err(|error| {
-        Refused::new(format!("cannot edit the file of a peer: {error}"), "mend the file by hand")
-    })?;
-    set(&mut document, "state", Value::from("revoked"));
-    document["revoked"] = moment(at);
-    document["reason"] = value(reason);
+pub fn tombstone(name: &Name, text: &str, at: Timestamp, reason: &str) -> Result<String, Refused> {
+    let mut document = document(name, text)?;
+    entomb(&mut document, at, Some(reason));
     Ok(document.to_string())
+}
+
+/// Makes a peer's file its tombstone.
+fn entomb(document: &mut DocumentMut, at: Timestamp, reason: Option<&str>) {
+    set(document, "state", Value::from("revoked"));
+    document["revoked"] = moment(at);
+    if let Some(reason) = reason {
+        document["reason"] = value(reason);
+    }
 }
 
 /// A peer's file that remembers `keys` as dead, without its overlap where that is to end.
@@ -366,9 +372,7 @@ pub fn buried(
     end_overlap: bool,
     keys: impl Iterator<Item = PublicKey>,
 ) -> Result<String, Refused> {
-    let mut document: DocumentMut = text.parse().map_err(|error| {
-        Refused::new(format!("cannot edit peers/{name}.toml: {error}"), "mend the file by hand")
-    })?;
+    let mut document = document(name, text)?;
     if end_overlap {
         document.remove("overlap");
     }

@@ -11,7 +11,7 @@ use crate::codex::key::PublicKey;
 use crate::codex::ledger::{self, LEDGER};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Peer, PeerState, Sources, render_all};
+use crate::codex::{Codex, Peer, PeerState, Sources};
 use crate::peer::audit::Verb;
 use crate::peer::{Refused, buried, missing_entries, tombstone};
 
@@ -176,7 +176,8 @@ impl Chooser<'_> {
             }
             // Gone it could be bonded anew, and a crash in between would lose what the snapshot's ledger knows.
             (Some(own), _) if !lives(own) => {
-                let text = tombstone(&text(&self.now), self.time, "its key is in the ledger of a snapshot")?;
+                let text =
+                    tombstone(name, &text(&self.now), self.time, "its key is in the ledger of a snapshot")?;
                 Ok((
                     Some(text),
                     Some(format!("- peer {name} {} is in the snapshot's ledger", own.public_key)),
@@ -245,14 +246,8 @@ fn together<'a>(
     }
     lines.for_each(|line| ledger.push_str(&format!("{line}\n")));
     sources.insert(LEDGER, ledger);
-    match Codex::parse(&sources) {
-        Ok(codex) => Ok((sources, codex)),
-        Err(mistakes) => Err(Refused {
-            message: "the snapshot's bonds do not fit those of now".to_owned(),
-            hint: Some("change what is named above, or choose another snapshot".to_owned()),
-            report: Some(render_all(&mistakes, &sources, false)),
-        }),
-    }
+    let hint = "change what is named above, or choose another snapshot";
+    super::parsed(sources, "the snapshot's bonds do not fit those of now", hint)
 }
 
 fn changed(

@@ -133,7 +133,7 @@ fn keep(place: &Place, snapshot: &Snapshot) -> Result<String, Error> {
     make_folder(place, &folder)?;
     remove(&folder, is_temporary)?;
     let stem = snapshot.manifest.created.to_string().replace(':', "");
-    let (name, path) = free_name(&folder, &stem)?;
+    let (name, path) = free_name(place, &stem)?;
     let bytes =
         archive::pack(snapshot).map_err(|source| fs::Error { action: "pack", path: path.clone(), source })?;
     let temporary = fs::write_temporary(&path, 0o600, &bytes)?;
@@ -150,11 +150,11 @@ fn verified(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
     if back == *snapshot { Ok(()) } else { Err(damaged("the disk gave back other bytes").into()) }
 }
 
-fn free_name(folder: &Path, stem: &str) -> Result<(String, PathBuf), fs::Error> {
+fn free_name(place: &Place, stem: &str) -> Result<(String, PathBuf), fs::Error> {
     let mut count = 1;
     loop {
         let name = if count == 1 { stem.to_owned() } else { format!("{stem}-{count}") };
-        let path = folder.join(format!("{name}{EXTENSION}"));
+        let path = file(place, &name);
         if !fs::exists(&path)? {
             return Ok((name, path));
         }
@@ -174,31 +174,42 @@ fn make_folder(place: &Place, folder: &Path) -> Result<(), fs::Error> {
     fs::sync_parent(folder)
 }
 
-/// All snapshots, the oldest first.
-///
-/// # Errors
-/// The folder cannot be read; a snapshot that cannot is in the list.
-pub fn list(place: &Place) -> Result<Vec<Kept>, Error> {
+/// Names of all snapshots, the oldest first.
+fn names(place: &Place) -> Result<Vec<String>, Error> {
     let found = fs::list_named(&folder(place), |name| !name.starts_with('.') && name.ends_with(EXTENSION));
     let paths = match found {
         Err(error) if error.is_not_found() => Vec::new(),
         found => found?,
     };
-    let kept = |path: &PathBuf| {
+    let name = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let bytes = Zeroizing::new(fs::read_bounded(path, LIMIT)?);
-        let manifest = archive::manifest(&bytes).map_err(|refused| refused.message);
-        let name = name.strip_suffix(EXTENSION).unwrap_or(&name).to_owned();
-        Ok(Kept { name, size: bytes.len() as u64, manifest })
+        name.strip_suffix(EXTENSION).unwrap_or(&name).to_owned()
     };
-    let mut all = paths.iter().map(kept).collect::<Result<Vec<_>, fs::Error>>()?;
+    let mut names: Vec<_> = paths.iter().map(name).collect();
     // Names are times, and those of one second count on.
-    let order = |name: &str| {
+    names.sort_by_key(|name| {
         let (stem, count) = name.split_once("Z-").unwrap_or((name.trim_end_matches('Z'), "1"));
         (stem.to_owned(), count.parse::<u64>().unwrap_or_default())
+    });
+    Ok(names)
+}
+
+/// The file of the snapshot of that name.
+fn file(place: &Place, name: &str) -> PathBuf {
+    folder(place).join(format!("{name}{EXTENSION}"))
+}
+
+/// All snapshots, the oldest first.
+///
+/// # Errors
+/// The folder cannot be read; a snapshot that cannot is in the list.
+pub fn list(place: &Place) -> Result<Vec<Kept>, Error> {
+    let kept = |name: String| {
+        let bytes = Zeroizing::new(fs::read_bounded(&file(place, &name), LIMIT)?);
+        let manifest = archive::manifest(&bytes).map_err(|refused| refused.message);
+        Ok(Kept { name, size: bytes.len() as u64, manifest })
     };
-    all.sort_by_key(|kept| order(&kept.name));
-    Ok(all)
+    names(place)?.into_iter().map(kept).collect()
 }
 
 /// Reads the snapshot of that name, or the latest, every digest checked.
@@ -214,10 +225,9 @@ pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Err
             return Err(none(format!("`{name}` is no name of a snapshot")).into());
         }
         Some(name) => name.to_owned(),
-        None => list(place)?.pop().ok_or_else(|| none("there is no snapshot".to_owned()))?.name,
+        None => names(place)?.pop().ok_or_else(|| none("there is no snapshot".to_owned()))?,
     };
-    let path = folder(place).join(format!("{name}{EXTENSION}"));
-    let bytes = match fs::read_bounded(&path, LIMIT) {
+    let bytes = match fs::read_bounded(&file(place, &name), LIMIT) {
         Err(error) if error.is_not_found() => {
             return Err(none(format!("there is no snapshot `{name}`")).into());
         }
@@ -249,13 +259,13 @@ pub fn import(place: &Place, snapshot: &Snapshot, dry_run: bool) -> Result<Strin
 /// The disk refuses.
 pub fn prune(place: &Place, keep: usize, dry_run: bool) -> Result<Vec<String>, Error> {
     let _lock = if dry_run { None } else { Some(locked(place)?) };
-    let mut names: Vec<String> = list(place)?.into_iter().map(|kept| kept.name).collect();
+    let mut names = names(place)?;
     names.truncate(names.len().saturating_sub(keep));
     if !dry_run {
         let folder = folder(place);
         remove(&folder, is_temporary)?;
         for name in &names {
-            fs::remove_file(&folder.join(format!("{name}{EXTENSION}")))?;
+            fs::remove_file(&file(place, name))?;
         }
         if !names.is_empty() {
             fs::sync_parent(&folder.join("any"))?;

@@ -101,8 +101,13 @@ fn median(runs: usize, mut call: impl FnMut() -> Result<()>) -> Result<Duration>
         call()?;
         times.push(start.elapsed());
     }
-    times.sort();
-    Ok(times[runs / 2])
+    Ok(middle(times, Ord::cmp))
+}
+
+/// The median.
+fn middle<T: Copy>(mut values: Vec<T>, order: impl FnMut(&T, &T) -> std::cmp::Ordering) -> T {
+    values.sort_by(order);
+    values[values.len() / 2]
 }
 
 fn rendering() -> Result<()> {

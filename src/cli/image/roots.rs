@@ -1,8 +1,6 @@
 //! `sepulcher image roots`.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::build::{check_roots, failure, program_bytes, sealed_tree};
 use crate::cli::store::StoreArgs;
@@ -47,9 +45,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let shown = progress::Shown::default();
     let cache = store.store(&shown)?;
     fs::create_dir_all(&cache.cache)?;
-    let parent = fs::folder_of(out);
-    let work =
-        fs::context(tempfile::Builder::new().prefix(".roots-").tempdir_in(parent), "write in", parent)?;
+    let work = fs::Scratch::new(fs::folder_of(out), ".roots-")?;
     for name in sealed(&codex).iter().filter(|name| *name != "system") {
         let image = store.image(&cache, name)?;
         let root = roots::complete(&cache, &definitions, &image, &program).map_err(failure)?;
@@ -57,15 +53,6 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         fs::create_dir_all(&folder)?;
         unpack::write(&root, &folder)?;
     }
-    put_in_place(work, out)
-}
-
-/// The folder under its name, for everybody to read.
-fn put_in_place(work: tempfile::TempDir, out: &Path) -> Result<(), Failure> {
-    let public = Permissions::from_mode(0o755);
-    fs::context(std::fs::set_permissions(work.path(), public), "write", work.path())?;
-    fs::rename(work.path(), out)?;
-    // Nothing is left at the old path to clean up.
-    let _ = work.keep();
-    Ok(())
+    fs::set_mode(work.path(), 0o755)?;
+    Ok(work.keep(out)?)
 }

@@ -24,8 +24,9 @@ impl Folder {
     }
 
     fn codex(&self) -> Codex {
-        Codex::parse(&self.sources)
-            .unwrap_or_else(|mistakes| panic!("{}", render_all(&mistakes, &self.sources, false)))
+        Codex::parse(&self.sources).unwrap_or_else(|mistakes| {
+            panic!("{}", crate::codex::render_all(&mistakes, &self.sources, false))
+        })
     }
 
     fn time(&self) -> Timestamp {

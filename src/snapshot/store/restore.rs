@@ -9,12 +9,12 @@ use super::{keep, locked, read, take};
 use crate::codex::key::SharedKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Sources, render_all};
+use crate::codex::{Codex, Sources};
 use crate::peer::audit::{self, Entry, Who};
 use crate::peer::store::{Error, Place, add_to_ledger, heal, load, record};
 use crate::peer::{Refused, Situation};
 use crate::snapshot::merge::{Bonds, Merge, merge};
-use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest};
+use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest, parsed};
 use crate::sys::journal::Appended;
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{clock, fs, tree};
@@ -97,15 +97,8 @@ fn heal_first(
 
 /// The snapshot's bonds, read below the law of now.
 fn soul(snapshot: &Snapshot, now: &Sources) -> Result<(Sources, Codex), Refused> {
-    let sources = snapshot.sources(now);
-    match Codex::parse(&sources) {
-        Ok(codex) => Ok((sources, codex)),
-        Err(mistakes) => Err(Refused {
-            message: "the snapshot's bonds do not fit the law of this body".to_owned(),
-            hint: Some("return to the body that it was made under, or choose another snapshot".to_owned()),
-            report: Some(render_all(&mistakes, &sources, false)),
-        }),
-    }
+    let hint = "return to the body that it was made under, or choose another snapshot";
+    parsed(snapshot.sources(now), "the snapshot's bonds do not fit the law of this body", hint)
 }
 
 /// Preshared keys that the bonds need from then on and that are not here, by file.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sepulcher::sys::wireguard::SecretKey;
 
 use super::lab::{Agent, Interface, Lab, Running, inside, until};
-use super::{example_sources, line, ms, parsed, peer_address, with_peers};
+use super::{example_sources, line, middle, ms, parsed, peer_address, with_peers};
 use crate::Result;
 
 /// Grants in the tables that are compared.
@@ -61,11 +61,6 @@ pub fn measure(lab: &Lab) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn middle<T: Copy>(mut values: Vec<T>, order: impl FnMut(&T, &T) -> std::cmp::Ordering) -> T {
-    values.sort_by(order);
-    values[values.len() / 2]
 }
 
 impl Way {

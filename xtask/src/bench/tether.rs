@@ -13,7 +13,8 @@ use sepulcher::sys::wireguard::{self, SecretKey};
 
 use super::lab::{Interface, Lab, inside};
 use super::{
-    example_sources, line, made_up_key, median, ms, parsed, peer_address, peer_file, ratio, with_peers,
+    example_sources, line, made_up_key, median, middle, ms, parsed, peer_address, peer_file, ratio,
+    with_peers,
 };
 use crate::Result;
 
@@ -113,8 +114,7 @@ fn syncconf(lab: &Lab, interface: &Interface, text: &str, newest: &str) -> Resul
         times.push(start.elapsed());
         remove.read()?;
     }
-    times.sort();
-    Ok(times[times.len() / 2])
+    Ok(middle(times, Ord::cmp))
 }
 
 /// What `wg setconf` reads: the host's private key and so many peers.
