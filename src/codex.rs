@@ -8,9 +8,11 @@ mod diagnostic;
 pub mod key;
 pub mod ledger;
 mod locate;
+pub mod migrate;
 pub mod name;
 pub mod net;
 mod peer;
+mod publisher;
 mod schema;
 mod suggest;
 pub mod time;
@@ -37,16 +39,20 @@ pub(crate) use serde_as_text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 pub(crate) use diagnostic::plain;
-pub use diagnostic::{Diagnostic, Place, Severity, Sources, render_all};
+pub use diagnostic::{Diagnostic, Place, Severity, Sources, Text, render_all};
 use key::PublicKey;
 pub use locate::{Step, locate};
 use name::{DnsName, InterfacePattern, Name, RoutePath};
 use net::{Net4, Net6, Port};
-pub use peer::{DOOR_PORT, Door, Grants, Overlap, Peer, PeerKind, PeerState, Revocation, preshared_file};
+pub use peer::{
+    DOOR_PORT, Door, Grants, Overlap, Peer, PeerKind, PeerState, Revocation, is_tombstone, preshared_file,
+};
+pub use publisher::{NotAPublisher, PublisherKey, UrlPrefix};
 pub use schema::LAW;
-pub(crate) use schema::{file_name_mistake, in_shares};
+pub(crate) use schema::{file_name, in_shares};
 pub(crate) use suggest::{distance as edits, nearest};
 use time::{Length, Timestamp};
 
@@ -55,6 +61,16 @@ pub const BRIDGE: &str = "sepulcher0";
 
 /// The schema version that this program writes and reads.
 pub const SCHEMA: u32 = 1;
+
+/// Whether a file of this name is the law's: `lychd.toml`, `services/*.toml`.
+pub fn is_law(file: &str) -> bool {
+    file == LAW || file.starts_with("services/")
+}
+
+/// Whether a file of this name is the bonds': `peers/*.toml`, the ledger of dead keys.
+pub fn is_bond(file: &str) -> bool {
+    file.starts_with("peers/") || file == ledger::LEDGER
+}
 
 /// A valid Codex: the law (`lychd.toml`, `services/`) and the bonds (`peers/`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,10 +85,12 @@ pub struct Codex {
     pub tether: Tether,
     /// `[[host]]`: what the host itself offers to peers, in the order of the file.
     pub host: Vec<HostService>,
+    /// `[rebirth]`: whose updates this body takes.
+    pub rebirth: Rebirth,
     /// `services/<name>.toml` by name.
     pub services: BTreeMap<Name, Service>,
-    /// `peers/<name>.toml` by name.
-    pub peers: BTreeMap<Name, Peer>,
+    /// `peers/<name>.toml` by name. Copies of a Codex share them: there can be thousands.
+    pub peers: BTreeMap<Name, Arc<Peer>>,
     /// Keys of the ledger `revoked`: they never come back.
     pub revoked_keys: BTreeSet<PublicKey>,
 }
@@ -96,9 +114,42 @@ impl Codex {
         check::parse(sources, false)
     }
 
+    /// The same of what is left when bonds that hold mistakes are taken out of `sources`; only those go that `may_go` allows.
+    /// `gone` hears each mistake for which one went. One that is out can be what another one's mistake is about: so the
+    /// rest is looked at anew.
+    ///
+    /// # Errors
+    /// The mistakes for which no bond can go.
+    pub fn parse_sound(
+        sources: &mut Sources,
+        may_go: impl Fn(&str) -> bool,
+        gone: &mut dyn FnMut(Diagnostic),
+    ) -> Result<Self, Vec<Diagnostic>> {
+        loop {
+            let mistakes = match Self::parse_part(sources) {
+                Ok(codex) => return Ok(codex),
+                Err(mistakes) => mistakes,
+            };
+            let goes = |file: &str| file.starts_with("peers/") && may_go(file);
+            if !mistakes.iter().any(|mistake| goes(&mistake.file)) {
+                return Err(mistakes);
+            }
+            for mistake in mistakes.into_iter().filter(|mistake| goes(&mistake.file)) {
+                sources.remove(&mistake.file);
+                gone(mistake);
+            }
+        }
+    }
+
     /// Bonded peers, whether or not their time is over: see [`Codex::as_of`].
     pub fn active(&self) -> impl Iterator<Item = (&Name, &Peer)> {
-        self.peers.iter().filter(|(_, peer)| peer.state == PeerState::Active)
+        let peers = self.peers.iter().map(|(name, peer)| (name, peer.as_ref()));
+        peers.filter(|(_, peer)| peer.state == PeerState::Active)
+    }
+
+    /// The peer that is called `name`, bonded or not.
+    pub fn peer(&self, name: &Name) -> Option<&Peer> {
+        self.peers.get(name).map(Arc::as_ref)
     }
 
     /// The service of the host that is called `name`.
@@ -111,10 +162,10 @@ impl Codex {
     pub fn as_of(&self, now: Timestamp) -> Self {
         let mut codex = self.clone();
         codex.peers.retain(|_, peer| !peer.is_expired(now));
-        for peer in codex.peers.values_mut() {
-            let lasts =
-                |overlap: &Overlap| overlap.until > now && !self.revoked_keys.contains(&overlap.public_key);
-            peer.overlap = peer.overlap.take().filter(lasts);
+        let over =
+            |overlap: &Overlap| overlap.until <= now || self.revoked_keys.contains(&overlap.public_key);
+        for peer in codex.peers.values_mut().filter(|peer| peer.overlap.as_ref().is_some_and(over)) {
+            Arc::make_mut(peer).overlap = None;
         }
         codex
     }
@@ -122,13 +173,14 @@ impl Codex {
     /// The law alone. Peers, of which there can be many, are not copied on the way.
     #[must_use]
     pub fn without_peers(&self) -> Self {
-        let Self { appliance, uplink, pod, tether, host, services, peers: _, revoked_keys } = self;
+        let Self { appliance, uplink, pod, tether, host, rebirth, services, peers: _, revoked_keys } = self;
         Self {
             appliance: appliance.clone(),
             uplink: uplink.clone(),
             pod: pod.clone(),
             tether: tether.clone(),
             host: host.clone(),
+            rebirth: rebirth.clone(),
             services: services.clone(),
             peers: BTreeMap::new(),
             revoked_keys: revoked_keys.clone(),
@@ -205,6 +257,17 @@ pub struct HostService {
     pub protocol: Protocol,
     /// One line for people; may be empty.
     pub description: String,
+}
+
+/// Whose updates this body takes, and where from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rebirth {
+    /// Whose signature an update must carry; without one there are no updates.
+    pub publisher: Option<PublisherKey>,
+    /// What may be fetched besides folders and files on the machine: URLs below one of these.
+    pub sources: Vec<UrlPrefix>,
+    /// How long a body may take to prove healthy.
+    pub patience: Length,
 }
 
 /// The WireGuard interface `wg0` in the pod.

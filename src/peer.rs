@@ -8,6 +8,7 @@ mod allocate;
 pub mod audit;
 mod client;
 mod edit;
+mod migrate;
 mod observed;
 pub mod store;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod view;
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -206,9 +208,15 @@ pub struct Change {
     /// What changes, a line each, for people.
     pub lines: Vec<String>,
     /// The peer as it is from now on.
-    pub peer: Peer,
-    /// The Codex as it is from now on.
-    pub after: Codex,
+    pub peer: Arc<Peer>,
+}
+
+impl Change {
+    /// Makes of `codex`, which it was decided on, the Codex as it is from now on.
+    pub fn apply(&self, codex: &mut Codex) {
+        codex.peers.insert(self.name.clone(), self.peer.clone());
+        codex.revoked_keys.extend(self.ledger.iter().map(|entry| entry.key));
+    }
 }
 
 /// Why a request cannot be granted. Nothing has changed.
@@ -271,12 +279,12 @@ fn made(
 ) -> Result<Change, Refused> {
     let file = format!("peers/{name}.toml");
     let peer = parsed(&file, name, &edited.text, situation)?;
-    let mut after = situation.codex.clone();
-    let before = after.peers.insert(name.clone(), peer.clone());
+    let Codex { peers, revoked_keys, .. } = situation.codex;
+    let before = peers.get(name).map(Arc::as_ref);
     let preshared = preshared.map(|key| (preshared_file(name, peer.generation), key));
-    let stale = stale(name, before.as_ref(), &peer);
-    let ledger = missing_entries(&after, situation.now);
-    after.revoked_keys.extend(ledger.iter().map(|entry| entry.key));
+    let stale = stale(name, before, &peer);
+    let after = peers.iter().filter(|(other, _)| *other != name).chain([(name, &peer)]);
+    let ledger = missing(after, revoked_keys, situation.now);
     Ok(Change {
         name: name.clone(),
         file,
@@ -286,14 +294,21 @@ fn made(
         ledger,
         lines: edited.lines,
         peer,
-        after,
     })
 }
 
 /// Entries that the ledger lacks: what a command that was killed half-way did not add any more.
 pub fn missing_entries(codex: &Codex, now: Timestamp) -> Vec<ledger::Entry> {
-    let dead = codex.peers.iter().flat_map(|(name, peer)| dead_keys(name, peer, now));
-    dead.filter(|entry| !codex.revoked_keys.contains(&entry.key)).collect()
+    missing(codex.peers.iter(), &codex.revoked_keys, now)
+}
+
+fn missing<'a>(
+    peers: impl Iterator<Item = (&'a Name, &'a Arc<Peer>)>,
+    revoked: &BTreeSet<PublicKey>,
+    now: Timestamp,
+) -> Vec<ledger::Entry> {
+    let dead = peers.flat_map(|(name, peer)| dead_keys(name, peer, now));
+    dead.filter(|entry| !revoked.contains(&entry.key)).collect()
 }
 
 /// Keys of a peer that never come back.
@@ -321,7 +336,7 @@ fn stale(name: &Name, before: Option<&Peer>, after: &Peer) -> Vec<String> {
 }
 
 /// Reads the peer's new text within its law; what it may not share with others was looked at by the edit.
-fn parsed(file: &str, name: &Name, text: &str, situation: &Situation<'_>) -> Result<Peer, Refused> {
+fn parsed(file: &str, name: &Name, text: &str, situation: &Situation<'_>) -> Result<Arc<Peer>, Refused> {
     // Networks behind other peers are compared too; no other peer needs to be read again.
     let routed = situation.codex.peers.iter().filter(|(_, peer)| !peer.routes().is_empty());
     let routed: BTreeSet<_> = routed.map(|(name, _)| format!("peers/{name}.toml")).collect();

@@ -16,9 +16,10 @@ use zeroize::Zeroizing;
 
 use crate::codex::key::PublicKey;
 use crate::codex::ledger::LEDGER;
+use crate::codex::migrate::{Forms, NoWay};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Sources, render_all};
+use crate::codex::{Codex, Sources, is_bond, render_all};
 use crate::peer::{Refused, audit};
 use crate::tree::Sha256Digest;
 
@@ -147,15 +148,23 @@ impl Snapshot {
         str::from_utf8(self.parts.get(path)?).ok()
     }
 
-    /// Its bonds below the law of `now`.
-    pub fn sources(&self, now: &Sources) -> Sources {
+    /// Its bonds below the law of `now`, in the schema of `forms`.
+    ///
+    /// # Errors
+    /// There is no way from its schema to that one.
+    pub fn sources(&self, now: &Sources, forms: Forms<'_>) -> Result<Sources, Refused> {
+        let texts = self.parts.keys().filter(|path| is_bond(path) && *path != LEDGER);
+        let texts = texts.filter_map(|path| Some((path.clone(), self.text(path)?.to_owned()))).collect();
+        let no_way =
+            |error: NoWay| Refused::new(error.to_string(), "restore it on a body of its own schema first");
         let mut sources = law(now);
-        for path in self.parts.keys().filter(|path| path.starts_with("peers/") || *path == LEDGER) {
-            if let Some(text) = self.text(path) {
-                sources.insert(path.clone(), text);
-            }
+        if let Some(ledger) = self.text(LEDGER) {
+            sources.insert(LEDGER, ledger);
         }
-        sources
+        for (path, text) in forms.forward(self.manifest.codex_schema, &texts).map_err(no_way)? {
+            sources.insert(path, text);
+        }
+        Ok(sources)
     }
 }
 
@@ -178,12 +187,11 @@ pub fn is_part(path: &str) -> bool {
 
 /// The law alone.
 pub fn law(sources: &Sources) -> Sources {
-    let bonds = |name: &str| name.starts_with("peers/") || name == LEDGER;
-    sources.iter().filter(|(name, _)| !bonds(name)).collect()
+    sources.iter().filter(|(name, _)| !is_bond(name)).collect()
 }
 
 /// Reads texts as a Codex; `message` and `hint` are told above the mistakes that they hold.
-fn parsed(sources: Sources, message: &str, hint: &str) -> Result<(Sources, Codex), Refused> {
+pub(crate) fn parsed(sources: Sources, message: &str, hint: &str) -> Result<(Sources, Codex), Refused> {
     match Codex::parse(&sources) {
         Ok(codex) => Ok((sources, codex)),
         Err(mistakes) => {

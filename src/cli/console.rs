@@ -15,7 +15,6 @@ use input::{Answer, Input};
 use super::output::age;
 use super::peer::list;
 use super::{Failure, Kind, recovery};
-use crate::codex::time::Timestamp;
 use crate::codex::{Codex, plain};
 use crate::peer::store::{self, Place};
 use crate::peer::{Observed, PeerView, StateWord};
@@ -111,7 +110,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         let addresses = machine::addresses(&codex);
         let addresses = if addresses.is_empty() { "none yet".to_owned() } else { addresses.join(" ") };
         let key = machine::public_key(self.root).unwrap_or_else(|| "none yet".to_owned());
-        let bonded = codex.as_of(now()).active().count();
+        let bonded = codex.as_of(clock::now()).active().count();
         self.say(&format!(
             "\n{}\n  address  {addresses}\n  health   {}\n  bonded   {bonded}\n  tether public key: {key}\n\n\
              b bond a device   s peers   h health\n",
@@ -125,7 +124,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
             Ok(both) => both,
             Err(failure) => return self.refuse(&failure),
         };
-        let views = PeerView::all(&codex, now());
+        let views = PeerView::all(&codex, clock::now());
         let mut text = String::from("\n");
         for view in views.iter().take(LISTED) {
             text += &format!("  {:<32} {}\n", view.name, state(view, observed.as_ref()));
@@ -157,10 +156,6 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         let unusable = || Failure::new(Kind::Input, format!("{} is unusable", path.display()));
         String::from_utf8_lossy(&bytes).trim().parse().map(Some).map_err(|_| unusable())
     }
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_epoch(clock::epoch_seconds())
 }
 
 fn state(view: &PeerView, observed: Option<&Observed>) -> String {

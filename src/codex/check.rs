@@ -9,6 +9,7 @@ mod host;
 mod networks;
 mod peers;
 mod ports;
+mod rebirth;
 mod routes;
 mod services;
 
@@ -32,6 +33,7 @@ pub fn parse(sources: &Sources, whole: bool) -> Result<Codex, Vec<Diagnostic>> {
     routes::check(&draft, &mut mistakes);
     dark::check(&draft, &mut mistakes);
     host::check(&draft, &mut mistakes);
+    rebirth::check(&draft, &mut mistakes);
     networks::check(&draft, &mut mistakes);
     peers::check(&draft, whole, &mut mistakes);
     if mistakes.is_empty() {

@@ -1,7 +1,9 @@
 //! Mistakes in a Codex, each with its place and remedy.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use annotate_snippets::renderer::DecorStyle;
@@ -17,74 +19,84 @@ const LONG_TEXT: usize = 1024;
 /// The files of a Codex: relative name (`lychd.toml`, `services/oculus.toml`, `peers/phone.toml`) → text,
 /// or the reason why there is no text.
 #[derive(Debug, Clone, Default)]
-pub struct Sources(BTreeMap<String, Source>);
-
-#[derive(Debug, Clone)]
-enum Source {
-    Text { shown: String, text: String },
-    Unread { shown: String, why: Diagnostic },
+pub struct Sources {
+    files: BTreeMap<String, Text>,
+    /// Paths under which people see single files.
+    shown: BTreeMap<String, String>,
+    /// Where people see the folders, `peers` for example.
+    folders: BTreeMap<String, PathBuf>,
 }
 
+/// What a file says, or why that is not known.
+pub type Text = Result<String, Box<Diagnostic>>;
+
 impl Sources {
-    /// Adds a file whose relative name is also the one that people see.
+    /// Adds a file that people see under its relative name, or below the path of its folder.
     pub fn insert(&mut self, name: impl Into<String>, text: impl Into<String>) {
-        let name = name.into();
-        self.insert_shown(name.clone(), name, text);
+        self.files.insert(name.into(), Ok(text.into()));
     }
 
-    /// Adds a file that diagnostics show under another path, e.g. `codex/lychd.toml`.
-    pub fn insert_shown(
+    /// Adds a file that diagnostics show under another path, e.g. `codex/lychd.toml`. One that cannot be read is a
+    /// mistake, which is reported together with all others.
+    pub fn insert_shown(&mut self, name: impl Into<String>, shown: impl Into<String>, text: Text) {
+        let name = name.into();
+        self.shown.insert(name.clone(), shown.into());
+        self.insert_all([(name, text)]);
+    }
+
+    /// Adds the files of a folder, which diagnostics show below the path `root`. There can be thousands.
+    pub fn insert_folder(
         &mut self,
-        name: impl Into<String>,
-        shown: impl Into<String>,
-        text: impl Into<String>,
+        folder: impl Into<String>,
+        root: impl Into<PathBuf>,
+        files: impl IntoIterator<Item = (String, Text)>,
     ) {
-        self.0.insert(name.into(), Source::Text { shown: shown.into(), text: text.into() });
+        self.folders.insert(folder.into(), root.into());
+        self.insert_all(files);
     }
 
-    /// Adds a file that cannot be read: the mistake is reported together with all others.
-    pub fn insert_unread(&mut self, name: impl Into<String>, shown: impl Into<String>, mut why: Diagnostic) {
-        let name = name.into();
-        why.file.clone_from(&name);
-        self.0.insert(name, Source::Unread { shown: shown.into(), why });
+    fn insert_all(&mut self, files: impl IntoIterator<Item = (String, Text)>) {
+        let placed = files.into_iter().map(|(name, mut text)| {
+            if let Err(why) = &mut text {
+                why.file.clone_from(&name);
+            }
+            (name, text)
+        });
+        self.files = std::mem::take(&mut self.files).into_iter().chain(placed).collect();
     }
 
     /// Takes a file out.
     pub fn remove(&mut self, name: &str) {
-        self.0.remove(name);
+        self.files.remove(name);
     }
 
     /// The text of a file.
     pub fn text(&self, name: &str) -> Option<&str> {
-        match self.0.get(name)? {
-            Source::Text { text, .. } => Some(text),
-            Source::Unread { .. } => None,
-        }
+        self.files.get(name)?.as_deref().ok()
     }
 
-    /// Names of all files, read or not, in byte order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    /// Relative name of every file, in byte order, and its text if it was read.
+    pub fn files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.files.iter().map(|(name, text)| (name.as_str(), text.as_deref().ok()))
     }
 
     /// Relative name and text of every file that was read, in byte order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.names().filter_map(|name| Some((name, self.text(name)?)))
+        self.files().filter_map(|(name, text)| Some((name, text?)))
     }
 
     /// Mistakes that kept files from being read.
     pub fn unread(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.0.values().filter_map(|source| match source {
-            Source::Text { .. } => None,
-            Source::Unread { why, .. } => Some(why),
-        })
+        self.files.values().filter_map(|text| text.as_ref().err()).map(Box::as_ref)
     }
 
     /// The path under which people see a file.
-    pub fn shown<'a>(&'a self, name: &'a str) -> &'a str {
-        match self.0.get(name) {
-            Some(Source::Text { shown, .. } | Source::Unread { shown, .. }) => shown,
-            None => name,
+    pub fn shown<'a>(&'a self, name: &'a str) -> Cow<'a, str> {
+        let folder = || self.folders.get(name.split_once('/')?.0);
+        match (self.shown.get(name), folder()) {
+            (Some(shown), _) => shown.into(),
+            (None, Some(root)) => root.join(name).display().to_string().into(),
+            (None, None) => name.into(),
         }
     }
 
@@ -219,7 +231,7 @@ impl Diagnostic {
         };
         let mut report = Group::with_title(level.primary_title(brief(&self.message)));
         for (file, marks) in self.marks() {
-            let path = plain(sources.shown(file));
+            let path = plain(&sources.shown(file));
             let Some(excerpt) = sources.text(file).and_then(|text| Excerpt::around(text, &marks)) else {
                 report = report.element(Origin::path(path));
                 continue;

@@ -10,6 +10,13 @@ pub struct NotAName {
     reason: &'static str,
 }
 
+impl NotAName {
+    /// For the other texts of the Codex with a grammar of their own.
+    pub(super) fn because(reason: &'static str) -> Self {
+        Self { reason }
+    }
+}
+
 macro_rules! text_newtype {
     ($(#[$doc:meta])* $name:ident, $check:path) => {
         $(#[$doc])*

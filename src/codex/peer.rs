@@ -152,11 +152,13 @@ pub enum Door {
     Bonds,
     /// Figures for Prometheus.
     Metrics,
+    /// Having the machine become another body.
+    Rebirth,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Bonds, Self::Metrics];
+    pub const ALL: [Self; 3] = [Self::Bonds, Self::Metrics, Self::Rebirth];
 
     /// The door that a word in `grants` names.
     pub fn named(word: &str) -> Option<Self> {
@@ -168,6 +170,7 @@ impl Door {
         match self {
             Self::Bonds => "bonds",
             Self::Metrics => "metrics",
+            Self::Rebirth => "rebirth",
         }
     }
 }
@@ -186,3 +189,9 @@ pub const DOOR_PORT: Port = match Port::new(51821) {
     Some(port) => port,
     None => unreachable!(),
 };
+
+/// Whether the text of a bond says that it is revoked, whatever else it says.
+pub fn is_tombstone(text: &str) -> bool {
+    let table = text.parse::<toml::Table>();
+    table.is_ok_and(|bond| bond.get("state").and_then(toml::Value::as_str) == Some("revoked"))
+}

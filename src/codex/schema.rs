@@ -36,8 +36,8 @@ pub struct Draft {
     pub law: Option<Law>,
     /// `services/*.toml`.
     pub services: BTreeMap<Name, Option<Service>>,
-    /// `peers/*.toml`.
-    pub peers: BTreeMap<Name, Option<Peer>>,
+    /// `peers/*.toml`. There can be thousands, so that moving them counts.
+    pub peers: BTreeMap<Name, Option<Box<Peer>>>,
     /// Keys of the ledger, and where they stand.
     pub revoked: BTreeMap<PublicKey, Place>,
 }
@@ -49,31 +49,31 @@ pub struct OtherSchema(pub Box<Diagnostic>);
 pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, OtherSchema> {
     let mut draft = Draft::default();
     mistakes.extend(sources.unread().cloned());
-    if !sources.names().any(|name| name == LAW) {
+    if !sources.files().any(|(file, _)| file == LAW) {
         mistakes.push(
             Diagnostic::error(format!("`{LAW}` is missing"), &Place::file(LAW))
                 .hint("`sepulcher init DIR` writes a Codex to start from"),
         );
     }
     let mut peers = Vec::new();
-    for file in sources.names() {
+    for (file, text) in sources.files() {
         if file == LAW {
-            if let Some(other) = sources.text(file).and_then(other_schema) {
+            if let Some(other) = text.and_then(other_schema) {
                 return Err(other);
             }
-            draft.law = parse(file, sources, mistakes, law::read);
-        } else if let Some(name) = named(file, "services", sources, mistakes) {
-            draft.services.insert(name, parse(file, sources, mistakes, service::read));
+            draft.law = parse(file, text, mistakes, law::read);
+        } else if let Some(name) = named(file, "services", text, mistakes) {
+            draft.services.insert(name, parse(file, text, mistakes, service::read));
         } else if file.starts_with("peers/") {
-            peers.push(file);
+            peers.push((file, text));
         } else if file == LEDGER || file == LAW_LEDGER {
-            let keys = ledger::keys(sources.text(file).unwrap_or_default());
+            let keys = ledger::keys(text.unwrap_or_default());
             draft
                 .revoked
                 .extend(keys.map(|(key, span)| (key, Place { file: file.into(), span: Some(span) })));
         }
     }
-    read_peers(&peers, sources, &mut draft, mistakes);
+    read_peers(&peers, &mut draft, mistakes);
     Ok(draft)
 }
 
@@ -81,23 +81,24 @@ pub fn read(sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Result<Draft, 
 const PEERS_PER_THREAD: usize = 512;
 
 /// Reads the files of peers, of which there can be many, by several threads.
-fn read_peers(files: &[&str], sources: &Sources, draft: &mut Draft, mistakes: &mut Vec<Diagnostic>) {
-    let some = |files: &[&str]| {
-        let (mut peers, mut mistakes) = (Vec::new(), Vec::new());
-        for file in files {
-            if let Some(name) = named(file, "peers", sources, &mut mistakes) {
-                peers.push((name, parse(file, sources, &mut mistakes, peer::read)));
+fn read_peers(files: &[(&str, Option<&str>)], draft: &mut Draft, mistakes: &mut Vec<Diagnostic>) {
+    let some = |files: &[(&str, Option<&str>)]| {
+        let (mut peers, mut mistakes) = (Vec::with_capacity(files.len()), Vec::new());
+        for (file, text) in files {
+            if let Some(name) = named(file, "peers", *text, &mut mistakes) {
+                let read = |root: &mut Table<'_>| Box::new(peer::read(root));
+                peers.push((name, parse(file, *text, &mut mistakes, read)));
             }
         }
         (peers, mistakes)
     };
-    for (peers, told) in in_shares(files, PEERS_PER_THREAD, some) {
-        draft.peers.extend(peers);
-        mistakes.extend(told);
-    }
+    let (peers, told): (Vec<_>, Vec<_>) = in_shares(files, PEERS_PER_THREAD, some).into_iter().unzip();
+    draft.peers = peers.into_iter().flatten().collect();
+    mistakes.extend(told.into_iter().flatten());
 }
 
 /// What `work` makes of `items`, cut into one share for each processor or for each `enough` items; in their order.
+/// The last share is this thread's.
 pub(crate) fn in_shares<T: Sync, R: Send>(
     items: &[T],
     enough: usize,
@@ -110,12 +111,14 @@ pub(crate) fn in_shares<T: Sync, R: Send>(
     }
     std::thread::scope(|scope| {
         let work = &work;
-        let chunks = items.chunks(items.len().div_ceil(shares));
+        let (others, own) = items.split_at(items.len() / shares * (shares - 1));
+        let chunks = others.chunks(items.len() / shares);
         let workers: Vec<_> = chunks.map(|chunk| scope.spawn(move || work(chunk))).collect();
+        let own = work(own);
         let results = workers
             .into_iter()
             .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        results.collect()
+        results.chain([own]).collect()
     })
 }
 
@@ -123,29 +126,29 @@ pub(crate) fn in_shares<T: Sync, R: Send>(
 pub const LAW: &str = "lychd.toml";
 
 /// The name that a file of `folder` gives to what it describes.
-fn named(file: &str, folder: &str, sources: &Sources, mistakes: &mut Vec<Diagnostic>) -> Option<Name> {
+fn named(file: &str, folder: &str, text: Option<&str>, mistakes: &mut Vec<Diagnostic>) -> Option<Name> {
     let stem = file.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(".toml")?;
     // An unread file is reported already.
-    if sources.text(file).is_some() {
-        mistakes.extend(file_name_mistake(file, folder, stem));
-    }
-    stem.parse().ok()
+    let report = |mistake: Box<Diagnostic>| mistakes.extend(text.map(|_| *mistake));
+    file_name(file, folder, stem).map_err(report).ok()
 }
 
-/// The mistake in the name of the file `folder/stem.toml`, if there is one.
-pub fn file_name_mistake(file: &str, folder: &str, stem: &str) -> Option<Diagnostic> {
-    let reason = stem.parse::<Name>().err()?;
-    let mistake = Diagnostic::error(format!("the file name is not a name: {reason}"), &Place::file(file));
-    Some(mistake.hint(format!("rename it to `{folder}/<name>.toml`; a name is like `phone` or `lych-2`")))
+/// The name that the file `folder/stem.toml` gives, or the mistake in it.
+pub fn file_name(file: &str, folder: &str, stem: &str) -> Result<Name, Box<Diagnostic>> {
+    stem.parse().map_err(|reason| {
+        let mistake = Diagnostic::error(format!("the file name is not a name: {reason}"), &Place::file(file));
+        let hint = format!("rename it to `{folder}/<name>.toml`; a name is like `phone` or `lych-2`");
+        Box::new(mistake.hint(hint))
+    })
 }
 
 fn parse<T>(
     file: &str,
-    sources: &Sources,
+    text: Option<&str>,
     mistakes: &mut Vec<Diagnostic>,
     read: fn(&mut Table<'_>) -> T,
 ) -> Option<T> {
-    let text = sources.text(file)?;
+    let text = text?;
     let reading = File::new(file);
     let (tree, errors) = DeTable::parse_recoverable(text);
     let value = if errors.is_empty() {

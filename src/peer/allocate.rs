@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Peer, PeerState};
@@ -43,7 +44,7 @@ pub fn holder(codex: &Codex, address: IpAddr, now: Timestamp) -> Option<Held> {
 
 /// Peers whose addresses are not free: bonded ones, expired or not, and revoked ones until the fence is over.
 fn holders(codex: &Codex, now: Timestamp) -> impl Iterator<Item = (&Peer, Held)> {
-    codex.peers.values().filter_map(move |peer| match peer.state {
+    codex.peers.values().map(Arc::as_ref).filter_map(move |peer| match peer.state {
         PeerState::Active => Some((peer, Held::Bonded)),
         PeerState::Revoked => {
             let until = peer.revocation.at.map(|at| at.after(codex.tether.fence));

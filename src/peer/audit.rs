@@ -88,6 +88,8 @@ pub enum Verb {
     Restore,
     /// The same, and the peer came back though it was revoked or its time was over.
     Revive,
+    /// A body of another schema started, and the peer is as it needs it, or no more.
+    Migrate,
     /// Nothing was done, but the file of the record before was not as that record says: the command was killed before
     /// it was done, or somebody edited the file.
     Found,
@@ -105,12 +107,18 @@ impl fmt::Display for Verb {
             Self::End => "end",
             Self::Restore => "restore",
             Self::Revive => "revive",
+            Self::Migrate => "migrate",
             Self::Found => "found",
         })
     }
 }
 
 impl Verb {
+    /// Whether it is done to many peers at once.
+    pub(crate) fn is_of_many(self) -> bool {
+        matches!(self, Self::Restore | Self::Revive | Self::Migrate)
+    }
+
     /// What a request does; `None` when it changes nothing.
     pub fn of(request: &Request) -> Option<Self> {
         Some(match request {
@@ -192,13 +200,14 @@ pub struct End {
 #[error("the log of changes does not end in a record")]
 pub struct NoEnd;
 
-/// The records that may be about changes that were not made: the last one, and all of a restore that it ends.
+/// The records that may be about changes that were not made: the last one, and all of a restore or migration that it
+/// ends.
 pub fn unsure(tail: &[u8]) -> Vec<Record> {
-    let of_restore = |record: &Record| matches!(record.verb, Verb::Restore | Verb::Revive);
+    let of_many = |record: &Record| record.verb.is_of_many();
     let mut records: Vec<Record> = Vec::new();
     for found in tail.rsplit(|byte| *byte == b'\n').filter_map(record) {
         let more = records.last().is_none_or(|last| {
-            of_restore(last) && of_restore(&found) && last.time == found.time && last.seq == found.seq + 1
+            of_many(last) && of_many(&found) && last.time == found.time && last.seq == found.seq + 1
         });
         if !more {
             break;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use toml_edit::{DocumentMut, Item, Table, value};
@@ -68,7 +69,7 @@ pub fn client(
         _ => return Ok(None),
     };
     let name = &change.name;
-    let mut codex = law_with(&change.after, name, &change.peer);
+    let mut codex = law_with(situation.codex, name, &change.peer);
     if let Some(dial) = dial {
         codex.tether.endpoint = Some(endpoint(dial, situation.sources)?);
     }
@@ -92,7 +93,7 @@ pub fn client(
 }
 
 /// The Codex with this peer alone, and those that it is granted: there may be thousands.
-fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
+fn law_with(codex: &Codex, name: &Name, peer: &Arc<Peer>) -> Codex {
     let granted = peer.grants.peers.iter().filter_map(|name| codex.peers.get_key_value(name));
     let granted = granted.map(|(name, peer)| (name.clone(), peer.clone()));
     Codex {
@@ -101,6 +102,7 @@ fn law_with(codex: &Codex, name: &Name, peer: &Peer) -> Codex {
         pod: codex.pod.clone(),
         tether: codex.tether.clone(),
         host: Vec::new(),
+        rebirth: codex.rebirth.clone(),
         services: BTreeMap::new(),
         peers: granted.chain([(name.clone(), peer.clone())]).collect(),
         revoked_keys: BTreeSet::new(),

@@ -7,6 +7,7 @@
 
 mod commit;
 mod heal;
+pub mod migrate;
 mod place;
 mod reply;
 
@@ -121,7 +122,7 @@ fn judged(
     } else {
         None
     };
-    let now = Timestamp::from_epoch(clock::epoch_seconds());
+    let now = clock::now();
     let (sources, codex, whole) = load_for(place, order.requests)?;
     may_manage(order.who, &codex, now)?;
     allowed(&codex, now)?;
@@ -177,20 +178,9 @@ fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool
             _ => return Err(broken),
         };
     }
-    loop {
-        let mistakes = match Codex::parse_part(&sources) {
-            Ok(codex) => return Ok((sources, codex, false)),
-            Err(mistakes) => mistakes,
-        };
-        let files: BTreeSet<_> = mistakes.into_iter().map(|mistake| mistake.file).collect();
-        let culprits: Vec<_> =
-            files.iter().filter(|file| file.starts_with("peers/") && !kept.contains(*file)).collect();
-        if culprits.is_empty() {
-            return Err(broken);
-        }
-        for file in culprits {
-            sources.remove(file);
-        }
+    match Codex::parse_sound(&mut sources, |file| !kept.contains(file), &mut |_| {}) {
+        Ok(codex) => Ok((sources, codex, false)),
+        Err(_) => Err(broken),
     }
 }
 
@@ -233,7 +223,7 @@ fn decide(
         let (change, reply) = prepare(request, &situation)?;
         if index + 1 < requests.len() {
             sources.to_mut().insert(change.file.clone(), change.text.clone());
-            codex = Cow::Owned(change.after.clone());
+            change.apply(codex.to_mut());
         }
         decided.push((audit::Verb::of(request).map(|verb| (verb, change)), reply));
     }

@@ -42,16 +42,18 @@ impl Bonds {
 
     /// Carries a change out; the folder must then hold exactly what the change promised.
     fn apply(&mut self, request: &Request) -> Result<Change, Refused> {
+        let mut after = self.codex();
         let change = self.plan(request)?;
+        change.apply(&mut after);
         self.sources.insert(change.file.clone(), change.text.clone());
         let mut ledger = self.sources.text("revoked").unwrap_or_default().to_owned();
         for entry in &change.ledger {
             ledger += &format!("{entry}\n");
         }
         self.sources.insert("revoked", ledger);
-        assert_eq!(self.codex(), change.after);
+        assert_eq!(self.codex(), after);
         assert_eq!(self.codex().peers[&change.name], change.peer);
-        assert_eq!(missing_entries(&change.after, Timestamp::from_epoch(self.now)), []);
+        assert_eq!(missing_entries(&after, Timestamp::from_epoch(self.now)), []);
         Ok(change)
     }
 }

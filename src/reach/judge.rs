@@ -320,7 +320,7 @@ impl Reach<'_> {
                 format!("no bond in force has the address {source}"),
             );
         };
-        let (why, cause) = match self.codex.peers.get(name) {
+        let (why, cause) = match self.codex.peer(name) {
             Some(peer) if peer.state == PeerState::Revoked => {
                 (format!("`{name}` is revoked"), peer_cause(name, "state", "is revoked"))
             }

@@ -40,8 +40,7 @@ const ENABLED: [(&str, &str); 7] = [
 
 /// Adds the host's units to `tree`.
 pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
-    let Codex { appliance, uplink, pod: _, tether: _, host: _, services: _, peers: _, revoked_keys: _ } =
-        codex;
+    let Codex { appliance, uplink, .. } = codex;
     let name = appliance.name.as_str();
     for (path, source) in PLAIN {
         tree.file(path, template::render(source, context! { name })?)?;

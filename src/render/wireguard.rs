@@ -73,7 +73,7 @@ pub fn client(codex: &Codex, name: &Name, keys: ClientKeys<'_>) -> Result<Option
     };
     let tether = &codex.tether;
     // Whole networks, so that a change of grants needs no new configuration, unless it is of networks behind a peer.
-    let granted = peer.grants.peers.iter().filter_map(|name| codex.peers.get(name));
+    let granted = peer.grants.peers.iter().filter_map(|name| codex.peer(name));
     let granted = granted.filter(|granted| granted.state == PeerState::Active);
     let behind = granted.flat_map(Peer::routes).map(ToString::to_string);
     let allowed = [

@@ -106,13 +106,13 @@ fn revived(
 ) -> Result<BTreeSet<PublicKey>, Refused> {
     let key = |name: &Name| {
         let bonded = |peer: &&Peer| peer.state == PeerState::Active && !peer.is_expired(time);
-        if now.codex.peers.get(name).as_ref().is_some_and(bonded) {
+        if now.codex.peer(name).as_ref().is_some_and(bonded) {
             return Err(Refused::new(
                 format!("`{name}` is bonded: it needs no revival"),
                 "leave `--revive` out",
             ));
         }
-        let Some(peer) = soul.codex.peers.get(name).filter(bonded) else {
+        let Some(peer) = soul.codex.peer(name).filter(bonded) else {
             let hint =
                 "`sepulcher snapshot show` tells whom it knows; choose another snapshot, or bond it anew";
             return Err(Refused::new(format!("the snapshot holds no living bond of `{name}`"), hint));
@@ -151,7 +151,7 @@ impl Chooser<'_> {
     fn choose(&self, name: &Name) -> Result<Chosen, Refused> {
         let file = format!("peers/{name}.toml");
         let text = |bonds: &Bonds<'_>| bonds.sources.text(&file).unwrap_or_default().to_owned();
-        let (own, other) = (self.now.codex.peers.get(name), self.soul.codex.peers.get(name));
+        let (own, other) = (self.now.codex.peer(name), self.soul.codex.peer(name));
         if let (Some(peer), true) = (other, self.revive.contains(name)) {
             let line = format!("! peer {name} comes back from the dead: {}", peer.public_key);
             return Ok((Some(self.fit(name, text(&self.soul), peer, own)?), Some(line)));

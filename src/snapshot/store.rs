@@ -13,8 +13,7 @@ pub use restore::{Restored, Wish, restore};
 
 use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, not_contained};
 use crate::codex::ledger::LEDGER;
-use crate::codex::time::Timestamp;
-use crate::codex::{Codex, SCHEMA as CODEX_SCHEMA, Sources};
+use crate::codex::{Codex, SCHEMA as CODEX_SCHEMA, Sources, is_bond};
 use crate::peer::audit::{self, End};
 use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load, remove};
 use crate::peer::{Refused, missing_entries};
@@ -76,10 +75,10 @@ fn take(
     note: Option<&str>,
     identity: bool,
 ) -> Result<Snapshot, Error> {
-    let now = Timestamp::from_epoch(clock::epoch_seconds());
+    let now = clock::now();
     let mut parts: Parts = sources
         .iter()
-        .filter(|(name, _)| name.starts_with("peers/") || *name == LEDGER)
+        .filter(|(name, _)| is_bond(name))
         .map(|(name, text)| (name.to_owned(), Zeroizing::new(text.as_bytes().to_vec())))
         .collect();
     let missing = missing_entries(codex, now);

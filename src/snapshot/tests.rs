@@ -117,3 +117,18 @@ fn only_the_recipients_open_an_export() {
     }
     assert!("age1nobody".parse::<seal::Recipient>().is_err());
 }
+
+#[test]
+fn bonds_of_an_older_schema_come_forward_before_they_are_put_back() {
+    let part = |path: &str, text: &str| (path.to_owned(), Zeroizing::new(text.as_bytes().to_vec()));
+    let parts = [part("peers/phone.toml", "key = \"K\"\n"), part("revoked", "dead\n")];
+    let old = Snapshot::new(parts.into(), manifest());
+    let law: Sources = [("lychd.toml", "schema = 1\n"), ("peers/now.toml", "")].into_iter().collect();
+    let steps = crate::codex::migrate::tests::STEPS;
+    let sources = old.sources(&law, Forms { own: 3, steps }).unwrap();
+    let texts: Vec<_> = sources.iter().collect();
+    let phone = ("peers/phone.toml", "public-key = \"K\"\ngrants = []\n");
+    assert_eq!(texts, [("lychd.toml", "schema = 1\n"), phone, ("revoked", "dead\n")]);
+    let refused = old.sources(&law, Forms { own: 3, steps: &[] }).unwrap_err();
+    assert!(refused.message.contains("from bonds of schema 1 to schema 3"), "{refused}");
+}

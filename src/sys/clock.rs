@@ -4,6 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::codex::time::Timestamp;
+
 /// Time since the kernel started, suspended time included: the same for host and containers.
 pub fn since_boot() -> Duration {
     let time = clock_gettime(ClockId::Boottime);
@@ -11,6 +13,11 @@ pub fn since_boot() -> Duration {
         u64::try_from(time.tv_sec).unwrap_or_default(),
         u32::try_from(time.tv_nsec).unwrap_or_default(),
     )
+}
+
+/// The time of day, as far as the machine knows it.
+pub fn now() -> Timestamp {
+    Timestamp::from_epoch(epoch_seconds())
 }
 
 /// Seconds since the epoch; 0 when the clock stands before it.

@@ -8,8 +8,9 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
+use super::fs::{Error, context, read_bounded};
 use crate::codex::ledger::{LAW_LEDGER, LEDGER};
-use crate::codex::{Diagnostic, LAW, Place, Sources, file_name_mistake, in_shares};
+use crate::codex::{Diagnostic, LAW, Place, SCHEMA, Sources, Text, file_name, in_shares, migrate};
 
 /// The longest file that is read, in bytes.
 pub const FILE_LIMIT: u64 = 1 << 20;
@@ -34,13 +35,17 @@ pub fn load(folders: &[&Path]) -> Sources {
     let Some((law, bonds)) = folders.split_first() else { return sources };
     if let Err(error) = fs::read_dir(law) {
         let mistake = refused("read the folder", &error);
-        sources.insert_unread(LAW, law.display().to_string(), mistake);
+        sources.insert_shown(LAW, law.display().to_string(), Err(mistake));
         return sources;
     }
     top(law, &mut sources);
     let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
     folder(law, "services", &mut sources);
-    folder(peers, "peers", &mut sources);
+    match other_schema(&peers.join("peers")) {
+        // What another body wrote is nothing to guess at.
+        Some(why) => sources.insert_shown("peers", peers.join("peers").display().to_string(), Err(why)),
+        None => folder(peers, "peers", &mut sources),
+    }
     // Revocations add up: those of the law hold wherever the bonds come from.
     let ledgers = match bonds.last() {
         Some(bonds) => vec![(LEDGER, bonds), (LAW_LEDGER, law)],
@@ -55,14 +60,49 @@ pub fn load(folders: &[&Path]) -> Sources {
     sources
 }
 
+/// The schema that a folder of peers is written in. Folders from before there were two do not say it.
+///
+/// # Errors
+/// What it says is no number.
+pub fn schema(peers: &Path) -> Result<u32, Error> {
+    let path = peers.join(migrate::MARKER);
+    let bytes = match read_bounded(&path, 16) {
+        Err(error) if error.is_not_found() => return Ok(1),
+        bytes => bytes?,
+    };
+    let schema = str::from_utf8(&bytes).ok().and_then(migrate::marked);
+    let none = || io::Error::new(io::ErrorKind::InvalidData, "it holds no schema, like `1`");
+    context(schema.ok_or_else(none), "use", &path)
+}
+
+/// Why these peers cannot be read, if they are another schema's.
+fn other_schema(peers: &Path) -> Option<Box<Diagnostic>> {
+    let found = match schema(peers) {
+        Ok(SCHEMA) => return None,
+        // Reading the folder tells that better.
+        Err(_) if fs::read_dir(peers).is_err() => return None,
+        Err(error) => {
+            let message = format!("the schema of these bonds is not known: {error}: {}", error.source);
+            return Some(mistake(message, "remove that file if they are of schema 1"));
+        }
+        Ok(found) => found,
+    };
+    let hint = if found > SCHEMA {
+        "return to the body that wrote them, or take a newer one"
+    } else {
+        "`journalctl -b -u sepulcher-awaken` tells why this body did not bring them forward"
+    };
+    Some(mistake(format!("these bonds are of schema {found}, this program knows {SCHEMA}"), hint))
+}
+
 /// Missing means absent; anything else that is wrong with the path is reported when it is read.
 fn exists(path: &Path) -> bool {
     !fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A mistake whose place the sources fill in.
-fn mistake(message: impl Into<String>) -> Diagnostic {
-    Diagnostic::error(message, &Place::file(""))
+fn mistake(message: impl Into<String>, hint: impl Into<String>) -> Box<Diagnostic> {
+    Box::new(Diagnostic::error(message, &Place::file("")).hint(hint))
 }
 
 /// `lychd.toml`, and names beside it that look like slips of what would be read.
@@ -70,16 +110,16 @@ fn top(law: &Path, sources: &mut Sources) {
     if exists(&law.join(LAW)) {
         file(&law.join(LAW), LAW, FILE_LIMIT, sources);
     } else {
-        let mistake = mistake(format!("`{LAW}` is missing"));
         let hint = "`sepulcher init DIR` writes a Codex to start from";
-        sources.insert_unread(LAW, law.join(LAW).display().to_string(), mistake.hint(hint));
+        let mistake = mistake(format!("`{LAW}` is missing"), hint);
+        sources.insert_shown(LAW, law.join(LAW).display().to_string(), Err(mistake));
     }
     let Ok(names) = names(law) else { return };
     for name in names {
         let wanted = [LAW].into_iter().chain(FOLDERS);
         for slip in wanted.filter(|wanted| slips(&name, wanted)) {
-            let mistake = mistake(format!("`{name}` is not read")).hint(format!("rename it to `{slip}`"));
-            sources.insert_unread(name.clone(), law.join(&name).display().to_string(), mistake);
+            let mistake = mistake(format!("`{name}` is not read"), format!("rename it to `{slip}`"));
+            sources.insert_shown(name.clone(), law.join(&name).display().to_string(), Err(mistake));
         }
     }
 }
@@ -100,7 +140,7 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
         Ok(opened) => opened,
         Err(error) => {
             let mistake = refused("read the folder", &error);
-            sources.insert_unread(name, path.display().to_string(), mistake);
+            sources.insert_shown(name, path.display().to_string(), Err(mistake));
             return;
         }
     };
@@ -110,44 +150,28 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
         });
         found.collect::<Vec<_>>()
     };
-    for file in in_shares(&entries, FILES_PER_THREAD, some).into_iter().flatten() {
-        file.put(sources);
-    }
+    let files = in_shares(&entries, FILES_PER_THREAD, some);
+    sources.insert_folder(name, root, files.into_iter().flatten());
 }
 
-/// A file as it was found.
-struct Found {
-    key: String,
-    shown: String,
-    text: Result<String, Box<Diagnostic>>,
-}
-
-impl Found {
-    fn put(self, sources: &mut Sources) {
-        match self.text {
-            Ok(text) => sources.insert_shown(self.key, self.shown, text),
-            Err(mistake) => sources.insert_unread(self.key, self.shown, *mistake),
-        }
-    }
-}
-
-/// Reads one entry of a folder; `None` when it is nobody's business here.
-fn entry(root: &Path, folder: &str, entry: &str, quick: impl FnOnce() -> Option<String>) -> Option<Found> {
-    let key = format!("{folder}/{entry}");
-    let path = root.join(&key);
+/// Key and text of one entry of a folder; `None` when it is nobody's business here.
+fn entry(
+    root: &Path,
+    folder: &str,
+    entry: &str,
+    quick: impl FnOnce() -> Option<String>,
+) -> Option<(String, Text)> {
+    let key = [folder, "/", entry].concat();
     let (stem, extension) = entry.rsplit_once('.').unwrap_or((entry, ""));
     let text = if extension == "toml" {
-        match file_name_mistake(&key, folder, stem) {
-            Some(mistake) => Err(Box::new(mistake)),
-            None => quick().map_or_else(|| read(&path, FILE_LIMIT), Ok),
-        }
+        file_name(&key, folder, stem)
+            .and_then(|_| quick().map_or_else(|| read(&root.join(&key), FILE_LIMIT), Ok))
     } else if slips(extension, "toml") {
-        let mistake = mistake(format!("`{key}` is not read"));
-        Err(Box::new(mistake.hint(format!("rename it to `{folder}/{stem}.toml`"))))
+        Err(mistake(format!("`{key}` is not read"), format!("rename it to `{folder}/{stem}.toml`")))
     } else {
         return None;
     };
-    Some(Found { shown: path.display().to_string(), key, text })
+    Some((key, text))
 }
 
 /// Names in a folder, hidden ones left out, in byte order.
@@ -177,7 +201,7 @@ fn entries(folder: &Path) -> io::Result<Vec<(String, bool)>> {
 
 /// Reads one file into the sources, or the reason why not.
 fn file(path: &Path, key: &str, limit: u64, sources: &mut Sources) {
-    Found { key: key.to_owned(), shown: path.display().to_string(), text: read(path, limit) }.put(sources);
+    sources.insert_shown(key, path.display().to_string(), read(path, limit));
 }
 
 /// What most bonds fit in, in bytes.
@@ -194,8 +218,8 @@ fn quick(folder: &OwnedFd, name: &str) -> Option<String> {
     str::from_utf8(&bytes[..length]).ok().map(str::to_owned)
 }
 
-fn read(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
-    let obstacle = |error: io::Error| Box::new(refused("read", &error));
+fn read(path: &Path, limit: u64) -> Text {
+    let obstacle = |error: io::Error| refused("read", &error);
     // The type comes first: opening a FIFO would wait for a writer, opening a device may do anything.
     regular(&fs::metadata(path).map_err(obstacle)?)?;
     let nonblock = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
@@ -206,16 +230,14 @@ fn read(path: &Path, limit: u64) -> Result<String, Box<Diagnostic>> {
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(limit)).unwrap_or(0) + 1);
     opened.take(limit + 1).read_to_end(&mut bytes).map_err(obstacle)?;
     if bytes.len() as u64 > limit {
-        let mistake = mistake(format!("the file is larger than {limit} bytes"));
-        return Err(Box::new(
-            mistake.hint("a file of a Codex is a few lines of TOML; check what this one is"),
-        ));
+        let hint = "a file of a Codex is a few lines of TOML; check what this one is";
+        return Err(mistake(format!("the file is larger than {limit} bytes"), hint));
     }
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         let line = 1 + String::from_utf8_lossy(&error.as_bytes()[..offset]).matches('\n').count();
         let message = format!("the file is not UTF-8: byte {offset}, in line {line}, begins no character");
-        Box::new(mistake(message).hint("save it as UTF-8 text"))
+        mistake(message, "save it as UTF-8 text")
     })
 }
 
@@ -232,12 +254,11 @@ fn regular(metadata: &fs::Metadata) -> Result<(), Box<Diagnostic>> {
     } else {
         "a device"
     };
-    let mistake = mistake(format!("this is {what}, not a file"));
-    Err(Box::new(mistake.hint("put a TOML file in its place, or remove it")))
+    Err(mistake(format!("this is {what}, not a file"), "put a TOML file in its place, or remove it"))
 }
 
-fn refused(action: &str, error: &io::Error) -> Diagnostic {
-    let mistake = mistake(format!("cannot {action}: {error}"));
+fn refused(action: &str, error: &io::Error) -> Box<Diagnostic> {
+    let mistake = Diagnostic::error(format!("cannot {action}: {error}"), &Place::file(""));
     let hint = match error.kind() {
         io::ErrorKind::NotFound => {
             "check the path, or that a symbolic link leads somewhere; `sepulcher init DIR` writes a new Codex"
@@ -247,7 +268,7 @@ fn refused(action: &str, error: &io::Error) -> Diagnostic {
         _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
             "this symbolic link leads back to itself: replace it by the file"
         }
-        _ => return mistake,
+        _ => return Box::new(mistake),
     };
-    mistake.hint(hint)
+    Box::new(mistake.hint(hint))
 }

@@ -275,6 +275,15 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
     sync_parent(to)
 }
 
+/// Moves a file to another name on a FAT file system, durably. There a new name is written with neither the file's first
+/// cluster nor its size: these come with the file, so that syncing the folder alone, or before, leaves an empty file
+/// behind when the power is lost. What is synced here is all of the file system, files first.
+pub fn rename_on_fat(from: &Path, to: &Path) -> Result<(), Error> {
+    context(fs::rename(from, to), "rename to", to)?;
+    let parent = folder_of(to);
+    context(fs::File::open(parent).and_then(|folder| Ok(rustix::fs::syncfs(folder)?)), "sync", parent)
+}
+
 /// Writes a file so that a reader, or a power loss, sees the old content or the new, never a part:
 /// temporary file with its final mode, fsync, rename, fsync of the folder.
 pub fn write_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {

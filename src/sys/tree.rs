@@ -139,6 +139,13 @@ pub fn swap(shadow: &Path, target: &Path) -> Result<(), Error> {
     }
 }
 
+/// Exchanges two folders at once, durably. A file system that cannot is an error, and nothing has changed.
+pub fn exchange(one: &Path, other: &Path) -> Result<(), Error> {
+    let exchanged = renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
+    context(exchanged.map_err(io::Error::from), "exchange", other)?;
+    super::fs::sync_parent(other)
+}
+
 /// Removes the unfinished trees of processes that were killed.
 fn tidy(target: &Path) -> Result<(), Error> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();

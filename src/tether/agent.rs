@@ -103,7 +103,7 @@ impl Agent {
     /// Reads the Codex, compares, repairs, and reads back. A Codex that cannot be read leaves the last one in
     /// force: time goes on for its bonds, and what somebody changes is put right.
     pub(super) fn look(&mut self, wake: Wake, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        self.now = Timestamp::from_epoch(sys::clock::epoch_seconds());
+        self.now = sys::clock::now();
         let mut broken = Vec::new();
         let read = self.read(&mut broken);
         let Some(declared) = &self.declared else { return read };

@@ -2,6 +2,7 @@
 //! is at hand. The others are left out with their grants and routes, and hold nobody up.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::bonds::Broken;
 use crate::codex::key::{PublicKey, SharedKey};
@@ -54,7 +55,7 @@ fn examine(
                 held(key, own).and_then(|()| key_of(&mut preshared, &read, name, (key, needed, generation)))
         {
             report(name, format!("its key before cannot be held: {reason}"));
-            peer.overlap = None;
+            Arc::make_mut(peer).overlap = None;
         }
         match held(peer.public_key, own).and_then(|()| {
             key_of(&mut preshared, &read, name, (peer.public_key, peer.preshared, peer.generation))

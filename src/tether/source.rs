@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::Error;
 use super::bonds::{Mistake, Texts};
+pub use crate::codex::is_tombstone;
 use crate::codex::{Codex, Diagnostic, Sources};
 use crate::render::nftables;
 use crate::sys;
@@ -24,9 +25,8 @@ pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
         return Err(Error::NoBonds(peers));
     }
     let texts = sources.iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
-    let unread = sources.names().filter(|name| sources.text(name).is_none());
-    let mistakes = unread.zip(sources.unread()).map(|(name, why)| Mistake {
-        file: name.to_owned(),
+    let mistakes = sources.unread().map(|why| Mistake {
+        file: why.file.clone(),
         related: Vec::new(),
         report: why.render(&sources, false),
     });
@@ -37,12 +37,6 @@ pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
 pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
     let sources: Sources = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     Codex::parse_part(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
-}
-
-/// Whether the text of a bond says that it is revoked, whatever else it says.
-pub fn is_tombstone(text: &str) -> bool {
-    let table = text.parse::<toml::Table>();
-    table.is_ok_and(|bond| bond.get("state").and_then(toml::Value::as_str) == Some("revoked"))
 }
 
 fn mistake(diagnostic: &Diagnostic, sources: &Sources) -> Mistake {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::codex::{Codex, Grants, Peer};
 use crate::sync::Prefix;
@@ -33,9 +34,10 @@ pub(super) fn withheld(codex: &Codex, contested: &BTreeSet<Prefix>) -> Option<Co
     let mut codex = codex.clone();
     for (name, peer) in &mut codex.peers {
         if speakers.contains(name) {
-            peer.grants = Grants::default();
+            Arc::make_mut(peer).grants = Grants::default();
+        } else if !peer.grants.peers.is_disjoint(&unsettled) {
+            Arc::make_mut(peer).grants.peers.retain(|granted| !unsettled.contains(granted));
         }
-        peer.grants.peers.retain(|granted| !unsettled.contains(granted));
     }
     Some(codex)
 }

@@ -142,10 +142,10 @@ fn every_key_of_a_peer_arrives() {
     assert_eq!(peer.address.to_string(), "10.88.16.2");
     assert_eq!(peer.address6.unwrap().to_string(), "fd88::2");
     assert_eq!((peer.grants.every_service, peer.state, peer.generation), (true, PeerState::Active, 3));
-    let PeerKind::Lych { endpoint, keepalive, routes } = peer.kind else { panic!("not a lych") };
-    let (host, port) = endpoint.unwrap();
+    let PeerKind::Lych { endpoint, keepalive, routes } = &peer.kind else { panic!("not a lych") };
+    let (host, port) = endpoint.clone().unwrap();
     assert_eq!((host, port.get()), (Endpoint::Ip("2001:db8::1".parse().unwrap()), 4500));
-    assert_eq!((keepalive, routes[0].to_string()), (7, "192.168.7.0/24".into()));
+    assert_eq!((*keepalive, routes[0].to_string()), (7, "192.168.7.0/24".into()));
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn site(bonded: bool) -> Site {
 }
 
 fn peer(codex: &Codex) -> Option<&Peer> {
-    codex.peers.get(&PEER.parse().unwrap())
+    codex.peer(&PEER.parse().unwrap())
 }
 
 /// Kills `words` at every writing system call, each time from the same state, and looks at what is left. `known` says

@@ -1,5 +1,7 @@
 //! Codes of client configurations, read back by a decoder that is not ours: zbarimg.
 
+use std::sync::Arc;
+
 use sepulcher::codex::key::{PublicKey, SharedKey};
 use sepulcher::codex::name::Name;
 use sepulcher::codex::{Codex, Endpoint};
@@ -20,7 +22,7 @@ pub fn configurations() -> Vec<(String, Name, String)> {
     for case in cases::all() {
         // A preshared key makes a configuration as long as it gets.
         let mut codex = case.codex;
-        codex.peers.values_mut().for_each(|peer| peer.preshared = true);
+        codex.peers.values_mut().for_each(|peer| Arc::make_mut(peer).preshared = true);
         for (name, _) in codex.active() {
             all.push((case.name.clone(), name.clone(), configuration(&codex, name)));
         }
@@ -155,11 +157,11 @@ fn every_client_configuration_fits_a_terminal_and_reads_back_to_the_byte() {
 fn a_long_name_to_dial_fits_and_the_longest_is_told() {
     let case = cases::all().into_iter().find(|case| case.name == "v6").unwrap();
     let mut codex = case.codex;
-    codex.peers.values_mut().for_each(|peer| peer.preshared = true);
+    codex.peers.values_mut().for_each(|peer| Arc::make_mut(peer).preshared = true);
     let name = codex.active().map(|(name, _)| name.clone()).next().unwrap();
     // As long as the longest networks are written, so that any network leaves room for this name.
-    codex.peers.get_mut(&name).unwrap().address6 =
-        Some("fd00:1111:2222:3333:4444:5555:6666:7777".parse().unwrap());
+    let peer = codex.peers.get_mut(&name).unwrap();
+    Arc::make_mut(peer).address6 = Some("fd00:1111:2222:3333:4444:5555:6666:7777".parse().unwrap());
     codex.tether.network6 =
         Some(("fd00:1111:2222:3333::/64".parse().unwrap(), "fd00:1111:2222:3333::1".parse().unwrap()));
     let mut code = |dns: String| {

@@ -20,7 +20,7 @@ fn cases() -> Vec<Codex> {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let open = |folder: &Path| {
         let mut codex = Codex::parse(&sys::codex::load(&[&folder.join("codex")])).unwrap();
-        codex.peers.values_mut().for_each(|peer| peer.preshared = true);
+        codex.peers.values_mut().for_each(|peer| std::sync::Arc::make_mut(peer).preshared = true);
         if let Some(Endpoint::Dns(_)) = codex.tether.endpoint {
             codex.tether.endpoint = Some(Endpoint::Ip(DIALLED.parse().unwrap()));
         }

@@ -274,7 +274,7 @@ fn disagreements(rendered: &Codex, said: &Codex) -> Vec<String> {
     let (_guard, folder) = scratch();
     let mut behind: Vec<IpAddr> = vec![STRANGER.parse().unwrap()];
     behind.extend(rendered.peers.values().map(|peer| IpAddr::V4(peer.address)));
-    let routes = rendered.peers.values().flat_map(Peer::routes);
+    let routes = rendered.peers.values().flat_map(|peer| peer.routes());
     behind.extend(routes.map(|route| IpAddr::V4(route.first_host())));
     if rendered.tether.network6.is_some() {
         behind.push(STRANGER6.parse().unwrap());

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::input::Answer;
 use super::proof::{self, Proof};
-use super::{CLEAR, Console, Failure, machine, now, recovery};
+use super::{CLEAR, Console, Failure, machine, recovery};
 use crate::cli::recovery::Phrase;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -15,7 +15,7 @@ use crate::peer::store::{self, Who};
 use crate::peer::{self, Client, Kind, Refused, Request};
 use crate::qr::{self, Code, Ink};
 use crate::sys::wireguard::SecretKey;
-use crate::sys::{fs, terminal};
+use crate::sys::{clock, fs, terminal};
 
 /// Columns of a terminal that does not tell, as a serial one.
 const COLUMNS: usize = 80;
@@ -50,7 +50,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     fn proof(&self) -> Result<Proof, Failure> {
         // An agent that does not answer must not stand in the way of the phrase.
         let observed = self.observed().unwrap_or_default();
-        Ok(proof::needed(&self.codex()?, self.recovery()?, observed.as_ref(), now()))
+        Ok(proof::needed(&self.codex()?, self.recovery()?, observed.as_ref(), clock::now()))
     }
 
     /// Whether whoever sits here may bond.

@@ -38,7 +38,7 @@ impl Expiry {
     pub fn moment(self) -> Option<Timestamp> {
         match self {
             Self::Never => None,
-            Self::In(length) => Some(Timestamp::from_epoch(clock::epoch_seconds()).after(length)),
+            Self::In(length) => Some(clock::now().after(length)),
             Self::At(moment) => Some(moment),
         }
     }

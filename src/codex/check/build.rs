@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use crate::codex::name::Name;
 use crate::codex::net::Net4;
 use crate::codex::schema::{self, At, Draft, Field, Grant, Kind};
 use crate::codex::{
-    Addressing, Appliance, Codex, Grants, HostService, Overlap, Peer, PeerKind, Pod, Revocation, Route,
-    Service, ServicePort, Source, Tether, Uplink, Volume,
+    Addressing, Appliance, Codex, Grants, HostService, Overlap, Peer, PeerKind, Pod, Rebirth, Revocation,
+    Route, Service, ServicePort, Source, Tether, Uplink, Volume,
 };
 
 /// Everything, or `None` when a part is missing: then a reader failed to report that.
@@ -40,8 +41,13 @@ pub fn codex(draft: Draft) -> Option<Codex> {
             fence: law.fence?.value,
         },
         host: law.host.into_iter().map(host_service).collect::<Option<_>>()?,
+        rebirth: Rebirth {
+            publisher: value(law.publisher),
+            sources: list(law.sources),
+            patience: law.patience?.value,
+        },
         services: each(draft.services, service)?,
-        peers: each(draft.peers, peer)?,
+        peers: each(draft.peers, |draft| peer(*draft).map(Arc::new))?,
         revoked_keys: draft.revoked.into_keys().collect(),
     })
 }
@@ -156,7 +162,7 @@ fn peer(draft: schema::Peer) -> Option<Peer> {
             routes: list(routes),
         },
     };
-    let overlap = match overlap {
+    let overlap = match overlap.map(|overlap| *overlap) {
         None => None,
         Some(schema::Overlap { public_key, preshared, until }) => {
             Some(Overlap { public_key: public_key?.value, preshared: preshared?.value, until: until?.value })

@@ -231,7 +231,8 @@ fn mtu(law: &Law, mistakes: &mut Vec<Diagnostic>) {
 
 /// An endpoint is where clients outside dial: over IPv4, at an address that is not within.
 fn endpoint(law: &Law, mistakes: &mut Vec<Diagnostic>) {
-    let Field::Given(At { value: Endpoint::Ip(address), place }) = &law.endpoint else { return };
+    let Field::Given(at) = &law.endpoint else { return };
+    let At { value: Endpoint::Ip(address), place } = &**at else { return };
     let IpAddr::V4(address) = address else {
         let mistake = Diagnostic::error(format!("the endpoint {address} is an IPv6 address"), place);
         mistakes.push(mistake.hint("clients dial over IPv4 alone so far: write an IPv4 address or a name"));

@@ -1,5 +1,7 @@
 //! Bonds: keys and addresses that are nobody else's, and grants that exist.
 
+use std::cell::OnceCell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -25,7 +27,9 @@ struct Taken<'a> {
 /// rest until the fence is over. Where the bonds are not `whole`, a grant of a peer that is not there is no mistake.
 pub fn check(draft: &Draft, whole: bool, mistakes: &mut Vec<Diagnostic>) {
     let mut taken = Taken::default();
-    let free = free_address(draft);
+    // Only mistakes need it.
+    let free = OnceCell::new();
+    let free = || *free.get_or_init(|| free_address(draft));
     for (name, peer) in &draft.peers {
         let Some(peer) = peer else { continue };
         for key in keys(peer) {
@@ -42,7 +46,7 @@ pub fn check(draft: &Draft, whole: bool, mistakes: &mut Vec<Diagnostic>) {
             unique(&mut taken.addresses6, "address", name, address, mistakes);
         }
         not_revoked(draft, peer, mistakes);
-        living(draft, peer, free, mistakes);
+        living(draft, peer, &free, mistakes);
         granted_peers(draft, name, peer, whole, mistakes);
     }
     for (name, grave) in &draft.peers {
@@ -115,7 +119,7 @@ fn fenced(draft: &Draft, name: &Name, grave: &Peer, taken: &Taken<'_>, mistakes:
 }
 
 /// Checks what must fit the Codex as it is now.
-fn living(draft: &Draft, peer: &Peer, free: Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+fn living(draft: &Draft, peer: &Peer, free: &dyn Fn() -> Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
     if let Some(address) = &peer.address {
         inside(draft, address, free, mistakes);
     }
@@ -132,9 +136,12 @@ fn unique<'a, T: Ord + Copy + Display>(
     at: &'a At<T>,
     mistakes: &mut Vec<Diagnostic>,
 ) {
-    let Some((owner, first)) = taken.get(&at.value) else {
-        taken.insert(at.value, (name, &at.place));
-        return;
+    let (owner, first) = match taken.entry(at.value) {
+        Entry::Vacant(free) => {
+            free.insert((name, &at.place));
+            return;
+        }
+        Entry::Occupied(owned) => *owned.get(),
     };
     let mistake = Diagnostic::error(format!("the {what} {} is taken twice", at.value), &at.place);
     let hint = if what == "address" {
@@ -147,7 +154,12 @@ fn unique<'a, T: Ord + Copy + Display>(
     );
 }
 
-fn inside(draft: &Draft, address: &At<Ipv4Addr>, free: Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+fn inside(
+    draft: &Draft,
+    address: &At<Ipv4Addr>,
+    free: &dyn Fn() -> Option<Ipv4Addr>,
+    mistakes: &mut Vec<Diagnostic>,
+) {
     let Some(network) = draft.law.as_ref().and_then(|law| law.network.as_ref()) else { return };
     let (net, value) = (network.value, address.value);
     let reason = if !net.contains(value) {
@@ -165,7 +177,7 @@ fn inside(draft: &Draft, address: &At<Ipv4Addr>, free: Option<Ipv4Addr>, mistake
     } else {
         mistake
     };
-    mistakes.push(match free {
+    mistakes.push(match free() {
         Some(free) => mistake.hint(format!("the first free address is {free}")),
         None => mistake.hint("the network is full: make it larger"),
     });
@@ -211,11 +223,10 @@ fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>
 
 fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
     let Some(grants) = &peer.grants else { return };
-    let mut seen: BTreeMap<String, &Place> = BTreeMap::new();
+    let mut seen: BTreeMap<&Grant, &Place> = BTreeMap::new();
     for grant in &grants.value {
-        let word = grant.value.to_string();
-        if let Some(first) = seen.insert(word.clone(), &grant.place) {
-            let mistake = Diagnostic::error(format!("`{word}` is granted twice"), &grant.place);
+        if let Some(first) = seen.insert(&grant.value, &grant.place) {
+            let mistake = Diagnostic::error(format!("`{}` is granted twice", grant.value), &grant.place);
             mistakes.push(mistake.related(first, "first granted here").hint("remove one of the two"));
         } else if let Grant::Service(name) = &grant.value {
             service(draft, name, &grant.place, mistakes);

@@ -9,13 +9,16 @@ use crate::codex::diagnostic::Diagnostic;
 use crate::codex::name::{DnsName, InterfacePattern, Name};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::time::Length;
-use crate::codex::{Backend, Endpoint, Protocol};
+use crate::codex::{Backend, Endpoint, Protocol, PublisherKey, UrlPrefix};
 
 /// WireGuard's customary port, 51820.
 const WIREGUARD: Port = NonZeroU16::MIN.saturating_add(51819);
 
 /// Thirty days: nothing that knew a revoked peer by its address is likely to remember it for longer.
 const FENCE: Length = Length::from_seconds(30 * 86400);
+
+/// Long enough for a slow machine that emulates every instruction.
+const PATIENCE: Length = Length::from_seconds(240);
 
 /// `lychd.toml`; a `None` that is not optional in the Codex was wrong and is reported already.
 #[derive(Debug)]
@@ -54,6 +57,12 @@ pub struct Law {
     pub backend: Option<At<Backend>>,
     /// `tether.fence`.
     pub fence: Option<At<Length>>,
+    /// `rebirth.publisher`.
+    pub publisher: Field<PublisherKey>,
+    /// `rebirth.sources`.
+    pub sources: Field<Vec<At<UrlPrefix>>>,
+    /// `rebirth.patience`.
+    pub patience: Option<At<Length>>,
 }
 
 /// `[[host]]`.
@@ -108,6 +117,10 @@ pub fn read(root: &mut Table<'_>) -> Law {
     pod.finish();
 
     let host = root.tables("host").into_iter().map(host_service).collect();
+    let mut rebirth = root.section("rebirth");
+    let (publisher, sources) = (rebirth.optional("publisher"), rebirth.optional("sources"));
+    let patience = rebirth.defaulted("patience", PATIENCE);
+    rebirth.finish();
     let mut tether = root.section("tether");
     let network = tether.optional("network");
     let law = Law {
@@ -128,6 +141,9 @@ pub fn read(root: &mut Table<'_>) -> Law {
         keepalive: tether.defaulted("keepalive", 25),
         backend: tether.defaulted("backend", Backend::Kernel),
         fence: tether.defaulted("fence", FENCE),
+        publisher,
+        sources,
+        patience,
     };
     tether.finish();
     law
@@ -152,7 +168,7 @@ fn or_default<T: std::str::FromStr>(table: &Table<'_>, field: Field<T>, default:
             Some(At { value, place: table.file().whole() })
         }
         Field::Wrong => None,
-        Field::Given(at) => Some(at),
+        Field::Given(at) => Some(*at),
     }
 }
 

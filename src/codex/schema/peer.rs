@@ -40,7 +40,7 @@ pub struct Peer {
     /// `replaced`.
     pub replaced: Field<Vec<At<PublicKey>>>,
     /// `[overlap]`, where it is written.
-    pub overlap: Option<Overlap>,
+    pub overlap: Option<Box<Overlap>>,
 }
 
 /// `[overlap]`.
@@ -96,7 +96,7 @@ pub fn read(root: &mut Table<'_>) -> Peer {
     peer
 }
 
-fn overlap(root: &mut Table<'_>) -> Option<Overlap> {
+fn overlap(root: &mut Table<'_>) -> Option<Box<Overlap>> {
     let mut table = root.optional_section("overlap")?;
     let overlap = Overlap {
         public_key: table.required("public-key", "\"<the key of the generation before>\""),
@@ -104,7 +104,7 @@ fn overlap(root: &mut Table<'_>) -> Option<Overlap> {
         until: table.required("until", "2026-12-31T18:00:00Z"),
     };
     table.finish();
-    Some(overlap)
+    Some(overlap.into())
 }
 
 /// What is said of a revocation belongs to a revoked peer.
@@ -133,7 +133,7 @@ fn kind(root: &mut Table<'_>) -> Option<Kind> {
         let keepalive = match keepalive {
             Field::Absent => Some(At { value: 25, place: root.file().whole() }),
             Field::Wrong => None,
-            Field::Given(at) => Some(at),
+            Field::Given(at) => Some(*at),
         };
         return Some(Kind::Lych { endpoint, keepalive, routes });
     }

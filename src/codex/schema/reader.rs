@@ -1,6 +1,7 @@
 //! Reads a spanned TOML tree key by key and collects every mistake instead of stopping at the first.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -29,15 +30,15 @@ pub enum Field<T> {
     Absent,
     /// Written wrong; already reported.
     Wrong,
-    /// Written.
-    Given(At<T>),
+    /// Written. Few keys of a peer are, and its size counts where there are thousands.
+    Given(Box<At<T>>),
 }
 
 impl<T> Field<T> {
     /// The value, unless absent or wrong.
     pub fn given(self) -> Option<At<T>> {
         match self {
-            Self::Given(at) => Some(at),
+            Self::Given(at) => Some(*at),
             Self::Absent | Self::Wrong => None,
         }
     }
@@ -125,14 +126,36 @@ fn type_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+/// What is written is wrong, and already reported.
+struct Wrong;
+
 /// A table while it is read. Every key is asked for once; [`Table::finish`] reports those nobody asked for.
 pub struct Table<'a> {
-    title: String,
+    title: Title,
     entries: Entries<'a>,
     place: Place,
     file: &'a File,
     known: Vec<&'static str>,
     missing: Vec<(&'static str, Diagnostic)>,
+}
+
+/// How a table is headed.
+#[derive(Clone, Copy)]
+enum Title {
+    Root,
+    Section(&'static str),
+    OfList(&'static str),
+}
+
+/// Displays as what follows the name of a key.
+impl fmt::Display for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Section(key) => write!(f, " in `[{key}]`"),
+            Self::OfList(key) => write!(f, " in `[[{key}]]`"),
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -148,11 +171,12 @@ enum Entries<'a> {
 impl<'a> Table<'a> {
     /// The root table of a file.
     pub fn root(entries: &'a DeTable<'a>, file: &'a File) -> Self {
-        Self::new(String::new(), Entries::Given(entries), file.whole(), file)
+        Self::new(Title::Root, Entries::Given(entries), file.whole(), file)
     }
 
-    fn new(title: String, entries: Entries<'a>, place: Place, file: &'a File) -> Self {
-        Self { title, entries, place, file, known: Vec::new(), missing: Vec::new() }
+    fn new(title: Title, entries: Entries<'a>, place: Place, file: &'a File) -> Self {
+        // No table has more keys than these.
+        Self { title, entries, place, file, known: Vec::with_capacity(16), missing: Vec::new() }
     }
 
     /// Where the table was written.
@@ -173,45 +197,45 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn of_title(&self) -> String {
-        if self.title.is_empty() { String::new() } else { format!(" in `{}`", self.title) }
+    /// A key, where it is written.
+    fn key<T: FromToml>(&mut self, key: &'static str) -> Result<Option<At<T>>, Wrong> {
+        let Some(value) = self.value(key) else {
+            return if matches!(self.entries, Entries::Wrong) { Err(Wrong) } else { Ok(None) };
+        };
+        let place = self.file.place(value.span());
+        let value = T::from_toml(value.get_ref(), &place, key, self.file).ok_or(Wrong)?;
+        Ok(Some(At { value, place }))
     }
 
     /// A key that need not be there.
     pub fn optional<T: FromToml>(&mut self, key: &'static str) -> Field<T> {
-        let Some(value) = self.value(key) else {
-            return if matches!(self.entries, Entries::Wrong) { Field::Wrong } else { Field::Absent };
-        };
-        let place = self.file.place(value.span());
-        match T::from_toml(value.get_ref(), &place, key, self.file) {
-            Some(value) => Field::Given(At { value, place }),
-            None => Field::Wrong,
+        match self.key(key) {
+            Ok(None) => Field::Absent,
+            Ok(Some(at)) => Field::Given(at.into()),
+            Err(Wrong) => Field::Wrong,
         }
     }
 
     /// A key with a default; `None` when it is written wrong.
     pub fn defaulted<T: FromToml>(&mut self, key: &'static str, default: T) -> Option<At<T>> {
-        match self.optional(key) {
-            Field::Absent => Some(At { value: default, place: self.file.whole() }),
-            Field::Wrong => None,
-            Field::Given(at) => Some(at),
-        }
+        let at = self.key(key).ok()?;
+        Some(at.unwrap_or_else(|| At { value: default, place: self.file.whole() }))
     }
 
     /// A key that must be there; `example` is what the remedy shows behind `key = `.
     pub fn required<T: FromToml>(&mut self, key: &'static str, example: &str) -> Option<At<T>> {
-        let field = self.optional(key);
-        if !field.is_written() {
-            let mistake = Diagnostic::error(format!("`{key}` is missing{}", self.of_title()), &self.place);
-            let mistake = mistake.hint(format!("write `{key} = {example}`{}", self.of_title()));
+        let at = self.key(key).ok()?;
+        if at.is_none() {
+            let mistake = Diagnostic::error(format!("`{key}` is missing{}", self.title), &self.place);
+            let mistake = mistake.hint(format!("write `{key} = {example}`{}", self.title));
             self.missing.push((key, mistake));
         }
-        field.given()
+        at
     }
 
     /// A table of its own; an absent one reads as empty.
     pub fn section(&mut self, key: &'static str) -> Table<'a> {
-        let title = format!("[{key}]");
+        let title = Title::Section(key);
         let Some(value) = self.value(key) else {
             return Self::new(title, Entries::Absent, self.file.whole(), self.file);
         };
@@ -234,7 +258,6 @@ impl<'a> Table<'a> {
     /// The tables of a list, written `[[key]]`.
     pub fn tables(&mut self, key: &'static str) -> Vec<Table<'a>> {
         let Some(value) = self.value(key) else { return Vec::new() };
-        let title = format!("[[{key}]]");
         let wrong = |value: &Spanned<DeValue<'a>>| {
             let place = self.file.place(value.span());
             wrong_type(value.get_ref(), &place, key, "a list of tables", self.file);
@@ -248,7 +271,7 @@ impl<'a> Table<'a> {
             match item.get_ref() {
                 DeValue::Table(entries) => {
                     let place = self.file.place(item.span());
-                    tables.push(Self::new(title.clone(), Entries::Given(entries), place, self.file));
+                    tables.push(Self::new(Title::OfList(key), Entries::Given(entries), place, self.file));
                 }
                 _ => wrong(item),
             }
@@ -286,7 +309,7 @@ impl<'a> Table<'a> {
     }
 
     fn unknown(&mut self, name: &str, place: &Place) {
-        let message = format!("unknown key `{name}`{}", self.of_title());
+        let message = format!("unknown key `{name}`{}", self.title);
         let mistake = Diagnostic::error(message, place).label("unknown");
         let near = nearest(name, self.known.iter().copied());
         self.missing.retain(|(key, _)| Some(*key) != near);

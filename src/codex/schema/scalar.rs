@@ -14,7 +14,7 @@ use crate::codex::name::{DnsName, InterfacePattern, Name, RoutePath};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::suggest::nearest;
 use crate::codex::time::{Length, NotATime, Timestamp};
-use crate::codex::{Backend, Door, Endpoint, Grants, PeerState, Protocol, Tier};
+use crate::codex::{Backend, Door, Endpoint, Grants, PeerState, Protocol, PublisherKey, Tier, UrlPrefix};
 
 /// `address/prefix length` of an interface: bits behind the prefix may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Dialled(pub Endpoint, pub Port);
 pub struct User(pub u32, pub u32);
 
 /// An element of `grants`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
     /// `*`.
     All,
@@ -72,13 +72,17 @@ impl FromToml for String {
     const EXPECTED: &'static str = "a string";
 
     fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self> {
-        if let DeValue::String(text) = value {
-            Some(text.to_string())
-        } else {
-            wrong_type(value, place, key, Self::EXPECTED, file);
-            None
-        }
+        string(value, place, key, file).map(str::to_owned)
     }
+}
+
+/// What is in quotes.
+fn string<'a>(value: &'a DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<&'a str> {
+    let string = value.as_str();
+    if string.is_none() {
+        wrong_type(value, place, key, String::EXPECTED, file);
+    }
+    string
 }
 
 impl FromToml for bool {
@@ -107,7 +111,10 @@ impl<T: FromToml> FromToml for Vec<At<T>> {
             let place = file.place(item.span());
             Some(At { value: T::from_toml(item.get_ref(), &place, key, file)?, place })
         };
-        Some(items.iter().filter_map(element).collect())
+        // Room for all, and no more: there can be thousands of short lists.
+        let mut elements = Vec::with_capacity(items.len());
+        elements.extend(items.iter().filter_map(element));
+        Some(elements)
     }
 }
 
@@ -171,7 +178,7 @@ fn text<T: FromStr<Err: fmt::Display>>(
     file: &File,
     hint: &str,
 ) -> Option<T> {
-    let text = String::from_toml(value, place, key, file)?;
+    let text = string(value, place, key, file)?;
     let refuse = |error| file.report(Diagnostic::error(format!("`{key}`: {error}"), place).hint(hint));
     text.parse().map_err(refuse).ok()
 }
@@ -196,6 +203,8 @@ texts! {
     RoutePath: "a route is like `/` or `/a2a/smith`",
     Net4: "write the first address of the network, `/`, and the number of bits that all its addresses share",
     Net6: "write the first address of the network, `/`, and the number of bits that all its addresses share",
+    PublisherKey: "copy the line that `sepulcher keygen` prints, or the second one of its `.pub` file",
+    UrlPrefix: "write one like https://updates.example/lychd/",
     PublicKey: "run `wg genkey | tee private.key | wg pubkey` on the peer and copy what it prints",
 }
 
@@ -205,9 +214,9 @@ macro_rules! parsed {
             const EXPECTED: &'static str = "a string";
 
             fn from_toml(value: &DeValue<'_>, place: &Place, key: &str, file: &File) -> Option<Self> {
-                let text = String::from_toml(value, place, key, file)?;
+                let text = string(value, place, key, file)?;
                 let parse: fn(&str) -> Option<$type> = $parse;
-                let parsed = parse(&text);
+                let parsed = parse(text);
                 if parsed.is_none() {
                     let message = format!(concat!("`{key}` is not ", $what), key = key);
                     file.report(Diagnostic::error(message, place).hint($hint));
@@ -312,13 +321,13 @@ fn choice<T: Copy>(
     file: &File,
     choices: &[(&'static str, T)],
 ) -> Option<T> {
-    let text = String::from_toml(value, place, key, file)?;
+    let text = string(value, place, key, file)?;
     if let Some((_, value)) = choices.iter().find(|(word, _)| *word == text) {
         return Some(*value);
     }
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
     let diagnostic = Diagnostic::error(format!("`{key}` cannot be `{text}`"), place);
-    file.report(match nearest(&text, words.iter().copied()) {
+    file.report(match nearest(text, words.iter().copied()) {
         Some(near) => diagnostic.hint(format!("did you mean `{near}`?")),
         None => diagnostic.hint(format!("write one of {}", listed(&words))),
     });

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::commit::{bury, commit, record};
+use super::migrate::all_kept;
 use super::{Error, Place};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -29,9 +30,12 @@ pub fn heal(
     }
     remove(&place.bonds.join("peers"), is_temporary)?;
     let needed = needed(codex);
-    remove(&place.secrets.join("peers"), |name| {
-        is_temporary(name) || (is_preshared(name) && !needed.contains(&format!("peers/{name}")))
-    })?;
+    let waiting = waiting(&place.bonds)?;
+    let is_stale = |name: &str| {
+        let owner = preshared(name);
+        owner.is_some_and(|owner| !needed.contains(&format!("peers/{name}")) && !waiting.contains(&owner))
+    };
+    remove(&place.secrets.join("peers"), |name| is_temporary(name) || is_stale(name))?;
     for change in due(situation)?.iter().filter(|change| !changing.contains(&change.name)) {
         commit(place, &Entry::of(Verb::End, who, change, now), change)?;
     }
@@ -50,8 +54,8 @@ fn found(
     let (tail, whole) = journal::tail(&path, audit::TAIL)?;
     let Some((last, _)) = End::of(&tail, whole)?.last else { return Ok(Vec::new()) };
     let unsure = match last.verb {
-        // A restore has as many records as peers.
-        Verb::Restore | Verb::Revive => audit::unsure(&journal::tail(&path, audit::LIMIT)?.0),
+        // Such a change has as many records as peers.
+        verb if verb.is_of_many() => audit::unsure(&journal::tail(&path, audit::LIMIT)?.0),
         _ => vec![last],
     };
     let entry = |last: Record| {
@@ -76,6 +80,17 @@ fn needed(codex: &Codex) -> BTreeSet<String> {
     codex.peers.iter().flat_map(|(name, peer)| peer.preshared_files(name)).collect()
 }
 
+/// Peers whose bonds were kept in another schema: which of their preshared keys they need, only a body of that schema
+/// knows.
+fn waiting(bonds: &Path) -> Result<BTreeSet<Name>, Error> {
+    let mut names = BTreeSet::new();
+    for folder in all_kept(bonds)? {
+        let files = fs::list(&folder)?;
+        names.extend(files.iter().filter_map(|file| file.file_stem()?.to_str()?.parse::<Name>().ok()));
+    }
+    Ok(names)
+}
+
 /// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
 pub(crate) fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
     let litter = match fs::list_named(folder, is_litter) {
@@ -94,10 +109,10 @@ pub(crate) fn is_temporary(name: &str) -> bool {
     id.is_some_and(|(_, id)| !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Whether a file's name is one that [`preshared_file`] gives: `phone.2.psk`.
-fn is_preshared(name: &str) -> bool {
-    let parts = name.strip_suffix(".psk").and_then(|name| name.rsplit_once('.'));
-    parts.is_some_and(|(name, generation)| name.parse::<Name>().is_ok() && generation.parse::<u32>().is_ok())
+/// The peer of a file whose name is one that [`preshared_file`] gives: `phone.2.psk`.
+fn preshared(name: &str) -> Option<Name> {
+    let (name, generation) = name.strip_suffix(".psk")?.rsplit_once('.')?;
+    generation.parse::<u32>().is_ok().then(|| name.parse().ok())?
 }
 
 #[cfg(test)]
@@ -106,14 +121,14 @@ mod tests {
 
     #[test]
     fn only_names_that_we_give_are_litter() {
-        assert!(is_temporary(".phone.toml.42.tmp") && is_preshared("phone.2.psk"));
+        assert!(is_temporary(".phone.toml.42.tmp") && preshared("phone.2.psk").is_some());
         for name in
             [".phone.toml.swp", "phone.toml.42.tmp", ".phone.toml..tmp", ".x.tmp", ".phone.toml.4x.tmp"]
         {
             assert!(!is_temporary(name), "{name}");
         }
         for name in ["phone.psk", "phone.2.psk~", "Phone.2.psk", "phone.x.psk", "tether.key"] {
-            assert!(!is_preshared(name), "{name}");
+            assert!(preshared(name).is_none(), "{name}");
         }
     }
 }

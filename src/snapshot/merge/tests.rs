@@ -176,7 +176,7 @@ fn an_overlap_that_ended_since_does_not_begin_anew() {
     assert!(soul.living().contains(&old));
     now.sources.insert("revoked", format!("{old} phone 1 2026-11-22T20:05:00Z\n"));
     let peer = soul.codex().peers[&"phone".parse::<Name>().unwrap()].clone();
-    assert!(peer.overlap.is_some_and(|overlap| overlap.public_key == old));
+    assert!(peer.overlap.as_ref().is_some_and(|overlap| overlap.public_key == old));
     now.restore(&soul, &[]);
     assert!(!now.living().contains(&old) && now.dead().contains(&old));
 }

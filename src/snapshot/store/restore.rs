@@ -7,6 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{keep, locked, read, take};
 use crate::codex::key::SharedKey;
+use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources};
@@ -54,7 +55,7 @@ pub fn restore(place: &Place, who: &Who, wish: Wish<'_>) -> Result<Restored, Err
     let lock = if wish.dry_run { None } else { Some(locked(place)?) };
     let (name, snapshot) = read(place, wish.name)?;
     snapshot.manifest.aligned(BODY)?;
-    let now = Timestamp::from_epoch(clock::epoch_seconds());
+    let now = clock::now();
     let (mut sources, mut codex) = load(place)?;
     if lock.is_some() {
         heal_first(place, who, &sources, &codex, now)?;
@@ -98,7 +99,7 @@ fn heal_first(
 /// The snapshot's bonds, read below the law of now.
 fn soul(snapshot: &Snapshot, now: &Sources) -> Result<(Sources, Codex), Refused> {
     let hint = "return to the body that it was made under, or choose another snapshot";
-    parsed(snapshot.sources(now), "the snapshot's bonds do not fit the law of this body", hint)
+    parsed(snapshot.sources(now, FORMS)?, "the snapshot's bonds do not fit the law of this body", hint)
 }
 
 /// Preshared keys that the bonds need from then on and that are not here, by file.
