@@ -12,15 +12,19 @@ mod failure;
 mod health;
 mod image;
 mod init;
+mod keygen;
 mod lock;
 mod man;
 mod map;
 mod output;
+mod passphrase;
 pub mod peer;
 mod probe;
 pub mod progress;
 mod provision;
 pub mod qr;
+mod reactor;
+mod rebirth;
 mod recovery;
 mod render;
 mod renew;
@@ -66,6 +70,10 @@ enum Verb {
     /// The bonds of one moment: keep them, put them back, take them elsewhere
     #[command(subcommand)]
     Snapshot(snapshot::Verb),
+    /// Have one body take the place of another
+    #[command(subcommand)]
+    Rebirth(rebirth::Verb),
+    Keygen(keygen::Args),
     Lock(lock::LockArgs),
     Toolbox(toolbox::ToolboxArgs),
     Provision(provision::Args),
@@ -79,6 +87,9 @@ enum Verb {
     /// Answer one request of the agent on standard input (a socket's unit starts it)
     #[command(hide = true)]
     Control(control::Args),
+    /// Carry out what peers asked of the machine's bodies (a path's unit starts it)
+    #[command(hide = true)]
+    Reactor(reactor::Args),
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
@@ -100,8 +111,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match (&cli.host, &cli.verb) {
-        (Some(_), verb) if !matches!(verb, Verb::Peer(_)) => {
-            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer`").hint("leave it out"))
+        (Some(_), verb) if !matches!(verb, Verb::Peer(_) | Verb::Rebirth(_)) => {
+            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer` and `sepulcher rebirth`")
+                .hint("leave it out"))
         }
         _ => carry_out(cli.verb),
     };
@@ -125,6 +137,8 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Peer(verb) => peer::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),
         Verb::Snapshot(verb) => snapshot::run(&verb),
+        Verb::Rebirth(verb) => rebirth::run(&verb),
+        Verb::Keygen(args) => keygen::run(&args),
         Verb::Lock(args) => lock::run(&args),
         Verb::Toolbox(args) => toolbox::run(&args),
         Verb::Provision(args) => provision::run(&args),
@@ -133,6 +147,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Health(args) => health::run(&args),
         Verb::Console(args) => console::run(&args),
         Verb::Control(args) => control::run(&args),
+        Verb::Reactor(args) => reactor::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

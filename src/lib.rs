@@ -13,8 +13,9 @@
 //! 9. [`peer`] — a request → a change of the bonds, and the transaction that makes it
 //! 10. [`snapshot`] — the bonds of one moment, kept and put back
 //! 11. [`image`] — tree + locked packages → verity-sealed disk
-//! 12. [`tether`] — the agent that keeps the kernel in step with the bonds
-//! 13. [`cli`] — arguments, output, exit codes
+//! 12. [`rebirth`] — the next body: versions, the signed bundle it travels in
+//! 13. [`tether`] — the agent that keeps the kernel in step with the bonds
+//! 14. [`cli`] — arguments, output, exit codes
 
 pub mod cli;
 pub mod codex;
@@ -23,6 +24,7 @@ pub mod peer;
 pub mod probe;
 pub mod qr;
 pub mod reach;
+pub mod rebirth;
 pub mod render;
 pub mod snapshot;
 pub mod svg;

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 
 use provisioned::Places;
 
-use super::{Failure, Kind};
+use super::{Failure, Kind, rebirth};
+use crate::codex::SCHEMA;
 use crate::codex::key::PublicKey;
+use crate::codex::migrate::{FORMS, MARKER, marker};
+use crate::peer::store::{Place, Who, migrate};
 use crate::sys::codex::FILE_LIMIT;
 use crate::sys::fs;
 use crate::sys::wireguard::SecretKey;
 
-const LAW: &str = "usr/share/sepulcher/codex";
 const STATE: &str = "var/lib/sepulcher";
 const RUNTIME: &str = "run/sepulcher";
 
@@ -29,10 +31,11 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let secrets = args.root.join(STATE).join("secrets");
     fs::create_dir_all(&secrets)?;
     fs::set_mode(&secrets, 0o700)?;
-    let bonds = args.root.join(STATE).join("codex");
-    let law = args.root.join(LAW);
-    let seed = || seed(&law.join("peers"), &bonds);
-    let places = Places { root: &args.root, law: &law, bonds: &bonds, secrets: &secrets };
+    let place = Place::appliance(&args.root);
+    let Place { law, bonds, .. } = &place;
+    bring_bonds(&place);
+    let seed = || seed(&law.join("peers"), bonds);
+    let places = Places { root: &args.root, law, bonds, secrets: &secrets };
     for line in provisioned::take_over(&places, &seed)? {
         println!("{line}");
     }
@@ -43,8 +46,19 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // The unit's umask is strict; the public key is for everybody.
     fs::set_mode(&runtime, 0o755)?;
     fs::write_atomic(&runtime.join("tether.pub"), 0o644, format!("{key}\n").as_bytes())?;
-    print!("{}", welcome(&name(&law)?, key));
+    rebirth::note_boot(&args.root);
+    print!("{}", welcome(&name(law)?, key));
     Ok(())
+}
+
+/// Brings the bonds to this body's schema before anybody reads them. Where that fails the machine goes on without any:
+/// they are refused to everybody who would read them, so that this body does not prove healthy.
+fn bring_bonds(place: &Place) {
+    let who = Who::Uid(rustix::process::getuid().as_raw());
+    match migrate::bring(place, &who, FORMS) {
+        Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Err(error) => eprint!("{}", Failure::from(error)),
+    }
 }
 
 /// The public half of the host's key, which is made when there is none. One that is there is never
@@ -98,6 +112,7 @@ fn seed(law: &Path, bonds: &Path) -> Result<(), Failure> {
             fs::write_atomic(&shadow.join(file), 0o644, &fs::read_bounded(seed, FILE_LIMIT)?)?;
         }
     }
+    fs::write_atomic(&shadow.join(MARKER), 0o644, marker(SCHEMA).as_bytes())?;
     Ok(fs::rename(&shadow, &peers)?)
 }
 
@@ -128,6 +143,8 @@ mod tests {
     pub use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    pub const LAW: &str = "usr/share/sepulcher/codex";
+
     pub fn machine() -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
         let law = root.path().join(LAW);
@@ -146,6 +163,14 @@ mod tests {
 
     fn awaken(root: &Path) -> Result<(), Failure> {
         run(&Args { root: root.to_owned() })
+    }
+
+    /// Files of a seeded folder of peers, which says in which schema they are.
+    fn seeded(peers: &Path) -> Vec<String> {
+        assert_eq!(fs::read(&peers.join(MARKER)).unwrap(), marker(SCHEMA).as_bytes());
+        assert_eq!(mode(&peers.join(MARKER)), 0o644);
+        let names = fs::list_named(peers, |name| name != MARKER).unwrap();
+        names.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
     }
 
     fn mode(path: &Path) -> u32 {
@@ -175,7 +200,7 @@ mod tests {
         fs::remove_file(&peers.join("phone.toml")).unwrap();
         awaken(root.path()).unwrap();
         assert_eq!(fs::read(&key).unwrap(), before);
-        assert_eq!(fs::list(&peers).unwrap(), [peers.join("laptop.toml")]);
+        assert_eq!(seeded(&peers), ["laptop.toml"]);
     }
 
     #[test]
@@ -200,7 +225,7 @@ mod tests {
         awaken(root.path()).unwrap();
         let peers = bonds.join("peers");
         assert_eq!(fs::list(&bonds).unwrap(), std::slice::from_ref(&peers));
-        assert_eq!(fs::list(&peers).unwrap(), [peers.join("laptop.toml"), peers.join("phone.toml")]);
+        assert_eq!(seeded(&peers), ["laptop.toml", "phone.toml"]);
     }
 
     #[test]
@@ -208,6 +233,38 @@ mod tests {
         let root = machine();
         fs::remove_dir_all(&root.path().join(LAW).join("peers")).unwrap();
         awaken(root.path()).unwrap();
-        assert!(fs::list(&root.path().join(STATE).join("codex/peers")).unwrap().is_empty());
+        assert!(seeded(&root.path().join(STATE).join("codex/peers")).is_empty());
+    }
+
+    #[test]
+    fn an_old_body_returns_to_the_bonds_that_were_kept_before_anybody_reads_them() {
+        let root = machine();
+        awaken(root.path()).unwrap();
+        let codex = root.path().join(STATE).join("codex");
+        let peers = codex.join("peers");
+        // What a body of schema 2 leaves: its own bonds, and these beside.
+        fs::rename(&peers, &codex.join("peers.schema-1")).unwrap();
+        fs::create_dir_all(&peers).unwrap();
+        fs::write_atomic(&peers.join(MARKER), 0o644, marker(2).as_bytes()).unwrap();
+        fs::write_atomic(&peers.join("phone.toml"), 0o644, b"newer").unwrap();
+        awaken(root.path()).unwrap();
+        assert_eq!(seeded(&peers), ["laptop.toml", "phone.toml"]);
+        assert_eq!(fs::read(&codex.join("peers.schema-2/phone.toml")).unwrap(), b"newer");
+    }
+
+    #[test]
+    fn bonds_that_this_body_cannot_read_keep_it_from_its_health_and_not_from_its_identity() {
+        let root = machine();
+        awaken(root.path()).unwrap();
+        let peers = root.path().join(STATE).join("codex/peers");
+        fs::write_atomic(&peers.join(MARKER), 0o644, marker(SCHEMA + 1).as_bytes()).unwrap();
+        let told = root.path().join(RUNTIME).join("tether.pub");
+        fs::remove_file(&told).unwrap();
+        awaken(root.path()).unwrap();
+        assert!(fs::exists(&told).unwrap());
+        assert_eq!(fs::list(&peers).unwrap().len(), 3);
+        let place = Place::appliance(root.path());
+        let refused = crate::tether::source::in_force(&place.law, &place.bonds).unwrap_err();
+        assert!(refused.to_string().contains("these bonds are of schema 2"), "{refused}");
     }
 }

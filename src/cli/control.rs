@@ -4,12 +4,14 @@
 //! request to this program, which systemd starts on a socket for each one, and which asks the bonds again whether that
 //! peer may. What is done then is what the same command does on the machine.
 
+pub mod rebirth;
 pub mod wire;
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use wire::{Answer, Asked, Replies};
+use serde::Serialize;
+use wire::{Answer, Asked, Matter, Replies};
 
 use super::{Failure, Kind};
 use crate::peer::store::{self, Order, Place, Who};
@@ -33,18 +35,30 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     written.map_err(|error| Failure::from_error(Kind::Io, &error))
 }
 
-fn answer(root: &Path, line: &[u8]) -> Answer {
-    match Asked::parse(line).and_then(|asked| carry_out(root, &asked)) {
-        Ok(replies) => Answer::Ok(replies),
+/// What is answered to either kind of question.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Done {
+    Bonds(Replies),
+    Rebirth(rebirth::Told),
+}
+
+fn answer(root: &Path, line: &[u8]) -> Answer<Done> {
+    let answered = |asked: Asked| match &asked.matter {
+        Matter::Request(request) => carry_out(root, &asked, request).map(Done::Bonds),
+        Matter::Rebirth(question) => rebirth::answer(root, &asked.peer, question).map(Done::Rebirth),
+    };
+    match Asked::parse(line).and_then(answered) {
+        Ok(done) => Answer::Ok(done),
         Err(failure) => Answer::Error((&failure).into()),
     }
 }
 
-fn carry_out(root: &Path, asked: &Asked) -> Result<Replies, Failure> {
+fn carry_out(root: &Path, asked: &Asked, request: &Request) -> Result<Replies, Failure> {
     let place = Place::appliance(root);
     // Whether the peer may is judged under the store's lock.
     let who = Who::Peer(asked.peer.clone());
-    let (requests, dry_run) = match &asked.request {
+    let (requests, dry_run) = match request {
         Request::Batch(Batch { requests, dry_run }) => (requests.as_slice(), *dry_run),
         request => return Ok(Replies::One(Box::new(store::execute(&place, &who, request, false)?))),
     };

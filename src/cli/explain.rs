@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::output::{self, print};
 use super::{Failure, Kind, codex};
-use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources, locate};
 use crate::reach::ask::{NotUnderstood, Question};
 use crate::reach::{Cause, Fate, Reach, Source, Verdict};
@@ -39,7 +38,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (codex, sources) = codex::read(args.codex.as_deref())?;
-    let reach = Reach::new(&codex, Timestamp::from_epoch(clock::epoch_seconds()));
+    let reach = Reach::new(&codex, clock::now());
     let source = reach.source(&args.from)?;
     let questions = reach.questions(&source, &args.to)?;
     let answers = questions.iter().map(|question| (question, reach.verdict(&source, &question.target)));

@@ -2,12 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Failure, Kind};
+use super::{Failure, Kind, rebirth};
 use crate::codex::Codex;
-use crate::codex::time::Timestamp;
 use crate::sys::nft::{Nft, fingerprint};
 use crate::sys::{self, cmd};
 use crate::tether::fit::fit;
@@ -75,6 +74,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Err(bad) => println!("FAIL  {subject}: {bad}"),
         }
     }
+    note(&checks);
     let bad: Vec<_> =
         checks.iter().filter(|check| check.result.is_err()).map(|check| check.subject).collect();
     if bad.is_empty() {
@@ -87,6 +87,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         .hint("`journalctl -b -u '*-vpn.service'` tells what the agent did"))
 }
 
+/// Has the verdict remembered. What keeps that from happening does not change it.
+fn note(checks: &[Check]) {
+    let failed = |check: &Check| Some(format!("{}: {}", check.subject, check.result.as_ref().err()?));
+    if let Err(failure) = rebirth::note_health(Path::new("/"), checks.iter().filter_map(failed).collect()) {
+        eprint!("{failure}");
+    }
+}
+
 fn look(args: &Args, expected: &Result<Sha256Digest, String>) -> Vec<Check> {
     let codex = match source::in_force(&args.law, &args.bonds) {
         Ok(codex) => codex,
@@ -94,7 +102,7 @@ fn look(args: &Args, expected: &Result<Sha256Digest, String>) -> Vec<Check> {
     };
     let facts = facts(args, &codex, expected);
     let own = facts.public_key.as_ref().ok().and_then(|text| text.parse().ok());
-    let now = Timestamp::from_epoch(sys::clock::epoch_seconds());
+    let now = sys::clock::now();
     let held = fit(&codex, now, own, &args.secrets);
     let ruleset = match source::ruleset(&held.codex) {
         Ok(text) => Sha256Digest::of(text.as_bytes()),

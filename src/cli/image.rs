@@ -3,6 +3,7 @@
 mod build;
 mod rendered;
 mod roots;
+mod sign;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use super::output::{self, print, table};
 use super::{Failure, codex};
 use crate::codex::name::Name;
-use crate::codex::time::Timestamp;
 use crate::reach::map::{Column, Map, Row};
 use crate::reach::{Reach, picture};
 use crate::sys::{clock, fs};
@@ -31,7 +30,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let (codex, _) = codex::read(args.codex.as_deref())?;
-    let reach = Reach::new(&codex, Timestamp::from_epoch(clock::epoch_seconds()));
+    let reach = Reach::new(&codex, clock::now());
     let map = reach.map();
     if let Some(path) = &args.svg {
         Ok(fs::write_atomic(path, 0o644, picture::draw(&codex, &map).as_bytes())?)

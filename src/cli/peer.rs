@@ -17,6 +17,7 @@ use super::output::{json, print};
 use super::{Failure, Kind};
 use crate::peer::store::{self, Reply};
 use crate::peer::{Refused, Request};
+pub use remote::Remote;
 pub use transport::Transport;
 
 /// Verbs of `sepulcher peer`.

@@ -13,7 +13,6 @@ use super::recovery::Phrase;
 use super::{Failure, Kind};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
-use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources};
 use crate::peer::store::{self, Reply};
 use crate::peer::{self, Change, Request, Situation};
@@ -126,7 +125,7 @@ impl Args {
             dial: endpoint.clone(),
             client: true,
         });
-        let now = Timestamp::from_epoch(clock::epoch_seconds());
+        let now = clock::now();
         let situation = Situation { codex, sources, host_key: Some(host.public()), now };
         Ok(store::prepare(&request, &situation)?)
     }

@@ -1,12 +1,15 @@
 //! Arguments that say where packages come from and are kept, shared by the verbs that need packages.
 #![expect(clippy::disallowed_methods, reason = "the environment is read at this edge")]
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{Failure, Kind};
-use crate::image::definition::{self, Definitions};
+use crate::codex::Codex;
+use crate::image::build;
+use crate::image::definition::{self, Definitions, Image};
 use crate::image::fetch::{self, Progress};
 use crate::image::mirror::Mirrors;
 use crate::image::store::{self, Store};
@@ -52,6 +55,12 @@ impl StoreArgs {
     /// Whether locks must be used as they are.
     pub(super) fn locked(&self) -> bool {
         self.locked
+    }
+
+    /// The images that go into an appliance of `codex`, and the builder's tools, with their locks.
+    pub fn images_of(&self, store: &Store<'_>, codex: &Codex) -> Result<BTreeMap<String, Image>, Failure> {
+        let names = build::sealed(codex).into_iter().chain([build::TOOLS.to_owned()]);
+        names.map(|name| Ok((name.clone(), self.image(store, &name)?))).collect()
     }
 
     /// The image definitions that these arguments describe.

@@ -21,15 +21,20 @@ use super::store::{self, Store};
 use super::system;
 use super::toolbox;
 use super::{erofs, esp, identity, initrd, manifest, roots, uki, verity};
-use crate::codex::{Codex, Source};
+use crate::codex::{Codex, Source, Sources};
 use crate::render::manifest::{PROGRAM, codex_digest};
 use crate::render::units::{ROOT_SLOT_MIB, VERITY_SLOT_MIB};
+use crate::render::{RenderError, render};
 use crate::sys::stage::Staged;
 use crate::sys::{cmd, fs};
 use crate::tree::{Sha256Digest, Tree};
 pub use base::module_index;
 use base::{Base, Inputs};
 
+/// Where the files of the Codex lie in an image.
+pub const SEALED: &str = "usr/share/sepulcher/codex/";
+/// Time of every file unless SOURCE_DATE_EPOCH says otherwise: 2026-01-01 00:00 UTC.
+pub const EPOCH: u32 = 1_767_225_600;
 /// Size of the EFI system partition: three kernel images, for two slots and one being staged.
 const ESP_MIB: u64 = 72;
 /// Threads that hash.
@@ -70,6 +75,21 @@ pub struct Built {
     pub disk: Sha256Digest,
     /// The disk image, to be put in place.
     pub staged: Staged,
+    /// What an update consists of.
+    pub body: Body,
+}
+
+/// The parts of a body: what an update of one consists of.
+#[derive(Debug)]
+pub struct Body {
+    /// The root file system: all of the file.
+    pub root: File,
+    /// Its hash tree.
+    pub verity: Vec<u8>,
+    /// The kernel image.
+    pub kernel: Vec<u8>,
+    /// Root hash of the root.
+    pub root_hash: Sha256Digest,
 }
 
 /// Why there is no image.
@@ -192,7 +212,21 @@ pub fn build(store: &Store<'_>, definitions: &Definitions, request: &Request<'_>
     let file = staged.file();
     let partitions = fs::context(manifest::partitions(file, &placed), "read", request.out)?;
     let disk = fs::context(disk::digest(file), "read", request.out)?;
-    Ok(Built { partitions, root_hash: sealed.root_hash, cmdline, disk, staged })
+    let root_hash = sealed.root_hash;
+    let body = Body { root, verity: sealed.bytes, kernel: kernel_image, root_hash };
+    Ok(Built { partitions, root_hash, cmdline, disk, staged, body })
+}
+
+/// What is sealed in of a Codex: all that it renders to, and its own files as they were written.
+///
+/// # Errors
+/// It cannot be rendered, or two of these have one path.
+pub fn tree(codex: &Codex, sources: &Sources) -> Result<Tree, RenderError> {
+    let mut tree = render(codex)?;
+    for (path, text) in sources.iter() {
+        tree.file(format!("{SEALED}{path}"), text)?;
+    }
+    Ok(tree)
 }
 
 /// Names of the images that go into an appliance of `codex`: the system, the agent's root, those of the services.

@@ -29,6 +29,14 @@ pub fn partitions(root_hash: Sha256Digest) -> (Uuid, Uuid) {
     (Uuid::from_bytes(first_half(root_hash.0)), Uuid::from_bytes(last))
 }
 
+/// The root hash that two such UUIDs stand for.
+pub fn root_hash(root: Uuid, verity: Uuid) -> Sha256Digest {
+    let mut hash = [0; 32];
+    hash[..16].copy_from_slice(root.as_bytes());
+    hash[16..].copy_from_slice(verity.as_bytes());
+    Sha256Digest(hash)
+}
+
 fn first_half(bytes: [u8; 32]) -> [u8; 16] {
     let mut half = [0; 16];
     half.copy_from_slice(&bytes[..16]);
@@ -55,5 +63,6 @@ mod tests {
         let (root, verity) = partitions(hash);
         assert_eq!(root.to_string(), "00112233-4455-6677-8899-aabbccddeeff");
         assert_eq!(verity.to_string(), "01234567-89ab-cdef-0123-456789abcdef");
+        assert_eq!(root_hash(root, verity), hash);
     }
 }

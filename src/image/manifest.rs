@@ -12,6 +12,8 @@ use super::window::Window;
 use crate::sys::fs;
 use crate::tree::Sha256Digest;
 
+/// Name of the checksums beside an image, and in an update.
+pub const SUMS: &str = "SHA256SUMS";
 /// Version of the manifest's own format.
 pub const SCHEMA: u32 = 1;
 /// More than any manifest of ours needs.

@@ -63,8 +63,14 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
         "pod.nft",
         "Caddyfile",
         "units/fstab",
+        "units/basic.target.conf",
+        "units/bless-boot.conf",
         "units/networkd.conf",
+        "units/sepulcher-reactor.path",
+        "units/sepulcher-reactor.service",
         "units/sepulcher-awaken.service",
+        "units/sepulcher-fall-back.service",
+        "units/sepulcher-fall-back.timer",
         "units/sepulcher-firewall.service",
         "units/sepulcher-health.service",
         "units/sepulcher-console@.service",
@@ -72,6 +78,7 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
         "units/sepulcher-control@.service",
         "units/tmpfiles.conf",
         "units/uplink.network",
+        "units/slot.transfer",
     ] {
         environment.add_template(name, source)?;
     }

@@ -15,23 +15,31 @@ pub const VERITY_SLOT_MIB: u64 = 4;
 const SYSTEM: &str = "usr/lib/systemd/system";
 
 /// Templates without conditions: path in the image, template.
-const PLAIN: [(&str, &str); 9] = [
+const PLAIN: [(&str, &str); 15] = [
     ("etc/fstab", "units/fstab"),
     ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
     ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
     ("usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf", "units/networkd.conf"),
     ("usr/lib/systemd/system/sepulcher-awaken.service", "units/sepulcher-awaken.service"),
     ("usr/lib/systemd/system/sepulcher-health.service", "units/sepulcher-health.service"),
+    ("usr/lib/systemd/system/sepulcher-reactor.path", "units/sepulcher-reactor.path"),
+    ("usr/lib/systemd/system/sepulcher-reactor.service", "units/sepulcher-reactor.service"),
+    ("usr/lib/systemd/system/sepulcher-fall-back.service", "units/sepulcher-fall-back.service"),
+    ("usr/lib/systemd/system/sepulcher-fall-back.timer", "units/sepulcher-fall-back.timer"),
+    ("usr/lib/systemd/system/basic.target.d/50-sepulcher.conf", "units/basic.target.conf"),
+    ("usr/lib/systemd/system/systemd-bless-boot.service.d/50-sepulcher.conf", "units/bless-boot.conf"),
     ("usr/lib/systemd/system/sepulcher-console@.service", "units/sepulcher-console@.service"),
     ("usr/lib/systemd/system/sepulcher-control.socket", "units/sepulcher-control.socket"),
     ("usr/lib/systemd/system/sepulcher-control@.service", "units/sepulcher-control@.service"),
 ];
 
 /// Units that start at boot: the target's folder, the unit.
-const ENABLED: [(&str, &str); 7] = [
+const ENABLED: [(&str, &str); 9] = [
     ("sysinit.target.wants", "sepulcher-firewall.service"),
     ("multi-user.target.wants", "sepulcher-awaken.service"),
     ("multi-user.target.wants", "sepulcher-health.service"),
+    ("multi-user.target.wants", "sepulcher-reactor.path"),
+    ("timers.target.wants", "sepulcher-fall-back.timer"),
     ("multi-user.target.wants", "sepulcher-console@tty1.service"),
     ("multi-user.target.wants", "sepulcher-console@ttyS0.service"),
     ("sockets.target.wants", "sepulcher-control.socket"),
@@ -40,10 +48,21 @@ const ENABLED: [(&str, &str); 7] = [
 
 /// Adds the host's units to `tree`.
 pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
-    let Codex { appliance, uplink, .. } = codex;
+    let Codex {
+        appliance,
+        uplink,
+        pod: _,
+        tether: _,
+        host: _,
+        rebirth,
+        services: _,
+        peers: _,
+        revoked_keys: _,
+    } = codex;
     let name = appliance.name.as_str();
+    let patience = rebirth.patience.seconds();
     for (path, source) in PLAIN {
-        tree.file(path, template::render(source, context! { name })?)?;
+        tree.file(path, template::render(source, context! { name, patience })?)?;
     }
     for (folder, unit) in ENABLED {
         tree.link(format!("{SYSTEM}/{folder}/{unit}"), format!("../{}", file_of(unit)))?;
@@ -51,6 +70,7 @@ pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
     tree.file("etc/hostname", format!("{name}\n"))?;
     let network = template::render("units/uplink.network", uplink_values(uplink))?;
     tree.file("usr/lib/systemd/network/50-uplink.network", network)?;
+    transfers(name, tree)?;
     partitions(name, tree)
 }
 
@@ -80,6 +100,15 @@ fn uplink_values(uplink: &Uplink) -> minijinja::Value {
         gateways,
         dns => servers,
     }
+}
+
+/// What systemd-sysupdate writes to the slot that does not run.
+fn transfers(name: &str, tree: &mut Tree) -> Result<(), RenderError> {
+    for (file, role) in [("10-root", "root"), ("11-verity", "verity")] {
+        let text = template::render("units/slot.transfer", context! { name, role })?;
+        tree.file(format!("usr/lib/sysupdate.d/{file}.transfer"), text)?;
+    }
+    Ok(())
 }
 
 /// What systemd-repart makes of the disk on first boot: the other slot and the state.

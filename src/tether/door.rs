@@ -9,6 +9,7 @@
 
 mod http;
 mod metrics;
+mod rebirth;
 mod seen;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +113,7 @@ enum Matter {
     Metrics,
     Peers,
     Bonds,
+    Rebirth,
 }
 
 fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> Answer {
@@ -125,9 +127,10 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         ("GET", "/metrics") => Matter::Metrics,
         ("GET", "/v1/peers") => Matter::Peers,
         ("POST", "/v1/bonds") => Matter::Bonds,
+        ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE) => Matter::Rebirth,
         _ => return Answer::not_found(),
     };
-    let now = Timestamp::from_epoch(sys::clock::epoch_seconds());
+    let now = sys::clock::now();
     let peer = match caller {
         Caller::Host => None,
         Caller::Address(address) => match permitted(&known.codex, address, matter, now) {
@@ -142,9 +145,10 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
             body: metrics::page(&known, board.looks(), &seen).into_bytes(),
         }),
         (Matter::Peers, _) => observed(board, &known, now, |seen| Answer::json(200, &seen)),
-        (Matter::Bonds, Some(peer)) => pass_on(request, peer, control),
-        // The host has the bonds themselves.
-        (Matter::Bonds, None) => Answer::not_found(),
+        (Matter::Bonds, Some(peer)) => change_bonds(request, peer, control),
+        (Matter::Rebirth, Some(peer)) => ask_of_bodies(request, peer, control),
+        // The host has the bonds and the bodies themselves.
+        (Matter::Bonds | Matter::Rebirth, None) => Answer::not_found(),
     }
 }
 
@@ -170,6 +174,7 @@ fn permitted(codex: &Codex, address: IpAddr, matter: Matter, now: Timestamp) -> 
     let door = match matter {
         Matter::Metrics => codex::Door::Metrics,
         Matter::Peers | Matter::Bonds => codex::Door::Bonds,
+        Matter::Rebirth => codex::Door::Rebirth,
     };
     let (name, _) = codex.active().find(|(_, peer)| {
         let own = address == IpAddr::V4(peer.address) || peer.address6.is_some_and(|own| address == own);
@@ -198,8 +203,8 @@ fn observed(
     }
 }
 
-/// Passes a request on to the host, and the host's answer back.
-fn pass_on(request: &Request, peer: &Name, control: &Path) -> Answer {
+/// Has the host change the bonds.
+fn change_bonds(request: &Request, peer: &Name, control: &Path) -> Answer {
     if !request.deliberate {
         return Answer::error(415, "input", "send a request of `sepulcher peer` as application/json", None);
     }
@@ -209,7 +214,30 @@ fn pass_on(request: &Request, peer: &Name, control: &Path) -> Answer {
             return Answer::error(400, "input", &format!("this is not a request: {error}"), None);
         }
     };
-    let line = serde_json::json!({"schema": 1, "peer": peer, "request": asked}).to_string();
+    pass_on(&serde_json::json!({"schema": 1, "peer": peer, "request": asked}), control)
+}
+
+/// Has the host tell of its bodies, or keep a wish.
+fn ask_of_bodies(request: &Request, peer: &Name, control: &Path) -> Answer {
+    if request.method == "POST" && !request.deliberate {
+        return Answer::error(
+            415,
+            "input",
+            "send a request of `sepulcher rebirth` as application/json",
+            None,
+        );
+    }
+    match rebirth::question(request) {
+        Ok(question) => {
+            pass_on(&serde_json::json!({"schema": 1, "peer": peer, "rebirth": question}), control)
+        }
+        Err(error) => Answer::error(400, "input", &format!("this is not a request: {error}"), None),
+    }
+}
+
+/// Passes a question on to the host, and the host's answer back.
+fn pass_on(question: &serde_json::Value, control: &Path) -> Answer {
+    let line = question.to_string();
     let answered = serve::ask(control, &line, ANSWER, CHANGE);
     let answered = answered.and_then(|text| Ok(serde_json::from_slice::<serde_json::Value>(&text)?));
     match answered {
@@ -223,7 +251,9 @@ fn pass_on(request: &Request, peer: &Name, control: &Path) -> Answer {
 
 /// The status that says what the host's answer says.
 fn status(answer: &serde_json::Value) -> u16 {
-    let Some(error) = answer.get("error") else { return 200 };
+    let Some(error) = answer.get("error") else {
+        return if answer["ok"].get("accepted").is_some() { 202 } else { 200 };
+    };
     match error["kind"].as_str() {
         Some("input") => 400,
         Some("unavailable") => 503,

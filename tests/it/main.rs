@@ -30,3 +30,4 @@ mod render;
 mod snapshot;
 mod support;
 mod terminal;
+mod update;

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use crate::cli::provision::credential::{Bond, Credential, LIMIT};
 use crate::cli::{Failure, Kind, recovery};
 use crate::codex::name::Name;
-use crate::codex::time::Timestamp;
 use crate::codex::{Codex, PeerState, preshared_file};
 use crate::peer::audit;
 use crate::peer::store::{self, Who};
@@ -161,7 +160,7 @@ fn on_record(places: &Places<'_>, credential: &Credential) -> Result<(), Failure
     if fs::exists(&places.bonds.join(audit::FILE))? {
         return Ok(());
     }
-    let time = Timestamp::from_epoch(clock::epoch_seconds());
+    let time = clock::now();
     let entry = |(name, bond): (&Name, &Bond)| audit::Entry {
         time,
         who: Who::Uid(rustix::process::getuid().as_raw()),

@@ -16,6 +16,7 @@ fn machine() -> tempfile::TempDir {
     for (at, (name, more)) in [
         ("laptop", "grants = [\"bonds\"]"),
         ("phone", "grants = [\"*\"]"),
+        ("keeper", "grants = [\"rebirth\"]"),
         ("lost", "grants = [\"bonds\"]\nstate = \"revoked\""),
         ("guest", "grants = [\"bonds\"]\nexpires = 2001-01-01T00:00:00Z"),
     ]
@@ -49,7 +50,7 @@ fn bond(name: &str) -> Request {
 }
 
 /// What is answered to the request of a peer, as it goes over the wire.
-fn ask(root: &Path, peer: &str, body: &[u8]) -> Answer {
+fn ask(root: &Path, peer: &str, body: &[u8]) -> Answer<Replies> {
     let body: serde_json::Value = serde_json::from_slice(body).unwrap();
     let line = serde_json::json!({ "schema": 1, "peer": peer, "request": body }).to_string();
     let answer = answer(root, line.as_bytes()).to_line().unwrap();
@@ -57,14 +58,14 @@ fn ask(root: &Path, peer: &str, body: &[u8]) -> Answer {
     serde_json::from_slice(&answer).unwrap()
 }
 
-fn refused(answer: Answer) -> String {
+fn refused<T: std::fmt::Debug>(answer: Answer<T>) -> String {
     match answer {
         Answer::Error(told) => told.message,
         Answer::Ok(replies) => panic!("{replies:?}"),
     }
 }
 
-fn granted(answer: Answer) -> Vec<crate::peer::store::Reply> {
+fn granted(answer: Answer<Replies>) -> Vec<crate::peer::store::Reply> {
     match answer {
         Answer::Ok(replies) => replies.into(),
         Answer::Error(told) => panic!("{told:?}"),
@@ -113,7 +114,7 @@ fn a_list_is_told_and_a_batch_within_a_batch_is_not_read() {
     let list = Request::List(peer::List {});
     let replies =
         granted(ask(root.path(), "laptop", &wire::body(std::slice::from_ref(&list), true).unwrap()));
-    assert_eq!(replies[0].peers.as_ref().unwrap().len(), 4);
+    assert_eq!(replies[0].peers.as_ref().unwrap().len(), 5);
     let batch = |requests| Request::Batch(peer::Batch { requests, dry_run: false });
     let nested = serde_json::to_vec(&batch(vec![batch(vec![bond("tablet")])])).unwrap();
     assert!(refused(ask(root.path(), "laptop", &nested)).contains("within a batch"));
@@ -210,4 +211,37 @@ fn a_broken_bond_keeps_nobody_from_being_cut_off() {
     let phone = fs::read(&place.bonds.join("peers/phone.toml")).unwrap();
     assert!(String::from_utf8(phone).unwrap().contains("state = \"revoked\""));
     assert_eq!(fs::read(&place.bonds.join("peers/broken.toml")).unwrap(), b"nonsense");
+}
+
+/// What is answered to a question about bodies.
+fn ask_of_bodies(root: &Path, peer: &str, question: &str) -> Result<rebirth::Told, Failure> {
+    let line = format!(r#"{{"schema":1,"peer":"{peer}","rebirth":{question}}}"#);
+    match serde_json::from_slice(&answer(root, line.as_bytes()).to_line().unwrap()).unwrap() {
+        Answer::Ok(told) => Ok(told),
+        Answer::Error(told) => Err(told.into()),
+    }
+}
+
+const STAGE: &str = r#"{"wish":{"nonce":"0123456789abcdef","wish":{"stage":{"source":"https://a/2.tar"}}}}"#;
+
+#[test]
+fn a_wish_waits_as_a_file_and_only_once_and_only_of_who_may() {
+    let machine = machine();
+    let root = machine.path();
+    fs::create_dir_all(&root.join("var/lib/sepulcher/rebirth")).unwrap();
+    let intents = root.join("var/lib/sepulcher/intents");
+    for peer in ["phone", "laptop", "guest", "lost", "nobody"] {
+        let failure = ask_of_bodies(root, peer, STAGE).unwrap_err();
+        assert!(failure.to_string().contains("the grant `rebirth`"), "{failure}");
+        assert!(!fs::exists(&intents).unwrap());
+    }
+    let told = ask_of_bodies(root, "keeper", STAGE).unwrap();
+    assert!(matches!(told, rebirth::Told::Accepted(file) if file == "0123456789abcdef.json"));
+    assert_eq!(fs::list(&intents).unwrap(), [intents.join("0123456789abcdef.json")]);
+    assert!(ask_of_bodies(root, "keeper", STAGE).is_err());
+    let local = STAGE.replace("https://a/2.tar", "/etc/passwd").replace("abcdef", "fedcba");
+    assert!(ask_of_bodies(root, "keeper", &local).unwrap_err().to_string().contains("not a path"));
+    assert_eq!(fs::list(&intents).unwrap().len(), 1);
+    let failure = ask_of_bodies(root, "keeper", r#"{"status":{}}"#).unwrap_err();
+    assert_eq!(failure.kind, Kind::Unavailable, "{failure}");
 }

@@ -17,6 +17,7 @@ use crate::cli::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::peer::store::Reply;
 use crate::peer::{Batch, List, Request};
+use crate::rebirth::intent::Question;
 pub use crate::tether::door::ANSWER;
 
 /// The version that this program speaks.
@@ -25,14 +26,31 @@ const SCHEMA: u64 = 1;
 pub const QUESTION: u64 = 64 << 10;
 
 /// A question, as the agent hands it on.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug)]
 pub struct Asked {
-    schema: u64,
     /// Who asks.
     pub peer: Name,
     /// What is asked for.
-    pub request: Request,
+    pub matter: Matter,
+}
+
+/// A question as it is written: one of the last two is there.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    schema: u64,
+    peer: Name,
+    request: Option<Request>,
+    rebirth: Option<Question>,
+}
+
+/// What a question is about.
+#[derive(Debug)]
+pub enum Matter {
+    /// The bonds.
+    Request(Request),
+    /// The machine's bodies.
+    Rebirth(Question),
 }
 
 impl Asked {
@@ -46,11 +64,17 @@ impl Asked {
             return Err(Failure::new(Kind::Input, format!("the request is longer than {QUESTION} bytes"))
                 .hint("ask for less at once"));
         }
-        let asked: Self = serde_json::from_slice(line).map_err(|error| refused(&error.to_string()))?;
-        match asked.schema {
-            SCHEMA => Ok(asked),
-            other => Err(refused(&format!("it has schema {other}, this program speaks {SCHEMA}"))),
+        let Written { schema, peer, request, rebirth } =
+            serde_json::from_slice(line).map_err(|error| refused(&error.to_string()))?;
+        if schema != SCHEMA {
+            return Err(refused(&format!("it has schema {schema}, this program speaks {SCHEMA}")));
         }
+        let matter = match (request, rebirth) {
+            (Some(request), None) => Matter::Request(request),
+            (None, Some(question)) => Matter::Rebirth(question),
+            _ => return Err(refused("it asks for nothing, or for two things")),
+        };
+        Ok(Self { peer, matter })
     }
 }
 
@@ -85,9 +109,9 @@ impl From<Replies> for Vec<Reply> {
 /// The answer to a question.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Answer {
+pub enum Answer<T> {
     /// It is done.
-    Ok(Replies),
+    Ok(T),
     /// It is not.
     Error(Told),
 }
@@ -107,14 +131,14 @@ pub struct Told {
     pub report: Option<String>,
 }
 
-impl Answer {
+impl<T: Serialize> Answer<T> {
     /// The answer as a line. One that would be too long becomes a refusal.
     pub fn to_line(&self) -> io::Result<Zeroizing<Vec<u8>>> {
         let mut line = Zeroizing::new(serde_json::to_vec(self)?);
         if line.len() as u64 >= ANSWER {
             let failure = Failure::new(Kind::Unavailable, "the answer is too long for the tether")
                 .hint("ask on the appliance, or of fewer peers");
-            line = Zeroizing::new(serde_json::to_vec(&Self::Error((&failure).into()))?);
+            line = Zeroizing::new(serde_json::to_vec(&Answer::<()>::Error((&failure).into()))?);
         }
         line.push(b'\n');
         Ok(line)

@@ -5,22 +5,18 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::sign::Signer;
 use crate::cli::store::StoreArgs;
 use crate::cli::{Failure, Kind, codex, progress};
-use crate::codex::{Codex, Service, Source};
-use crate::image::build::{Error, Request, TOOLS, sealed};
+use crate::codex::{Codex, Service, Source, Sources};
+use crate::image::build::{self, Built, EPOCH, Error, Request, TOOLS};
 use crate::image::definition::{Definitions, Image};
-use crate::image::manifest::{self, Manifest};
+use crate::image::manifest::{self, Manifest, SUMS};
 use crate::image::{lock, sbom};
-use crate::render::render;
+use crate::rebirth::version::Version;
 use crate::sys::stage::Staged;
 use crate::sys::{self, fs};
 use crate::tree::{Sha256Digest, Tree};
-
-/// Name of the checksums beside an image.
-const SUMS: &str = "SHA256SUMS";
-/// Time of every file unless SOURCE_DATE_EPOCH says otherwise: 2026-01-01 00:00 UTC.
-const EPOCH: u32 = 1_767_225_600;
 
 /// Build the sealed disk image of a Codex
 #[derive(Debug, clap::Args)]
@@ -36,50 +32,61 @@ pub struct Args {
     /// Statically linked program to seal in as the agent [default: this program]
     #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
+    /// Secret key of the publisher: also write the signed update, in a folder beside the image
+    #[arg(long, value_name = "FILE")]
+    sign: Option<PathBuf>,
     #[command(flatten)]
     store: StoreArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Args { dir, out, version, program, store } = args;
-    check_version(version)?;
+    let Args { dir, out, version, program, sign, store } = args;
+    let typed = parsed_version(version)?;
     check_out(out)?;
     let epoch = epoch()?;
-    let (codex, tree) = sealed_tree(dir)?;
+    let (sources, codex, tree) = sealed_tree(dir)?;
+    let signer = sign.as_ref().map(|file| Signer::open(file, (&codex, &sources), &typed, out)).transpose()?;
     let program = program_bytes(program.as_deref())?;
     let shown = progress::Shown::default();
     let definitions = store.definitions();
     check_roots(&codex, &definitions)?;
     let cache = store.store(&shown)?;
     fs::create_dir_all(&cache.cache)?;
-    let mut images = BTreeMap::new();
-    for name in sealed(&codex).into_iter().chain([TOOLS.to_owned()]) {
-        images.insert(name.clone(), store.image(&cache, &name)?);
-    }
+    let images = store.images_of(&cache, &codex)?;
     let request = Request { codex: &codex, tree, images, program, version, epoch, out };
-    let packages = packages(&request.images);
-    let locks = request.images.iter().map(|(name, image)| (name.clone(), image.lock.digest().to_string()));
-    let program = sbom::Program {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        sha256: Sha256Digest::of(&request.program),
-    };
-    let built = crate::image::build::build(&cache, &definitions, &request).map_err(failure)?;
-    let manifest = Manifest {
+    let built = build::build(&cache, &definitions, &request).map_err(failure)?;
+    let manifest = described(&request, &built)?;
+    let update = signer.map(|signer| signer.sign(&built.body)).transpose()?;
+    put_in_place(out, built.staged, &manifest)?;
+    if let Some(update) = update {
+        let bundle = update.commit()?;
+        eprintln!("the update: {}, digest {}", bundle.folder.display(), bundle.digest);
+    }
+    Ok(())
+}
+
+/// The manifest of what was built.
+fn described(request: &Request<'_>, built: &Built) -> Result<Manifest, Failure> {
+    let Request { codex, images, program, version, out, .. } = request;
+    let name = &codex.appliance.name;
+    let program =
+        sbom::Program { version: env!("CARGO_PKG_VERSION").to_owned(), sha256: Sha256Digest::of(program) };
+    let locks = images.iter().map(|(name, image)| (name.clone(), image.lock.digest().to_string()));
+    Ok(Manifest {
         schema: manifest::SCHEMA,
-        name: codex.appliance.name.to_string(),
-        version: version.clone(),
+        name: name.to_string(),
+        version: (*version).to_owned(),
         image: file_name(out),
         size: fs::context(built.staged.file().metadata(), "read", out)?.len(),
         sha256: built.disk.to_string(),
         root_hash: built.root_hash.to_string(),
-        cmdline: built.cmdline,
-        partitions: built.partitions,
+        cmdline: built.cmdline.clone(),
+        partitions: built.partitions.clone(),
         program: program.sha256.to_string(),
         locks: locks.collect(),
-        sbom: sbom::build(codex.appliance.name.as_str(), version, &packages, &program),
-    };
-    put_in_place(out, built.staged, &manifest)
+        sbom: sbom::build(name.as_str(), version, &packages(images), &program),
+    })
 }
 
 /// Every root that a service wants must be defined.
@@ -142,15 +149,11 @@ fn put_in_place(out: &Path, mut image: Staged, manifest: &Manifest) -> Result<()
 }
 
 /// The Codex in `dir` and what of it is sealed: all that is rendered, and its own files as they were written.
-pub fn sealed_tree(dir: &Path) -> Result<(Codex, Tree), Failure> {
+pub fn sealed_tree(dir: &Path) -> Result<(Sources, Codex, Tree), Failure> {
     let sources = sys::codex::load(&[dir]);
     let codex = Codex::parse(&sources).map_err(|mistakes| codex::refused(&mistakes, &sources))?;
-    let internal = |error: &dyn std::error::Error| Failure::from_error(Kind::Internal, error);
-    let mut tree = render(&codex).map_err(|error| internal(&error))?;
-    for (path, text) in sources.iter() {
-        tree.file(format!("usr/share/sepulcher/codex/{path}"), text).map_err(|error| internal(&error))?;
-    }
-    Ok((codex, tree))
+    let tree = build::tree(&codex, &sources).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    Ok((sources, codex, tree))
 }
 
 fn staged(path: &Path, text: &str) -> Result<Staged, Failure> {
@@ -186,14 +189,12 @@ fn check_out(out: &Path) -> Result<(), Failure> {
     })
 }
 
-/// A version is part of labels and file names, where `_` and `+` separate.
-fn check_version(version: &str) -> Result<(), Failure> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-~^".contains(&byte);
-    if version.is_empty() || version.len() > 16 || !version.bytes().all(plain) {
-        return Err(Failure::new(Kind::Input, format!("`{version}` is not a version"))
-            .hint("a version has 1 to 16 letters, digits and `.-~^`, e.g. --version 2"));
-    }
-    Ok(())
+/// The version as typed.
+fn parsed_version(text: &str) -> Result<Version, Failure> {
+    text.parse().map_err(|_| {
+        Failure::new(Kind::Input, format!("`{text}` is not a version"))
+            .hint("a version has 1 to 16 letters, digits and `.-~^`, e.g. --version 2")
+    })
 }
 
 /// The program to seal in: the named one, or this one.

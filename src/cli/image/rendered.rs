@@ -14,7 +14,7 @@ use crate::tree::diff;
 /// The difference between what the root at `root` in the file `image` holds and what the Codex in `dir` renders;
 /// empty when there is none.
 pub fn difference(image: &Path, root: &Placed, dir: &Path, store: &StoreArgs) -> Result<String, Failure> {
-    let (_, wanted) = sealed_tree(dir)?;
+    let (_, _, wanted) = sealed_tree(dir)?;
     let shown = progress::Shown::default();
     let cache = store.store(&shown)?;
     let unavailable = |error: &dyn std::error::Error| Failure::from_error(Kind::Unavailable, error);

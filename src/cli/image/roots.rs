@@ -35,7 +35,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             Failure::new(Kind::Input, sentence).hint("name a new folder, or remove what is there yourself")
         );
     }
-    let (codex, _) = sealed_tree(dir)?;
+    let (_, codex, _) = sealed_tree(dir)?;
     let program = program_bytes(program.as_deref())?;
     if !is_static(&program) {
         return Err(failure(Error::NotStatic));

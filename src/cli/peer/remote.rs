@@ -46,7 +46,7 @@ impl Remote {
         let body =
             wire::body(requests, dry_run).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
         let changes = !dry_run && !matches!(requests, [Request::List(_)]);
-        let answer = self.ask("/v1/bonds", Some(&body), wire::ANSWER).map_err(|failure| {
+        let answer = self.ask("/v1/bonds", Some(&body), wire::ANSWER, "bonds").map_err(|failure| {
             match failure.kind {
             // A request may have arrived whose answer did not.
             Kind::Unavailable if changes => failure.hint(format!(
@@ -57,7 +57,7 @@ impl Remote {
         }
         })?;
         match serde_json::from_slice(&answer) {
-            Ok(Answer::Ok(replies)) => {
+            Ok(Answer::<wire::Replies>::Ok(replies)) => {
                 let replies: Vec<Reply> = replies.into();
                 let clients = replies.iter().filter_map(|reply| reply.client.as_ref());
                 match clients.flat_map(|client| client.text().lines()).find(|line| !is_known(line)) {
@@ -72,31 +72,42 @@ impl Remote {
 
     /// What its agent sees.
     pub fn observe(&self) -> Result<Observed, Failure> {
-        list::parse(&self.ask("/v1/peers", None, PEERS)?)
+        list::parse(&self.ask("/v1/peers", None, PEERS, "bonds")?)
     }
 
-    fn ask(&self, target: &str, json: Option<&[u8]>, limit: u64) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    /// Asks for `target`, with a JSON text or without; what is answered, if it is no longer than `limit` bytes. `grant` is
+    /// what a device needs to be answered.
+    pub fn ask(
+        &self,
+        target: &str,
+        json: Option<&[u8]>,
+        limit: u64,
+        grant: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, Failure> {
         let address = format!("http://{}{target}", self.host);
         match self.client.ask(&address, json, limit) {
-            Ok((200, body)) => Ok(Zeroizing::new(body)),
-            Ok((404, _)) => {
-                Err(Failure::new(Kind::Input, format!("{} tells this device nothing", self.host)).hint(
-                    "only a device with the grant `bonds` is answered: `sepulcher peer grant NAME bonds`",
-                ))
-            }
+            Ok((200 | 202, body)) => Ok(Zeroizing::new(body)),
+            Ok((404, _)) => Err(Failure::new(
+                Kind::Input,
+                format!("{} tells this device nothing", self.host),
+            )
+            .hint(format!(
+                "only a device with the grant `{grant}` is answered: `sepulcher peer grant NAME {grant}`"
+            ))),
             Ok((status, body)) => Err(match serde_json::from_slice(&body) {
-                Ok(Answer::Error(told)) => told.into(),
+                Ok(Answer::<()>::Error(told)) => told.into(),
                 _ => self.strange(&format!("status {status}")),
             }),
             Err(Error::Transport { source, .. }) => {
                 Err(Failure::new(Kind::Unavailable, format!("{} does not answer: {source}", self.host))
-                    .hint("is the tunnel up? Only a device with the grant `bonds` is answered"))
+                    .hint(format!("is the tunnel up? Only a device with the grant `{grant}` is answered")))
             }
             Err(error) => Err(Failure::from_error(Kind::Unavailable, &error)),
         }
     }
 
-    fn strange(&self, what: &str) -> Failure {
+    /// The failure of an answer that makes no sense.
+    pub fn strange(&self, what: &str) -> Failure {
         Failure::new(Kind::Unavailable, format!("the answer of {} was not understood: {what}", self.host))
             .hint("program and appliance may be of different versions: `sepulcher --version` on both")
     }

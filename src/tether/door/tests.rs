@@ -7,11 +7,12 @@ use super::*;
 use crate::codex::{Backend, Sources};
 use crate::tether::status::Peers;
 
-const KEYS: [&str; 4] = [
+const KEYS: [&str; 5] = [
     "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=",
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
     "/O8+G5a2GFPG6Kl6oB0kmvCkbKhLkf9a8HcHGEJGUlc=",
     "rUBGzRp4xKUz6e2gNDcCrZPYpLC7O0gUGdbTRNXNwmY=",
+    "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
 ];
 
 fn board() -> Board {
@@ -28,6 +29,7 @@ fn board() -> Board {
         ("peers/grafana.toml", peer(1, 3, "\"metrics\"")),
         ("peers/guest.toml", peer(2, 4, "\"bonds\"") + "expires = 2001-01-01T00:00:00Z\n"),
         ("peers/phone.toml", peer(3, 5, "\"*\"")),
+        ("peers/tablet.toml", peer(4, 6, "\"rebirth\"")),
     ]
     .into_iter()
     .collect();
@@ -57,15 +59,16 @@ fn whoever_lacks_the_grant_is_told_what_an_unknown_path_is_told() {
     let nowhere = Path::new("/nonexistent");
     let unknown = ask("GET", "/", peer(2), nowhere, "");
     assert_eq!(unknown.0, 404);
-    let [laptop, grafana, guest, phone, stranger] = [2, 3, 4, 5, 9].map(peer);
-    let asked = [("GET", "/metrics"), ("GET", "/v1/peers"), ("POST", "/v1/bonds")];
+    let [laptop, grafana, guest, phone, tablet, stranger] = [2, 3, 4, 5, 6, 9].map(peer);
+    let asked = [("GET", "/metrics"), ("GET", "/v1/peers"), ("POST", "/v1/bonds"), ("GET", "/rebirth")];
     let may = [
-        (laptop, [false, true, true]),
-        (grafana, [true, false, false]),
-        (guest, [false; 3]),
-        (phone, [false; 3]),
-        (stranger, [false; 3]),
-        (Caller::Host, [true, true, false]),
+        (laptop, [false, true, true, false]),
+        (grafana, [true, false, false, false]),
+        (guest, [false; 4]),
+        (phone, [false; 4]),
+        (tablet, [false, false, false, true]),
+        (stranger, [false; 4]),
+        (Caller::Host, [true, true, false, false]),
     ];
     for (caller, may) in may {
         for ((method, target), may) in asked.into_iter().zip(may) {
@@ -153,4 +156,41 @@ fn a_request_for_another_host_is_refused_whoever_sends_it() {
     }
     assert_eq!(status(None, peer(2)), 421);
     assert_eq!(status(None, Caller::Host), 404, "a socket of this machine is nobody else's");
+}
+
+#[test]
+fn wishes_about_bodies_are_handed_on_with_the_peers_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let digest = "0".repeat(64);
+    let wishes = [
+        (
+            "/rebirth/stage",
+            r#"{"nonce":"0123456789abcdef","source":"https://a/2.tar"}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"stage":{"allow-downgrade":false,"source":"https://a/2.tar"}}}}"#.to_owned(),
+        ),
+        (
+            "/rebirth/activate",
+            format!(r#"{{"nonce":"0123456789abcdef","digest":"{digest}"}}"#),
+            format!(r#"{{"wish":{{"nonce":"0123456789abcdef","wish":{{"activate":{{"digest":"{digest}"}}}}}}}}"#),
+        ),
+    ];
+    for (index, (target, body, question)) in wishes.into_iter().enumerate() {
+        let path = folder.path().join(index.to_string());
+        let host = control(&path, "{\"ok\":{\"accepted\":\"0123456789abcdef.json\"}}\n");
+        assert_eq!(ask("POST", target, peer(6), &path, &body).0, 202);
+        let asked: serde_json::Value = serde_json::from_str(&host.join().unwrap()).unwrap();
+        assert_eq!(asked["peer"], "tablet");
+        assert_eq!(asked["rebirth"].to_string(), question);
+    }
+    let nowhere = Path::new("/nonexistent");
+    for (target, body) in [
+        ("/rebirth/stage", r#"{"nonce":"0123456789abcdef"}"#),
+        ("/rebirth/stage", r#"{"nonce":"x","source":"https://a/"}"#),
+        ("/rebirth/stage", r#"{"nonce":"0123456789abcdef","source":"https://a/","run":"sh"}"#),
+        ("/rebirth/activate", r#"{"nonce":"0123456789abcdef","digest":"1"}"#),
+        ("/rebirth/activate", ""),
+    ] {
+        assert_eq!(ask("POST", target, peer(6), nowhere, body).0, 400, "{target} {body}");
+        assert_eq!(ask("POST", target, peer(2), nowhere, body).0, 404, "{target} {body}");
+    }
 }

@@ -1,0 +1,45 @@
+//! The host's end of what a peer asks about the machine's bodies: the status as it was kept, and intents, which this
+//! program writes and another one carries out.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cli::{Failure, Kind};
+use crate::codex::name::Name;
+use crate::peer::store::{Place, load};
+use crate::rebirth::intent::{Question, permitted};
+use crate::rebirth::status::{self, Status};
+use crate::rebirth::{Error, inbox};
+use crate::sys::clock;
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Told {
+    /// How the bodies stand.
+    Status(Box<Status>),
+    /// The wish waits; the status tells what becomes of the file of this name.
+    Accepted(String),
+}
+
+/// Answers one question.
+pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Failure> {
+    let (_, codex) = load(&Place::appliance(root))?;
+    permitted(&codex, peer, clock::now()).map_err(|why| {
+        Failure::new(Kind::Input, why).hint("grant it: `sepulcher peer grant NAME rebirth`")
+    })?;
+    match question {
+        Question::Status {} => match status::read(root) {
+            Err(Error::File(error)) if error.is_not_found() => {
+                Err(Failure::new(Kind::Unavailable, "the machine has not looked at its bodies yet")
+                    .hint("ask again in a minute"))
+            }
+            status => Ok(Told::Status(Box::new(status?))),
+        },
+        Question::Wish { nonce, wish } => {
+            inbox::put(root, peer, nonce, wish)?;
+            Ok(Told::Accepted(format!("{nonce}.json")))
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Brings a bundle into the machine's state, from wherever it is, before anything of it is believed.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::time::Duration;
+
+use super::Error;
+use crate::codex::UrlPrefix;
+use crate::peer::Refused;
+use crate::sys::http::Client;
+use crate::sys::{fs, stage};
+
+/// No bundle is longer, in bytes: both slots' worth of everything.
+const LIMIT: u64 = 1 << 30;
+/// No bundle has more files.
+const FILES: usize = 16;
+/// How long a server may take to be there.
+const CONNECT: Duration = Duration::from_secs(30);
+/// How long a bundle may take to come.
+const PATIENCE: Duration = Duration::from_secs(30 * 60);
+
+/// Where a bundle is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin<'a> {
+    /// A folder of its files.
+    Folder(&'a Path),
+    /// A tar archive of these.
+    Archive(&'a Path),
+    /// Such an archive elsewhere.
+    Address(&'a str),
+}
+
+impl<'a> Origin<'a> {
+    /// What a person means by `source`; an address must begin with one of `allowed`.
+    pub fn of(source: &'a str, allowed: &[UrlPrefix]) -> Result<Self, Error> {
+        if !source.contains("://") {
+            let path = Path::new(source);
+            return Ok(if path.is_dir() { Origin::Folder(path) } else { Origin::Archive(path) });
+        }
+        if allowed.iter().any(|prefix| prefix.covers(source)) {
+            return Ok(Origin::Address(source));
+        }
+        let named: Vec<_> = allowed.iter().map(UrlPrefix::as_str).collect();
+        let hint = if named.is_empty() {
+            "its law names no `sources`: bring the update as a folder or a file, or name them in the next body"
+                .to_owned()
+        } else {
+            format!("its law names {}", named.join(", "))
+        };
+        Err(Refused::new(format!("this body fetches nothing from {source}"), hint).into())
+    }
+
+    /// Copies the bundle's files to `folder`, which must not be there.
+    pub fn bring(self, folder: &Path) -> Result<(), Error> {
+        fs::create_dir_all(folder)?;
+        fs::set_mode(folder, 0o700)?;
+        match self {
+            Origin::Folder(from) => copy(from, folder),
+            Origin::Archive(from) => {
+                let file = fs::open(from)?;
+                room(folder, fs::size(from)?)?;
+                unpack(file, folder, &from.display().to_string())
+            }
+            // Another server than the law's is not asked, wherever this one points to.
+            Origin::Address(address) => {
+                unpack(Client::direct(CONNECT, PATIENCE).get(address, 0)?.body, folder, address)
+            }
+        }
+    }
+}
+
+/// Refuses what would fill the machine's state.
+fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
+    let free = fs::free_space(folder)?;
+    // The bonds need to be written, too.
+    if wanted + (32 << 20) <= free {
+        return Ok(());
+    }
+    let message = format!("the bundle takes {} MiB, and the state has {} MiB left", wanted >> 20, free >> 20);
+    Err(Refused::new(
+        message,
+        "remove snapshots (`sepulcher snapshot prune`), or give the machine a larger disk",
+    )
+    .into())
+}
+
+fn copy(from: &Path, folder: &Path) -> Result<(), Error> {
+    let files = fs::list(from)?;
+    if files.len() > FILES {
+        return Err(no_bundle(&from.display().to_string(), "it has too many files"));
+    }
+    let sizes: Result<Vec<u64>, _> = files.iter().map(|path| fs::size(path)).collect();
+    room(folder, sizes?.iter().sum())?;
+    for path in files.iter().filter(|path| path.is_file()) {
+        stage::copy(path, &folder.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+/// Takes files out of an archive: flat ones, with plain names, so many and so long.
+fn unpack(archive: impl Read, folder: &Path, shown: &str) -> Result<(), Error> {
+    let unreadable = |error: io::Error| Error::Archive { shown: shown.to_owned(), source: error };
+    let mut archive = tar::Archive::new(archive.take(LIMIT));
+    let mut count = 0;
+    for entry in archive.entries().map_err(unreadable)? {
+        let mut entry = entry.map_err(unreadable)?;
+        let path = entry.path().map_err(unreadable)?.into_owned();
+        let name = path.strip_prefix(".").unwrap_or(&path).to_owned();
+        if entry.header().entry_type().is_dir() && name.as_os_str().is_empty() {
+            continue;
+        }
+        count += 1;
+        let plain = name.components().count() == 1 && name.file_name() == Some(name.as_os_str());
+        if !entry.header().entry_type().is_file() || !plain || count > FILES {
+            return Err(no_bundle(shown, &format!("`{}` is no file of one", path.display())));
+        }
+        room(folder, entry.size())?;
+        let target = folder.join(&name);
+        let mut file = fs::context(File::create_new(&target), "create", &target)?;
+        io::copy(&mut entry, &mut file).map_err(unreadable)?;
+    }
+    if count == 0 { Err(no_bundle(shown, "it is empty")) } else { Ok(()) }
+}
+
+fn no_bundle(shown: &str, why: &str) -> Error {
+    let hint = "`sepulcher image build --sign KEY` makes one; as one file: `tar -C FOLDER -cf FILE .`";
+    Refused::new(format!("{shown} is no update bundle: {why}"), hint).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, bytes) in files {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_size(bytes.len() as u64);
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_cksum();
+            builder.append(&header, *bytes).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(files: &[(&str, &[u8])]) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("incoming");
+        fs::create_dir_all(&target).unwrap();
+        unpack(&archive(files)[..], &target, "a.tar").map_err(|error| error.to_string())?;
+        assert_eq!(fs::list(folder.path()).unwrap().len(), 1);
+        let name = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        Ok(fs::list(&target).unwrap().iter().map(name).collect())
+    }
+
+    #[test]
+    fn flat_files_are_taken_and_nothing_else() {
+        assert_eq!(unpacked(&[("./SHA256SUMS", b"x"), ("a.efi", b"y")]).unwrap(), ["SHA256SUMS", "a.efi"]);
+        for path in ["../a", "/a", "a/b", "./a/../b"] {
+            let error = unpacked(&[(path, b"x")]).unwrap_err();
+            assert!(error.contains("is no update bundle"), "{path}: {error}");
+        }
+        assert!(unpacked(&[]).unwrap_err().ends_with("it is empty"));
+        assert!(unpacked(&[("a", b"1"), ("a", b"2")]).is_err());
+    }
+
+    #[test]
+    fn a_folder_and_its_archive_bring_the_same_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("from");
+        fs::create_dir_all(&from).unwrap();
+        fs::write(&from.join("one"), 0o644, b"1").unwrap();
+        fs::write(&folder.path().join("a.tar"), 0o644, &archive(&[("one", b"1")])).unwrap();
+        for (index, source) in [from.clone(), folder.path().join("a.tar")].into_iter().enumerate() {
+            let target = folder.path().join(index.to_string());
+            Origin::of(source.to_str().unwrap(), &[]).unwrap().bring(&target).unwrap();
+            assert_eq!(fs::read(&target.join("one")).unwrap(), b"1");
+        }
+    }
+
+    #[test]
+    fn addresses_are_those_that_the_law_allows() {
+        let allowed = ["https://updates.example/lychd/".parse().unwrap()];
+        let address = "https://updates.example/lychd/2.tar";
+        assert_eq!(Origin::of(address, &allowed).unwrap(), Origin::Address(address));
+        for source in [
+            "https://updates.example/other/2.tar",
+            "http://updates.example/lychd/2.tar",
+            "https://updates.example/lychd/../2.tar",
+            "file:///a",
+        ] {
+            assert!(Origin::of(source, &allowed).unwrap_err().to_string().contains("fetches nothing from"));
+        }
+        assert!(Origin::of(address, &[]).is_err());
+    }
+}

@@ -1,0 +1,354 @@
+//! What a machine does with its bodies when it is told to: stage, activate, go back.
+//!
+//! A power loss at any moment leaves a machine that boots: an entry goes before the slot that it leads to is overwritten,
+//! and comes when everything that it leads to was read back from the disk.
+
+use std::path::{Path, PathBuf};
+
+use super::entry::{Entry, TRIES, Tries};
+use super::fetch::Origin;
+use super::machine::{Machine, Running, Slot};
+use super::record::{Activated, End, Outcome, Part, SCHEMA, Staged};
+use super::version::Version;
+use super::{Error, bundle, schema, stranded};
+use crate::codex::{SCHEMA as SCHEMA_OF_BONDS, Sources};
+use crate::image::disk::Role;
+use crate::image::identity;
+use crate::peer::Refused;
+use crate::peer::store::migrate::kept;
+use crate::peer::store::{PATIENCE, Place, load};
+use crate::snapshot;
+use crate::sys::journal::Lock;
+use crate::sys::{clock, fs};
+use crate::tree::Sha256Digest;
+
+/// The longest record, in bytes: a law is in it.
+const RECORD: u64 = 16 << 20;
+/// The longest kernel image, in bytes.
+const KERNEL: u64 = 256 << 20;
+
+/// What is to be staged, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// A folder, a file or an address.
+    pub source: &'a str,
+    /// Whether the body may be older than the one that runs.
+    pub downgrade: bool,
+}
+
+/// Nobody else changes bodies while the value lives.
+pub(super) fn locked(machine: &Machine) -> Result<Lock, Error> {
+    let state = machine.state();
+    fs::create_dir_all(&state)?;
+    fs::set_mode(&state, 0o700)?;
+    Ok(Lock::acquire(&state.join(".lock"), PATIENCE)?)
+}
+
+fn read_record<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
+    let bytes = match fs::read_bounded(path, RECORD) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        bytes => bytes?,
+    };
+    let damaged = |source| Error::Record { path: path.to_owned(), source };
+    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
+}
+
+pub(super) fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), Error> {
+    let bytes =
+        serde_json::to_vec(record).map_err(|source| Error::Record { path: path.to_owned(), source })?;
+    Ok(fs::write_atomic(path, 0o600, &bytes)?)
+}
+
+fn staged_folder(machine: &Machine) -> PathBuf {
+    machine.state().join("staged")
+}
+
+pub(super) fn activated_file(machine: &Machine) -> PathBuf {
+    machine.state().join("activated.json")
+}
+
+/// The body that is staged.
+pub fn staged(machine: &Machine) -> Result<Option<Staged>, Error> {
+    read_record(&staged_folder(machine).join("staged.json"))
+}
+
+/// The last body that the machine was told to become.
+pub fn activated(machine: &Machine) -> Result<Option<Activated>, Error> {
+    read_record(&activated_file(machine))
+}
+
+/// Writes a body to the slot that does not run, and verifies it. `tell` hears how far it is.
+///
+/// # Errors
+/// See [`Error`]: what runs and what is bonded is untouched; what was staged before may be gone.
+pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> Result<Staged, Error> {
+    let _lock = locked(machine)?;
+    let running = machine.running()?;
+    let place = Place::appliance(machine.root());
+    let (sources, codex) = load(&place)?;
+    let publisher = codex.rebirth.publisher.as_ref().ok_or_else(|| {
+        let hint = "build the next body with `[rebirth] publisher = \"…\"` in its lychd.toml, and write it to the disk";
+        Refused::new("the law of this body names no publisher: it takes no update", hint)
+    })?;
+    let origin = Origin::of(wish.source, &codex.rebirth.sources)?;
+    let incoming = machine.state().join("incoming");
+    fs::remove_dir_all(&incoming)?;
+    tell(&format!("fetching {}", wish.source));
+    let staged = origin.bring(&incoming).and_then(|()| {
+        let bundle = bundle::open(&incoming, publisher)?;
+        let staged = record_of(&bundle)?;
+        tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));
+        suits(machine, &running, bundle.description.name.as_str(), &staged, wish.downgrade)?;
+        holds(&place, &staged, &sources, tell)?;
+        make_way(machine, &running)?;
+        tell("writing to the slot that does not run");
+        machine.write_slot(&staged.version)?;
+        verify(machine, &staged)?;
+        keep(machine, &incoming.join(&bundle.description.kernel.file), &staged)?;
+        Ok(staged)
+    });
+    fs::remove_dir_all(&incoming)?;
+    staged
+}
+
+/// Whether that body can go on with the bonds. What another schema's law says, this program cannot judge: its own first
+/// boot does.
+fn holds(place: &Place, staged: &Staged, sources: &Sources, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    let kept = fs::exists(&kept(place, staged.codex_schema))?;
+    match schema::migration(SCHEMA_OF_BONDS, staged.codex_schema, kept)? {
+        Some(line) => tell(&line),
+        None => stranded::check(&staged.law, sources, clock::now())?,
+    }
+    Ok(())
+}
+
+fn record_of(bundle: &bundle::Bundle) -> Result<Staged, Error> {
+    let description = &bundle.description;
+    let part = |part: &bundle::Part| {
+        let (size, sha256) = bundle.files.get(&part.file).copied()?;
+        Some(Part { size, sha256 })
+    };
+    let parts = || Some([part(&description.root)?, part(&description.verity)?, part(&description.kernel)?]);
+    let [root, verity, kernel] =
+        parts().ok_or_else(|| Refused::new("the bundle lacks a part", "fetch it anew"))?;
+    Ok(Staged {
+        schema: SCHEMA,
+        version: description.version.clone(),
+        digest: bundle.digest,
+        root_hash: description.root_hash,
+        codex_schema: description.codex_schema,
+        at: clock::now(),
+        root,
+        verity,
+        kernel,
+        law: description.law.clone(),
+    })
+}
+
+/// Whether this machine, in the state it is in, may take that body.
+fn suits(
+    machine: &Machine,
+    running: &Running,
+    name: &str,
+    staged: &Staged,
+    downgrade: bool,
+) -> Result<(), Error> {
+    let version = &staged.version;
+    if name != running.name {
+        let message = format!("the body is {name}'s, and this machine is {}", running.name);
+        return Err(Refused::new(message, "choose the bundle of this appliance").into());
+    }
+    if *version == running.version {
+        return Err(Refused::new(
+            format!("body {version} runs already"),
+            "build the next one with a higher `--version`",
+        )
+        .into());
+    }
+    if *version < running.version && !downgrade {
+        let message = format!("body {version} is older than {}, which runs", running.version);
+        return Err(Refused::new(message, "say `--allow-downgrade` if that is what you want").into());
+    }
+    let slots = machine.slots(running)?;
+    let others: Vec<&Slot> = slots.iter().filter(|slot| !slot.running).collect();
+    if slots.len() - others.len() != 1 || others.is_empty() {
+        return Err(
+            Refused::new("this disk does not have two slots", "write the image to the disk anew").into()
+        );
+    }
+    if others.iter().all(|slot| slot.size < staged.root.size) {
+        let message = format!("the root takes {} MiB, more than the slot has", staged.root.size >> 20);
+        return Err(Refused::new(message, "build a smaller body, or write it to the disk anew").into());
+    }
+    // A slot that holds it without a record was written when the power was lost, or ran before: what it holds is verified.
+    let before = self::staged(machine)?.filter(|before| before.version == *version);
+    if let (Some(slot), Some(before)) =
+        (others.iter().find(|slot| slot.version.as_ref() == Some(version)), before)
+    {
+        let message = if before.digest == staged.digest {
+            format!("body {version} is staged already")
+        } else {
+            format!("{} holds another body {version} already", slot.device)
+        };
+        let hint =
+            "a version names one body: build another one with a higher `--version`, or activate this one";
+        return Err(Refused::new(message, hint).into());
+    }
+    proven(machine, running)?;
+    let free = machine.free_for_entries()?;
+    let removable =
+        machine.entries(&running.name)?.iter().filter(|entry| entry.version != running.version).count();
+    if removable == 0 && free < staged.kernel.size + (1 << 20) {
+        let message = format!("the boot partition has {} MiB left", free >> 20);
+        return Err(Refused::new(message, "write the image to the disk anew: it brings a larger one").into());
+    }
+    Ok(())
+}
+
+/// Refuses to give up the body that a fall would need.
+fn proven(machine: &Machine, running: &Running) -> Result<(), Error> {
+    let entries = machine.entries(&running.name)?;
+    let own = entries.iter().find(|entry| entry.version == running.version);
+    let other = entries.iter().any(|entry| entry.version != running.version);
+    if other && own.is_none_or(|own| own.tries.is_some()) {
+        let message = format!("body {} has not proven healthy yet", running.version);
+        return Err(Refused::new(message, "wait until `sepulcher rebirth status` says so").into());
+    }
+    Ok(())
+}
+
+/// Forgets every other body, entries first: the slot is about to be another's.
+fn make_way(machine: &Machine, running: &Running) -> Result<(), Error> {
+    for entry in machine.entries(&running.name)?.iter().filter(|entry| entry.version != running.version) {
+        machine.remove(entry)?;
+    }
+    if activated(machine)?.is_some_and(|activated| activated.outcome.is_none()) {
+        fs::erase(&activated_file(machine))?;
+    }
+    fs::remove_dir_all(&staged_folder(machine))?;
+    Ok(fs::sync_parent(&staged_folder(machine))?)
+}
+
+fn verify(machine: &Machine, staged: &Staged) -> Result<(), Error> {
+    let (root, verity) = identity::partitions(staged.root_hash);
+    machine.holds(Role::Root, root, &staged.root)?;
+    machine.holds(Role::Verity, verity, &staged.verity)
+}
+
+/// Keeps the kernel image with the record of what is staged.
+fn keep(machine: &Machine, kernel: &Path, staged: &Staged) -> Result<(), Error> {
+    let shadow = machine.state().join("staging");
+    fs::remove_dir_all(&shadow)?;
+    fs::create_dir_all(&shadow)?;
+    let bytes = kernel_image(kernel, &staged.kernel)?;
+    fs::write_atomic(&shadow.join("kernel.efi"), 0o600, &bytes)?;
+    write_record(&shadow.join("staged.json"), staged)?;
+    Ok(fs::rename(&shadow, &staged_folder(machine))?)
+}
+
+fn kernel_image(path: &Path, part: &Part) -> Result<Vec<u8>, Error> {
+    let bytes = fs::read_bounded(path, KERNEL)?;
+    if Sha256Digest::of(&bytes) == part.sha256 {
+        return Ok(bytes);
+    }
+    Err(Refused::new("the kernel image is not the one that was staged", "stage the body anew").into())
+}
+
+/// Makes the staged body the next one to boot, with three attempts.
+///
+/// # Errors
+/// See [`Error`]: unless the last step was reached, the body that runs stays the one to boot.
+pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Error> {
+    let _lock = locked(machine)?;
+    let running = machine.running()?;
+    let hint = "`sepulcher rebirth stage SOURCE` prints the digest that is wanted";
+    let staged = staged(machine)?.ok_or_else(|| Refused::new("no body is staged", hint))?;
+    if staged.digest != digest {
+        let message = format!("another body is staged: {} with digest {}", staged.version, staged.digest);
+        return Err(Refused::new(message, "look again at what you mean to become").into());
+    }
+    proven(machine, &running)?;
+    let place = Place::appliance(machine.root());
+    holds(&place, &staged, &load(&place)?.0, &mut |_| {})?;
+    verify(machine, &staged)?;
+    let kernel = kernel_image(&staged_folder(machine).join("kernel.efi"), &staged.kernel)?;
+    let note = format!("before body {} took the place of {}", staged.version, running.version);
+    let (snapshot, _) = snapshot::store::create(&place, Some(&note), false, false)?;
+    let activated = Activated {
+        schema: SCHEMA,
+        version: staged.version.clone(),
+        digest,
+        from: running.version.clone(),
+        at: clock::now(),
+        snapshot,
+        tries: Vec::new(),
+        outcome: None,
+    };
+    write_record(&activated_file(machine), &activated)?;
+    choose(machine, &running, &staged, &kernel)?;
+    Ok(activated)
+}
+
+/// Puts the new entry in front of the one that runs.
+fn choose(machine: &Machine, running: &Running, staged: &Staged, kernel: &[u8]) -> Result<(), Error> {
+    let tries = Some(Tries { left: TRIES, done: 0 });
+    let new = Entry { name: running.name.clone(), version: staged.version.clone(), tries };
+    let entries = machine.entries(&running.name)?;
+    for entry in entries.iter().filter(|entry| entry.version == new.version && **entry != new) {
+        machine.remove(entry)?;
+    }
+    machine.add(&new, kernel)?;
+    // The boot loader takes the highest version that has attempts left: for an older one, this one steps back.
+    if new.version < running.version {
+        step_back(machine, &entries, running)?;
+    }
+    Ok(())
+}
+
+/// Has the boot loader choose others before the body that runs.
+fn step_back(machine: &Machine, entries: &[Entry], running: &Running) -> Result<(), Error> {
+    let own = entries.iter().find(|entry| entry.version == running.version);
+    let own = own.ok_or_else(|| {
+        Refused::new("the running body has no boot entry", "write the image to the disk anew")
+    })?;
+    machine.rename(own, &Entry { tries: Some(Tries { left: 0, done: 0 }), ..own.clone() })
+}
+
+/// Chooses the other body again, or takes an activation back that was not tried yet. True when a restart is needed.
+///
+/// # Errors
+/// See [`Error`]: nothing has changed.
+pub fn rollback(machine: &Machine) -> Result<(Activated, bool), Error> {
+    let _lock = locked(machine)?;
+    let running = machine.running()?;
+    let hint = "`sepulcher rebirth status` shows what there is";
+    let mut activated = activated(machine)?
+        .ok_or_else(|| Refused::new("this machine was never told to become another body", hint))?;
+    let entries = machine.entries(&running.name)?;
+    let find = |version: &Version| entries.iter().find(|entry| entry.version == *version);
+    let is_new = running.version == activated.version;
+    let needs_restart = if is_new {
+        let old = find(&activated.from).ok_or_else(|| {
+            Refused::new(format!("body {} is no longer on this machine", activated.from), hint)
+        })?;
+        if old.is_spent() {
+            machine.rename(old, &Entry { tries: None, ..old.clone() })?;
+        }
+        step_back(machine, &entries, &running)?;
+        true
+    } else if activated.outcome.is_none() {
+        if let Some(own) = find(&running.version) {
+            machine.rename(own, &Entry { tries: None, ..own.clone() })?;
+        }
+        if let Some(new) = find(&activated.version) {
+            machine.remove(new)?;
+        }
+        false
+    } else {
+        let message = format!("there is nothing to go back from: {activated}");
+        return Err(Refused::new(message, hint).into());
+    };
+    activated.outcome = Some(Outcome { end: End::RolledBack, at: clock::now() });
+    write_record(&activated_file(machine), &activated)?;
+    Ok((activated, needs_restart))
+}

@@ -1,0 +1,118 @@
+//! Whether a new law holds everybody who is bonded: pure.
+
+use std::collections::BTreeMap;
+
+use crate::codex::time::Timestamp;
+use crate::codex::{Codex, Sources, is_bond};
+use crate::peer::Refused;
+use crate::render::wireguard::{ClientKeys, client};
+
+/// The sources of a new law with the bonds of `now`.
+fn under(law: &BTreeMap<String, String>, now: &Sources) -> Sources {
+    let law = law.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+    law.chain(now.iter().filter(|(path, _)| is_bond(path))).collect()
+}
+
+/// Refuses a law that does not hold the living bonds: with the Codex's own mistakes, or the list of peers whose
+/// configuration would no longer lead here.
+pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> Result<(), Refused> {
+    let sources = under(law, now);
+    let hint = "change the new law, or revoke, ungrant or rotate these peers first";
+    let (_, new) = crate::snapshot::parsed(sources, "the new law does not hold the living bonds", hint)?;
+    let (_, old) =
+        crate::snapshot::parsed(now.clone(), "the Codex in force holds mistakes", "mend them first")?;
+    let lost = strangers(&old, &new, time)?;
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("{} bonded peer(s) would need a new configuration:\n{}", lost.len(), lost.join("\n"));
+    Err(Refused::new(message, hint))
+}
+
+/// Active peers of `old` whose configuration differs under `new`, a line each with the first difference.
+pub fn strangers(old: &Codex, new: &Codex, time: Timestamp) -> Result<Vec<String>, Refused> {
+    let mut lines = Vec::new();
+    for (name, peer) in old.active() {
+        if peer.is_expired(time) {
+            continue;
+        }
+        let text = |codex: &Codex| {
+            let text = client(codex, name, ClientKeys::default());
+            text.map_err(|error| Refused::new(error.to_string(), "report this"))
+        };
+        let (before, after) = (text(old)?.unwrap_or_default(), text(new)?.unwrap_or_default());
+        // What only tells, or is a matter of taste on the device's side.
+        let binding = |text: &str| -> Vec<String> {
+            let wanted = ["Address", "PublicKey", "AllowedIPs", "Endpoint", "PresharedKey"];
+            let is =
+                |line: &&str| wanted.iter().any(|key| line.starts_with(key)) || line.contains("Endpoint =");
+            text.lines().filter(is).map(str::to_owned).collect()
+        };
+        let (before, after) = (binding(&before), binding(&after));
+        let first = before.iter().zip(&after).find(|(before, after)| before != after);
+        if let Some((before, after)) = first {
+            lines.push(format!("  {name}: {before} → {after}"));
+        } else if before.len() != after.len() {
+            lines.push(format!("  {name}: its configuration has other lines"));
+        }
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAW: &str = "schema = 1\n[appliance]\nname = \"lychd\"\n";
+    const OCULUS: &str =
+        "description = \"Traces\"\nrootfs = \"stand-in\"\n[[port]]\nnumber = 6006\ntier = \"tether\"\n";
+
+    fn sources(law: &str, oculus: &str, peer: &str) -> Sources {
+        let mut sources = Sources::default();
+        sources.insert("lychd.toml", law);
+        sources.insert("services/oculus.toml", oculus);
+        sources.insert("peers/phone.toml", peer);
+        sources
+    }
+
+    fn peer(grants: &str) -> String {
+        format!(
+            "public-key = \"{}\"\naddress = \"10.88.16.2\"\ngrants = [{grants}]\n",
+            crate::sys::wireguard::SecretKey::generate().public()
+        )
+    }
+
+    fn checked(law: &str, oculus: &str, now: &Sources) -> Result<(), Refused> {
+        let law = [("lychd.toml", law), ("services/oculus.toml", oculus)];
+        let law = law.into_iter().filter(|(_, text)| !text.is_empty());
+        let law = law.map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
+        check(&law, now, Timestamp::from_epoch(0))
+    }
+
+    #[test]
+    fn the_same_law_and_a_wider_one_hold_everybody() {
+        let now = sources(LAW, OCULUS, &peer("\"oculus\""));
+        checked(LAW, OCULUS, &now).unwrap();
+        checked(&format!("{LAW}[uplink]\necho = true\n"), &OCULUS.replace("6006", "6007"), &now).unwrap();
+    }
+
+    #[test]
+    fn a_service_that_somebody_is_granted_may_not_leave() {
+        let now = sources(LAW, OCULUS, &peer("\"oculus\""));
+        let refused = checked(LAW, "", &now).unwrap_err();
+        assert_eq!(refused.message, "the new law does not hold the living bonds");
+        assert!(refused.report.unwrap().contains("peers/phone.toml"));
+        checked(LAW, "", &sources(LAW, OCULUS, &peer(""))).unwrap();
+    }
+
+    #[test]
+    fn another_subnet_or_port_strands_whoever_is_bonded() {
+        let now = sources(LAW, OCULUS, &peer(""));
+        let other = format!("{LAW}[tether]\nnetwork = \"10.88.32.0/20\"\n");
+        assert!(checked(&other, OCULUS, &now).unwrap_err().report.unwrap().contains("10.88.16.2"));
+        let refused = checked(&format!("{LAW}[tether]\nport = 51821\n"), OCULUS, &now).unwrap_err();
+        assert!(refused.message.contains("phone: "), "{}", refused.message);
+        assert!(refused.message.contains("51821"), "{}", refused.message);
+    }
+}
