@@ -19,6 +19,8 @@ use sepulcher::image::verity;
 use sepulcher::image::window::Window;
 use sepulcher::render::render;
 
+use crate::e2e::rebirth;
+use crate::e2e::site::Site;
 use crate::reproduce::downloads_only;
 use crate::vm::{Machine, Start, Uplink, disk_from};
 use crate::{Result, guest, image, root};
@@ -36,6 +38,8 @@ pub struct Args {
 enum Part {
     /// The default, and the time to each moment of a boot
     Boot,
+    /// A Rebirth there and back: the update's size, and the times to stage, activate, be back and roll back
+    Rebirth,
     /// Changes among 10 and 10,000 peers with a userspace WireGuard, the idle agent
     Tether,
     /// The same changes in the appliance's kernel, and what a peer's packets pay for the grants of others
@@ -70,6 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
             tether::changes(&lab)?;
             return tether::idle(&lab);
         }
+        Some(Part::Rebirth) => return reborn(),
         Some(Part::Boot) | None => {}
     }
     rendering()?;
@@ -185,8 +190,22 @@ fn bonding(folder: &Path) -> Result<()> {
         let run = Command::new(&program).args(words).arg(&codex).output()?;
         if run.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&run.stderr).into()) }
     })?;
+    let read = median(9, || reading(&codex.join("peers")))?;
+    line("reading 10,000 files, nothing else", "none", &ms(read));
     line("peer bond, 10,000 peers", "60 ms", &format!("{:.0} ms", bond.as_secs_f64() * 1e3));
     Ok(())
+}
+
+/// Opens, reads and closes every file of a folder, by a thread for each of two processors: what reading costs anyone.
+fn reading(folder: &Path) -> Result<()> {
+    let names: Vec<_> = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    let all = |paths: &[std::path::PathBuf]| paths.iter().try_for_each(|path| fs::read(path).map(drop));
+    let (some, others) = names.split_at(names.len() / 2);
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| all(some));
+        all(others)?;
+        Ok(there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+    })
 }
 
 /// Cold build (packages there, nothing else), rebuild after a change of the Codex, sizes, memory.
@@ -261,6 +280,19 @@ fn timed(command: &mut Command) -> Result<(Duration, u64)> {
     } else {
         Err(format!("the build ended with {status}").into())
     }
+}
+
+/// One Rebirth of the machine that ring 4 tries, and its way back.
+fn reborn() -> Result<()> {
+    let figures = rebirth::figures(&Site::build()?)?;
+    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    line("update of the example", "none", &format!("{} MiB", figures.update >> 20));
+    line("stage it, verified", "none", &seconds(figures.staged));
+    line("activate it, with a snapshot", "none", &seconds(figures.activated));
+    line("power-on to a peer's page, new body", "none", &seconds(figures.back));
+    line("roll it back", "none", &seconds(figures.rolled_back));
+    line("power-on to a peer's page, old body", "none", &seconds(figures.returned));
+    Ok(())
 }
 
 fn booting(folder: &Path, built: &Path) -> Result<()> {

@@ -1,22 +1,29 @@
 //! `cargo xtask e2e`: sealed images boot, and peers and outsiders in namespaces of their own try them.
 
 mod around;
+mod bodies;
+mod defects;
+mod depot;
 mod fault;
+mod losses;
 #[path = "../../tests/namespaces/low_order.rs"]
 mod low_order;
 mod noise;
 mod peer;
+pub mod rebirth;
 mod restarts;
 mod rig;
+mod scene;
 mod session;
-mod site;
+pub mod site;
+mod snapshot;
 mod stream;
 mod tamper;
 mod tether;
 mod ways;
 
 use std::fmt::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Result, vm};
 
@@ -30,7 +37,10 @@ impl Claim {
     /// Runs one check; its text is what was seen.
     pub fn check(name: &'static str, check: impl FnOnce() -> Result<String>) -> Self {
         eprintln!("e2e: {name} …");
-        Self { name, result: check().map_err(|error| error.to_string()) }
+        let start = Instant::now();
+        let result = check().map_err(|error| error.to_string());
+        eprintln!("e2e: … {} after {:.1} s", word(&result), start.elapsed().as_secs_f32());
+        Self { name, result }
     }
 }
 
@@ -46,6 +56,9 @@ pub struct Args {
     /// Parts to try [default: all]
     #[arg(value_enum)]
     parts: Vec<Part>,
+    /// How often the power is lost in each act of `losses`
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    points: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -56,18 +69,33 @@ enum Part {
     Ways,
     /// Parts of the machine that restart, and the machine
     Restarts,
+    /// Bodies that take the place of others
+    Rebirth,
+    /// Bonds that are put back, on the machine and on another one
+    Snapshot,
+    /// Bodies that are not healthy, each tried three times
+    Falls,
+    /// Power that is lost in the middle of everything that changes bonds and bodies
+    Losses,
     /// Images with a changed byte
     Damage,
 }
 
-/// Runs all claims.
+impl Part {
+    /// Whether it is for those who name it: what waits for machines that do not come up, or powers on a hundred times.
+    fn is_long(self) -> bool {
+        matches!(self, Self::Falls | Self::Losses)
+    }
+}
+
+/// Runs all claims, but for the long ones.
 pub fn all() -> Result<()> {
     run(&Args::default())
 }
 
 /// Runs claims, prints the table and the boot's timeline, and fails when one did not hold.
-pub fn run(Args { parts }: &Args) -> Result<()> {
-    let wanted = |part: Part| parts.is_empty() || parts.contains(&part);
+pub fn run(Args { parts, points }: &Args) -> Result<()> {
+    let wanted = |part: Part| parts.contains(&part) || (parts.is_empty() && !part.is_long());
     let site = site::Site::build()?;
     let mut claims =
         vec![Claim::check("the image is whole and holds what its Codex renders", || site.verified())];
@@ -83,6 +111,18 @@ pub fn run(Args { parts }: &Args) -> Result<()> {
     if wanted(Part::Restarts) {
         claims.extend(restarts::claims(&site)?);
     }
+    if wanted(Part::Rebirth) {
+        claims.extend(rebirth::claims(&site)?);
+    }
+    if wanted(Part::Snapshot) {
+        claims.extend(snapshot::claims(&site)?);
+    }
+    if wanted(Part::Falls) {
+        claims.extend(rebirth::falls(&site)?);
+    }
+    if wanted(Part::Losses) {
+        claims.extend(losses::claims(&site, *points)?);
+    }
     if wanted(Part::Damage) {
         claims.extend(tamper::claims(&site));
     }
@@ -90,20 +130,27 @@ pub fn run(Args { parts }: &Args) -> Result<()> {
     if let Some(timeline) = timeline {
         println!("boot, seconds since power-on:\n{timeline}");
     }
+    if parts.is_empty() {
+        println!(
+            "not tried: bodies that are not healthy, but for one (`cargo xtask e2e falls`, half an hour); power losses \
+             (`cargo xtask e2e losses`, over an hour)"
+        );
+    }
     let failed = claims.iter().filter(|claim| claim.result.is_err()).count();
     println!("{} passed, {failed} failed", claims.len() - failed);
     if failed == 0 { Ok(()) } else { Err(format!("{failed} of {} claims did not hold", claims.len()).into()) }
 }
 
+fn word<T, E>(result: &std::result::Result<T, E>) -> &'static str {
+    if result.is_ok() { "held" } else { "FAILED" }
+}
+
 fn table(claims: &[Claim]) -> String {
     let width = claims.iter().map(|claim| claim.name.len()).max().unwrap_or(0);
     claims.iter().fold(String::new(), |mut text, Claim { name, result }| {
-        let (word, seen) = match result {
-            Ok(seen) => ("held", seen),
-            Err(why) => ("FAILED", why),
-        };
+        let (Ok(seen) | Err(seen)) = result;
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:width$}  {word:6}  {}", seen.replace('\n', "\n    "));
+        let _ = writeln!(text, "{name:width$}  {:6}  {}", word(result), seen.replace('\n', "\n    "));
         text
     })
 }

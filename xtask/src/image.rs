@@ -21,23 +21,31 @@ pub struct Args {
     /// Image file to write
     #[arg(long, default_value = "out/lychd.raw")]
     out: PathBuf,
+    /// What `sepulcher image build` is told besides, behind `--`: `--version 2 --sign publisher.key`
+    #[arg(last = true)]
+    more: Vec<String>,
 }
 
 /// Builds the program and the image.
 pub fn run(args: &Args) -> Result<()> {
-    build(&args.codex, &args.out)?;
+    build_with(&args.codex, &args.out, &args.more)?;
     eprintln!("boot it with `cargo xtask boot --image {}`", args.out.display());
     Ok(())
 }
 
 /// Builds the image of `codex` into `out` with the release program.
 pub fn build(codex: &Path, out: &Path) -> Result<()> {
+    build_with(codex, out, &[])
+}
+
+/// The same, with more arguments.
+pub fn build_with(codex: &Path, out: &Path, more: &[String]) -> Result<()> {
     let program = program()?;
     if let Some(folder) = out.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let shell = Shell::new()?;
-    cmd!(shell, "{program} image build {codex} --out {out}").run()?;
+    cmd!(shell, "{program} image build {codex} --out {out} {more...}").run()?;
     Ok(())
 }
 

@@ -331,6 +331,14 @@ impl Running {
             .into())
     }
 
+    /// Waits until the machine has powered itself off.
+    pub fn off(&mut self, limit: Duration) -> Result<()> {
+        match self.wait(self.uptime() + limit, |_| false) {
+            Seen::Off => Ok(self.child.wait().map(drop)?),
+            Seen::Line(..) | Seen::Timeout => Err("the machine does not go down".into()),
+        }
+    }
+
     /// Types on the serial console.
     pub fn type_in(&mut self, keys: &str) -> Result<()> {
         self.keyboard.write_all(keys.as_bytes())?;

@@ -34,6 +34,12 @@ pub fn debugger(scratch: &Path) -> PathBuf {
     scratch.join("debugger")
 }
 
+/// A machine on the hub's tap device.
+pub fn machine<'a>(toolbox: &'a Toolbox, scratch: &'a Path, hub: &Netns, start: Start<'a>) -> Machine<'a> {
+    let uplink = Uplink::Tap { name: "tap0".to_owned(), launcher: hub.launcher() };
+    Machine { toolbox, start, scratch, uplink, processors: 2 }
+}
+
 /// Powers a fresh disk on until the machine tells its public key, which is returned.
 pub fn boot(
     toolbox: &Toolbox,
@@ -43,9 +49,7 @@ pub fn boot(
 ) -> Result<(Running, String)> {
     until_key(&|| {
         let disk = disk()?;
-        let uplink = Uplink::Tap { name: "tap0".to_owned(), launcher: hub.launcher() };
-        let machine = Machine { toolbox, start: Start::Disk(&disk), scratch, uplink, processors: 2 };
-        machine.power_on_for(&debugger(scratch))
+        machine(toolbox, scratch, hub, Start::Disk(&disk)).power_on_for(&debugger(scratch))
     })
 }
 

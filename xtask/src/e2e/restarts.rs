@@ -10,7 +10,7 @@ use super::stream::{PAUSE, Stream};
 use super::{BOOT, Claim, DISK};
 use crate::Result;
 use crate::netns::Netns;
-use crate::vm::{Machine, Running, Seen, Uplink, disk_from};
+use crate::vm::{Running, disk_from};
 
 /// How long the machine may take to do what its shell is told.
 const COMMAND: Duration = Duration::from_secs(120);
@@ -120,10 +120,9 @@ impl<'a> Scene<'a> {
     /// Until the machine tells its public key.
     fn power_on(&self, disk: &std::path::Path) -> Result<(Running, String)> {
         around::until_key(&|| {
-            let uplink = Uplink::Tap { name: "tap0".to_owned(), launcher: self.hub.launcher() };
             let (toolbox, scratch) = (&self.site.toolbox, self.site.folder.path());
-            let start = self.rig.start(disk);
-            Machine { toolbox, start, scratch, uplink, processors: 2 }.power_on_with(self.rig.serial())
+            around::machine(toolbox, scratch, &self.hub, self.rig.start(disk))
+                .power_on_with(self.rig.serial())
         })
     }
 
@@ -162,23 +161,28 @@ impl<'a> Scene<'a> {
                 && page(&self.laptop.netns, &format!("http://{WG0}/a2a/smith"), "stand-in intercom")
                 && page(&self.outsider, &format!("http://{HOST}/"), "stand-in vessel"))
         })?;
-        for (from, url) in [
+        // Silence takes as long as one waits for it, and all of it can be waited for at once.
+        let silent = [
             (&self.phone.netns, format!("http://{WG0}:9464/")),
             (&self.outsider, format!("http://{HOST}:6006/")),
             (&self.outsider, format!("http://{HOST}:5432/")),
-        ] {
-            web.stays_silent(from, &url)?;
-        }
+        ];
+        std::thread::scope(|scope| {
+            let looks = silent.map(|(from, url)| {
+                let web = &web;
+                scope.spawn(move || web.stays_silent(from, &url).map_err(|error| error.to_string()))
+            });
+            looks.into_iter().try_for_each(|look| {
+                look.join().unwrap_or_else(|_| Err("a look at silence ended early".to_owned())).map(drop)
+            })
+        })?;
         Ok("pages and silence as before".to_owned())
     }
 
     /// Lets the machine restart itself, and starts it when the emulator has ended.
     fn reboot(&self, running: &mut Running, disk: &std::path::Path) -> Result<(Running, String)> {
         self.rig.run("systemctl --no-block reboot", COMMAND)?;
-        match running.wait(running.uptime() + COMMAND, |_| false) {
-            Seen::Off => {}
-            _ => return Err("the machine does not go down".into()),
-        }
+        running.off(COMMAND)?;
         let (mut running, key) = self.power_on(disk)?;
         running.expect(BOOT, "sepulcher: health ok")?;
         Ok((running, key))

@@ -39,7 +39,7 @@ const SHELL: &str = "[Unit]
 Description=Root shell of the test's rig
 DefaultDependencies=no
 [Service]
-ExecStart=/usr/bin/bash -c 'stty raw -echo; exec bash'
+ExecStart=/usr/bin/bash -c 'stty raw -echo; exec env PS1= bash --norc --noediting'
 StandardInput=tty
 StandardOutput=tty
 TTYPath=/dev/ttyS1
@@ -94,23 +94,46 @@ impl Rig {
 
     /// Runs a line in the machine as root; what it printed. It must end well.
     pub fn run(&self, line: &str, limit: Duration) -> Result<String> {
+        let told = self.begin(line)?.within(limit)?;
+        told.ok_or_else(|| format!("`{line}` gave no answer in {} s", limit.as_secs()).into())
+    }
+
+    /// Has the machine begin with a line as root.
+    pub fn begin(&self, line: &str) -> Result<Begun> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
         // Whatever somebody left behind ends with the first line end.
         stream.write_all(format!("\n{{ {line}; }} 2>&1; echo \"{MARK}$?.\"\n").as_bytes())?;
+        Ok(Begun { line: line.to_owned(), stream })
+    }
+}
+
+/// A line that the machine is at.
+pub struct Begun {
+    line: String,
+    stream: UnixStream,
+}
+
+impl Begun {
+    /// What it printed, once it has ended, which it must do well; `None` when the time is up before.
+    pub fn within(mut self, limit: Duration) -> Result<Option<String>> {
+        let line = &self.line;
         let (mut told, mut byte, end) = (Vec::new(), [0], Instant::now() + limit);
         loop {
-            match stream.read(&mut byte) {
+            let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) else {
+                return Ok(None);
+            };
+            self.stream.set_read_timeout(Some(left))?;
+            match self.stream.read(&mut byte) {
                 Ok(0) => return Err("the machine's second serial port is closed".into()),
                 Ok(_) => told.push(byte[0]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() < end => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(format!("`{line}` gave no answer: {error}").into()),
             }
             let text = String::from_utf8_lossy(&told);
             if let Some((said, status)) = text.split_once(MARK).filter(|(_, status)| status.ends_with('.')) {
                 let said = said.replace('\r', "").trim().to_owned();
                 return if status == "0." {
-                    Ok(said)
+                    Ok(Some(said))
                 } else {
                     Err(format!("`{line}` ended with {status} {said}").into())
                 };

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sepulcher::image::toolbox::Toolbox;
+use sepulcher::rebirth::publisher::SigningKey;
 
 use crate::{Result, image};
 
@@ -35,6 +36,8 @@ pub struct Site {
     pub toolbox: Toolbox,
     /// Bonded peers: the first has grants for oculus and echo, the second for everything, for changing bonds and for the agent's figures.
     pub peers: [Keys; 2],
+    /// Whose updates the machine takes.
+    pub publisher: SigningKey,
 }
 
 impl Site {
@@ -45,16 +48,26 @@ impl Site {
         let codex = folder.path().join("codex");
         crate::copy_folder(&crate::root().join("examples/lychd"), &codex)?;
         let law = fs::read_to_string(codex.join("lychd.toml"))?;
-        fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)?)?;
+        let publisher = SigningKey::generate()?;
+        let updates = format!(
+            "\n[rebirth]\npatience = \"2m\"\nsources = [\"http://192.0.2.1/lychd/\"]\npublisher = \"{}\"\n",
+            publisher.public()
+        );
+        fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)? + &updates)?;
         fs::remove_dir_all(codex.join("peers"))?;
         fs::create_dir(codex.join("peers"))?;
         let peers = [
             bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo"]"#)?,
-            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds", "metrics"]"#)?,
+            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds", "metrics", "rebirth"]"#)?,
         ];
         let image = folder.path().join("lychd.raw");
         image::build(&codex, &image)?;
-        Ok(Self { folder, image, toolbox, peers })
+        Ok(Self { folder, image, toolbox, peers, publisher })
+    }
+
+    /// The folder of its Codex.
+    pub fn codex(&self) -> PathBuf {
+        self.folder.path().join("codex")
     }
 
     /// What `sepulcher image verify` says of the image and its Codex.

@@ -1,0 +1,305 @@
+//! Claims about a machine that becomes another body, and what it refuses to become.
+//!
+//! What its owner would do at a shell is done in the rig; every boot that proves something starts from the firmware.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sepulcher::rebirth::publisher::SigningKey;
+use sepulcher::tree::Sha256Digest;
+
+use super::around::{WG0, Web};
+use super::bodies::{self, Defect, Law, Made, SOUND};
+use super::defects::{FALLS, Fall, replace};
+use super::depot::{self, Depot};
+use super::rig::Rig;
+use super::scene::{COMMAND, Scene, device};
+use super::site::Site;
+use super::{BOOT, Claim};
+use crate::Result;
+use crate::vm::{Seen, Start};
+
+/// How long the machine may take to stage a body on a busy emulator.
+const STAGE: Duration = Duration::from_secs(400);
+
+/// Has a machine become another body and return, by hand and, once, by itself.
+pub fn claims(site: &Site) -> Result<Vec<Claim>> {
+    let scene = Scene::new(site)?;
+    let second = bodies::build(site, "2", &SOUND)?;
+    let mut claims = Vec::new();
+    let refused: Vec<_> = REFUSALS.iter().map(|(_, make, _)| make(site, &second)).collect::<Result<_>>()?;
+    let (running, key) = scene.act(&scene.first, &refused)?;
+    for (index, (name, _, words)) in REFUSALS.iter().enumerate() {
+        let device = device(index);
+        claims
+            .push(Claim::check(name, || scene.refuses(&format!("sepulcher rebirth stage {device}"), words)));
+    }
+    claims.push(Claim::check("a digest of nothing that is staged activates nothing", || {
+        scene.refuses(&format!("sepulcher rebirth activate {:064}", 0), "no body is staged")
+    }));
+    scene.off(running)?;
+    claims.extend(scene.asked_for(&second, &key)?);
+    let mut bonded = None;
+    claims.push(Claim::check(
+        "the machine becomes the second body, and peers are back without a new bond",
+        || {
+            let mut running = scene.comes_up("attempt 1 of 3")?;
+            scene.talks(&scene.phone, &site.peers[0], &key)?;
+            scene.talks(&scene.laptop, &site.peers[1], &key)?;
+            bonded = Some((
+                scene.bond("tablet", "192.0.2.23/24", &key)?,
+                scene.bond("stolen", "192.0.2.24/24", &key)?,
+            ));
+            scene.admin(&["revoke", "stolen", "--reason", "it was stolen"])?;
+            running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
+            Ok(format!("healthy and blessed {:.1} s after power-on", running.uptime().as_secs_f32()))
+        },
+    ));
+    // What follows is about those who were bonded.
+    let Some((tablet, lost)) = bonded else { return Ok(claims) };
+    let rig = Rig::of(&second.image, site.folder.path())?;
+    let (mut running, _) = scene.act(&rig, &[])?;
+    claims.push(Claim::check("it is rolled back by hand", || rig.run("sepulcher rebirth rollback", COMMAND)));
+    running.off(COMMAND)?;
+    claims.push(Claim::check(
+        "the first body is back, with the bond made under the second, and without the revoked one",
+        || {
+            let running = scene.comes_up("sepulcher: health ok")?;
+            for (peer, keys) in [(&scene.phone, &site.peers[0]), (&tablet.0, &tablet.1)] {
+                scene.talks(peer, keys, &key)?;
+            }
+            scene.stays_out(&lost.0, &lost.1, &key)?;
+            Ok(format!("all talk {:.1} s after power-on", running.uptime().as_secs_f32()))
+        },
+    ));
+    claims.extend(scene.falls(&FALLS[..1])?);
+    Ok(claims)
+}
+
+/// What one Rebirth there and back takes.
+pub struct Figures {
+    /// Size of the update in bytes.
+    pub update: u64,
+    /// From the command to stage it to its end.
+    pub staged: Duration,
+    /// The same of its activation, the snapshot included, the restart not.
+    pub activated: Duration,
+    /// From power-on to the first page that a peer gets of the new body.
+    pub back: Duration,
+    /// From the command to roll back to its end.
+    pub rolled_back: Duration,
+    /// From power-on to the first page of the old body.
+    pub returned: Duration,
+}
+
+/// Has a machine become another body and return, and looks at the clock.
+pub fn figures(site: &Site) -> Result<Figures> {
+    let scene = Scene::new(site)?;
+    let second = bodies::build(site, "2", &SOUND)?;
+    let (running, key) = scene.act(&scene.first, std::slice::from_ref(&second.archive))?;
+    let staged = timed(|| scene.stages(&device(0)))?;
+    let activated = timed(|| scene.activates(&second))?;
+    scene.off(running)?;
+    let back = scene.answers_after(&key)?;
+    let rig = Rig::of(&second.image, site.folder.path())?;
+    let (mut running, _) = scene.act(&rig, &[])?;
+    let rolled_back = timed(|| rig.run("sepulcher rebirth rollback", COMMAND))?;
+    running.off(COMMAND)?;
+    let returned = scene.answers_after(&key)?;
+    let update = fs::metadata(&second.archive)?.len();
+    Ok(Figures { update, staged, activated, back, rolled_back, returned })
+}
+
+fn timed<T>(act: impl FnOnce() -> Result<T>) -> Result<Duration> {
+    let start = Instant::now();
+    act()?;
+    Ok(start.elapsed())
+}
+
+/// Has a machine try every body that cannot be healthy.
+pub fn falls(site: &Site) -> Result<Vec<Claim>> {
+    Scene::new(site)?.falls(&FALLS[1..])
+}
+
+/// Makes an archive that is refused, out of a good update or anew.
+type Spoil = fn(&Site, &Made) -> Result<PathBuf>;
+
+/// Claims of refusal: what is wrong, the update, and words of the reason.
+const REFUSALS: [(&str, Spoil, &str); 6] = [
+    ("an update that another publisher signed is refused", foreign, "signed by somebody else"),
+    ("a changed byte in it is refused", changed_byte, "is not the file that was signed"),
+    ("one that breaks off is refused", truncated, "update"),
+    ("an older version is refused", older, "is older than"),
+    ("a law that does not know a granted service is refused, with the peers", stranding, "peers/phone.toml"),
+    ("a law with another port is refused, with the peers", other_port, "phone"),
+];
+
+fn foreign(_: &Site, made: &Made) -> Result<PathBuf> {
+    bodies::damaged(made, "foreign", |folder| bodies::sign(folder, &SigningKey::generate()?, "lychd 2"))
+}
+
+fn changed_byte(_: &Site, made: &Made) -> Result<PathBuf> {
+    bodies::damaged(made, "changed", |folder| {
+        let path = folder.join("lychd_2.efi");
+        let mut bytes = fs::read(&path)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        Ok(fs::write(path, bytes)?)
+    })
+}
+
+fn truncated(_: &Site, made: &Made) -> Result<PathBuf> {
+    let archive = made.archive.with_extension("truncated");
+    let bytes = fs::read(&made.archive)?;
+    fs::write(&archive, &bytes[..bytes.len() / 2 / 512 * 512])?;
+    Ok(archive)
+}
+
+fn older(site: &Site, _: &Made) -> Result<PathBuf> {
+    Ok(bodies::build(site, "0.9", &SOUND)?.archive)
+}
+
+fn stranding(site: &Site, _: &Made) -> Result<PathBuf> {
+    let law = |law: &mut Law| drop(law.remove("services/oculus.toml"));
+    Ok(bodies::build(site, "2.1", &Defect { law, ..SOUND })?.archive)
+}
+
+fn other_port(site: &Site, _: &Made) -> Result<PathBuf> {
+    let law = |law: &mut Law| replace(law, "lychd.toml", "[tether]", "[tether]\nport = 51900");
+    Ok(bodies::build(site, "2.2", &Defect { law, ..SOUND })?.archive)
+}
+
+impl Scene<'_> {
+    /// Has the body staged and activated by a peer, over the tether, until the machine goes down by itself.
+    fn asked_for(&self, made: &Made, key: &str) -> Result<Vec<Claim>> {
+        let _depot = Depot::open(&self.site.toolbox, &self.hub, self.site.folder.path())?;
+        let mut running = self.comes_up("sepulcher: health ok")?;
+        let [phone, laptop] = [(&self.phone, &self.site.peers[0]), (&self.laptop, &self.site.peers[1])];
+        for (peer, keys) in [phone, laptop] {
+            self.talks(peer, keys, key)?;
+        }
+        // The attempt of this body, too, is proven before it may be given up.
+        running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
+        let address = |name: &str| format!("http://{}/lychd/{name}", depot::ADDRESS);
+        let digest = Sha256Digest::of(&fs::read(made.folder.join("SHA256SUMS"))?).to_string();
+        let archive = address("lychd_2.tar");
+        let mut claims = vec![
+            Claim::check("a peer without the grant is told nothing at all", || {
+                let web = Web { toolbox: &self.site.toolbox };
+                web.stays_silent(&self.phone.netns, &format!("http://{WG0}:51821/rebirth"))
+            }),
+            Claim::check("a peer with it has nothing fetched from elsewhere", || {
+                match self.remote("rebirth", &["stage", "http://192.0.2.66/lychd_2.tar"]) {
+                    Err(error) if error.to_string().contains("fetches nothing from") => {
+                        Ok("refused".to_owned())
+                    }
+                    other => Err(format!("{other:?}").into()),
+                }
+            }),
+            Claim::check("it has a signed body staged in the slot that does not run", || {
+                let start = Instant::now();
+                let said = self.remote("rebirth", &["stage", &archive])?;
+                if said.trim() == digest {
+                    Ok(format!("in {:.1} s", start.elapsed().as_secs_f32()))
+                } else {
+                    Err(said.into())
+                }
+            }),
+            Claim::check("the status tells of both slots", || self.remote("rebirth", &["status"])),
+        ];
+        claims.push(Claim::check("it has that body activated, and the machine restarts by itself", || {
+            self.remote("rebirth", &["activate", &digest])?;
+            running.off(COMMAND)?;
+            Ok("it went down".to_owned())
+        }));
+        Ok(claims)
+    }
+
+    /// Time from power-on to the first page that a peer gets. The body is proven behind it.
+    fn answers_after(&self, key: &str) -> Result<Duration> {
+        let (mut running, _) = self.power_on(Start::Disk(&self.disk), &[])?;
+        self.talks(&self.phone, &self.site.peers[0], key)?;
+        let answered = running.uptime();
+        running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
+        Ok(answered)
+    }
+
+    /// That a command fails and says so.
+    fn refuses(&self, command: &str, words: &str) -> Result<String> {
+        match self.first.run(command, STAGE) {
+            Ok(said) => Err(format!("`{command}` was granted: {said}").into()),
+            Err(error) if error.to_string().contains(words) => {
+                let told = error.to_string();
+                let reason = told.lines().find(|line| line.contains("error: ")).unwrap_or(&told);
+                Ok(reason.rsplit("error: ").next().unwrap_or_default().to_owned())
+            }
+            Err(error) => Err(format!("no `{words}` in: {error}").into()),
+        }
+    }
+
+    fn stages(&self, device: &str) -> Result<String> {
+        let start = Instant::now();
+        let said = self.first.run(&format!("sepulcher rebirth stage {device}"), STAGE)?;
+        let digest = said.lines().last().unwrap_or_default().to_owned();
+        Ok(format!("{digest} in {:.1} s", start.elapsed().as_secs_f32()))
+    }
+
+    fn activates(&self, made: &Made) -> Result<String> {
+        let digest = Sha256Digest::of(&fs::read(made.folder.join("SHA256SUMS"))?);
+        self.first.run(&format!("sepulcher rebirth activate --at-next-boot {digest}"), STAGE)?;
+        let told = self.first.run("ls -1 /efi/EFI/Linux; ls /var/lib/sepulcher/snapshots", COMMAND)?;
+        let snapshot = told.contains(".tar.zst");
+        let entry = told.lines().find(|line| line.contains("+3-0.efi") && !line.contains("lychd_1"));
+        match entry {
+            Some(entry) if snapshot => Ok(entry.trim().to_owned()),
+            _ => Err(format!("no entry or no snapshot: {told}").into()),
+        }
+    }
+
+    /// Has the machine try bodies that cannot be healthy; after each it is what it was before, and says why.
+    fn falls(&self, falls: &[Fall]) -> Result<Vec<Claim>> {
+        let mut claims = Vec::new();
+        for Fall { name, version, defect, reason } in falls {
+            let made = bodies::build(self.site, version, defect)?;
+            let (running, key) = self.act(&self.first, std::slice::from_ref(&made.archive))?;
+            let staged = self.stages(&device(0)).and_then(|_| self.activates(&made));
+            self.off(running)?;
+            claims.push(Claim::check(name, || {
+                staged?;
+                self.returns(version, reason, &key)
+            }));
+        }
+        Ok(claims)
+    }
+
+    /// Powers on until the old body tells that it is back, with three attempts of the new one before.
+    fn returns(&self, version: &str, reason: &str, key: &str) -> Result<String> {
+        let back = format!("body {version} did not prove healthy");
+        let start = Instant::now();
+        for attempt in 0..=3 {
+            let mut running = self.powered(Start::Disk(&self.disk), &[])?;
+            match running.wait(BOOT * 2, |line| line.contains(&back)) {
+                Seen::Line(..) if attempt == 3 => {
+                    running.expect(BOOT * 2, "sepulcher: health ok")?;
+                    self.talks(&self.phone, &self.site.peers[0], key)?;
+                    let told = running.log.iter().any(|(_, line)| line.contains(reason));
+                    let seconds = start.elapsed().as_secs();
+                    return if told {
+                        Ok(format!("back, and told why, {seconds} s after the first attempt began"))
+                    } else {
+                        Err(format!("no `{reason}` on the console:\n{}", running.tail(80)).into())
+                    };
+                }
+                Seen::Off if attempt < 3 => {}
+                Seen::Line(..) => return Err(format!("it was back after {attempt} attempts").into()),
+                Seen::Off | Seen::Timeout => {
+                    return Err(
+                        format!("attempt {attempt} did not end as it should:\n{}", running.tail(60)).into()
+                    );
+                }
+            }
+        }
+        Err("it never came back".into())
+    }
+}

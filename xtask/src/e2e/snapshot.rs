@@ -1,0 +1,140 @@
+//! Claims about bonds that are put back: on the machine, while it runs, and on another one.
+
+use std::fs;
+use std::time::Instant;
+
+use age::secrecy::ExposeSecret as _;
+use age::x25519::Identity;
+
+use super::around::{Bonded, until};
+use super::scene::{COMMAND, Scene};
+use super::site::{HOST, Keys, Site};
+use super::stream::{PAUSE, Stream};
+use super::{BOOT, Claim, DISK};
+use crate::Result;
+use crate::vm::{Running, disk_from};
+
+/// Where the machine puts what leaves it, and finds what comes.
+const TRAVEL: &str = "/run/soul.age";
+
+/// A peer and the keys that it has.
+type Peer = (Bonded, Keys);
+
+/// Has a machine restored, and another one made of what was exported.
+pub fn claims(site: &Site) -> Result<Vec<Claim>> {
+    let mut scene = Scene::new(site)?;
+    let (mut running, key) = scene.act(&scene.first, &[])?;
+    running.expect(BOOT, "sepulcher: health ok")?;
+    scene.talks(&scene.laptop, &site.peers[1], &key)?;
+    scene.talks(&scene.phone, &site.peers[0], &key)?;
+    let mut stylus = scene.bond("stylus", "192.0.2.23/24", &key)?;
+    let kept = rig(&scene, "sepulcher snapshot create --with-identity --note before 2> /dev/null")?;
+    let mut claims = vec![Claim::check("a snapshot of the running machine is whole", || {
+        rig(&scene, &format!("sepulcher snapshot verify {kept}"))
+    })];
+    let tablet = scene.bond("tablet", "192.0.2.24/24", &key)?;
+    let stale = rotate(&scene, &mut stylus, &key)?;
+    scene.admin(&["revoke", "phone", "--reason", "it was lost"])?;
+    claims.push(Claim::check("it is restored while an untouched peer's stream goes on", || {
+        let mut stream = Stream::open(&site.toolbox, &scene.laptop.netns)?;
+        let start = Instant::now();
+        let told = rig(&scene, &format!("sepulcher snapshot restore {kept}"))?;
+        until(COMMAND, "the end of who was bonded later", || {
+            Ok(scene.stays_out(&tablet.0, &tablet.1, &key).is_ok())
+        })?;
+        // What comes of it for others may come a moment later.
+        std::thread::sleep(std::time::Duration::from_secs(5));
+        let pause = stream.pause_since(start, PAUSE)?;
+        Ok(format!("{told}\nthe longest pause was {} ms", pause.as_millis()))
+    }));
+    claims.push(Claim::check("who was bonded later is out", || scene.stays_out(&tablet.0, &tablet.1, &key)));
+    claims.push(Claim::check("who was revoked later stays out", || {
+        scene.stays_out(&scene.phone, &site.peers[0], &key)
+    }));
+    claims.push(Claim::check("a key that was rotated later stays dead, and the new one lives", || {
+        let told = scene.stays_out(&stylus.0, &stale, &key)?;
+        scene.talks(&stylus.0, &stylus.1, &key)?;
+        Ok(told)
+    }));
+    claims.push(Claim::check("who is revived is back with the keys of old, and it is on record", || {
+        rig(&scene, &format!("sepulcher snapshot restore --revive phone {kept}"))?;
+        scene.talks(&scene.phone, &site.peers[0], &key)?;
+        let record = rig(&scene, "sepulcher audit verify > /dev/null && sepulcher audit show")?;
+        let line = record.lines().find(|line| line.contains("revive"));
+        Ok(line.ok_or_else(|| format!("no revival is on record: {record}"))?.to_owned())
+    }));
+    let identity = Identity::generate();
+    let sealed = exported(&scene, &identity)?;
+    scene.off(running)?;
+    scene.disk = disk_from(&site.image, &site.folder.path().join("other.raw"), DISK)?;
+    let other = another(&scene, &identity, &sealed);
+    claims.push(Claim::check("another machine takes the exported snapshot, with the host's key", || {
+        let (_, told) = other.as_ref().map_err(ToString::to_string)?;
+        if *told == key {
+            Ok(format!("its public key is {key}"))
+        } else {
+            Err(format!("its public key is {told}").into())
+        }
+    }));
+    claims.push(Claim::check("its peers are back, and had nothing to change", || {
+        for (peer, keys) in
+            [(&scene.phone, &site.peers[0]), (&scene.laptop, &site.peers[1]), (&stylus.0, &stylus.1)]
+        {
+            scene.talks(peer, keys, &key)?;
+        }
+        scene.stays_out(&tablet.0, &tablet.1, &key)?;
+        scene.stays_out(&stylus.0, &stale, &key)
+    }));
+    Ok(claims)
+}
+
+fn rig(scene: &Scene<'_>, line: &str) -> Result<String> {
+    scene.first.run(line, COMMAND)
+}
+
+/// Gives a peer new keys over the tether; those that it had.
+fn rotate(scene: &Scene<'_>, peer: &mut Peer, key: &str) -> Result<Keys> {
+    let conf = scene.site.folder.path().join("rotated.conf");
+    scene.admin(&["rotate", &peer.1.name, "--endpoint", HOST, "--conf", &conf.display().to_string()])?;
+    let keys = Keys::of(&peer.1.name, &fs::read_to_string(&conf)?)?;
+    scene.talks(&peer.0, &keys, key)?;
+    Ok(std::mem::replace(&mut peer.1, keys))
+}
+
+/// A new snapshot, encrypted, as base64.
+fn exported(scene: &Scene<'_>, identity: &Identity) -> Result<String> {
+    let to = identity.to_public();
+    rig(
+        scene,
+        &format!(
+            "sepulcher snapshot create --with-identity --note leaves > /dev/null 2>&1 && \
+             sepulcher snapshot export {TRAVEL} --with-identity --recipient {to} > /dev/null && base64 -w0 {TRAVEL}"
+        ),
+    )
+}
+
+/// A machine that was never anything, restarted with what was exported; its public key.
+fn another(scene: &Scene<'_>, identity: &Identity, sealed: &str) -> Result<(Running, String)> {
+    let (mut running, _) = scene.act(&scene.first, &[])?;
+    running.expect(BOOT, "sepulcher: health ok")?;
+    // A terminal takes a few thousand characters at a time.
+    for part in sealed.as_bytes().chunks(2000) {
+        rig(scene, &format!("printf %s {} >> {TRAVEL}.base64", String::from_utf8_lossy(part)))?;
+    }
+    let secret = identity.to_string();
+    rig(
+        scene,
+        &format!("base64 -d {TRAVEL}.base64 > {TRAVEL} && echo {} > /run/age.key", secret.expose_secret()),
+    )?;
+    rig(
+        scene,
+        &format!(
+            "sepulcher snapshot import {TRAVEL} --identity /run/age.key && sepulcher snapshot restore --with-identity"
+        ),
+    )?;
+    rig(scene, "systemctl --no-block reboot")?;
+    running.off(COMMAND)?;
+    let (mut running, key) = scene.act(&scene.first, &[])?;
+    running.expect(BOOT, "sepulcher: health ok")?;
+    Ok((running, key))
+}
