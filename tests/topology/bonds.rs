@@ -37,6 +37,14 @@ impl Gateway {
         preshared(&self.peer(&[&["rotate", name, "--public-key", &key], more].concat()))
     }
 
+    /// Runs `sepulcher snapshot` with these words.
+    pub fn snapshot(&self, words: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sepulcher"));
+        let output = command.arg("snapshot").args(words).arg("--codex").arg(&self.codex).output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "sepulcher snapshot {}: {errors}", words.join(" "));
+    }
+
     /// Starts `sepulcher peer` with these words.
     pub fn start_peer(&self, words: &[&str]) -> Child {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sepulcher"));

@@ -9,6 +9,7 @@ use sepulcher::image::definition::{self, Definitions};
 use sepulcher::image::fetch::Quiet;
 use sepulcher::image::system;
 use sepulcher::tether::explain;
+use sepulcher::tree::Tree;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::models::NetworkConnectRequest;
 use testcontainers::bollard::query_parameters::{CreateImageOptionsBuilder, KillContainerOptionsBuilder};
@@ -25,11 +26,17 @@ pub struct Image {
 
 /// What every machine is made from, once the engine has it.
 static MACHINE: LazyLock<Result<Image, String>> =
-    LazyLock::new(|| ready().and_then(|()| run(imported("sepulcher-topology", "tools-topology"))));
+    LazyLock::new(|| ready().and_then(|()| run(imported("sepulcher-topology", "tools-topology", &[]))));
+
+/// The next one: another image with another root.
+static NEXT: LazyLock<Result<Image, String>> = LazyLock::new(|| {
+    let release = [("usr/share/release", "2\n")];
+    ready().and_then(|()| run(imported("sepulcher-topology-next", "tools-topology", &release)))
+});
 
 /// The proxy as the appliance runs it, once the engine has it.
 static VEIL: LazyLock<Result<Image, String>> =
-    LazyLock::new(|| ready().and_then(|()| run(imported("sepulcher-veil", "veil"))));
+    LazyLock::new(|| ready().and_then(|()| run(imported("sepulcher-veil", "veil", &[]))));
 
 fn ready() -> Result<(), String> {
     if std::env::var_os("DOCKER_HOST").is_none() {
@@ -41,6 +48,11 @@ fn ready() -> Result<(), String> {
 fn run<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| error.to_string())?.block_on(work)
+}
+
+/// The image that takes the place of the machines'.
+pub fn next() -> &'static Image {
+    NEXT.as_ref().unwrap()
 }
 
 /// The proxy's image.
@@ -84,25 +96,30 @@ pub fn machine(test: &str) -> Option<&'static Image> {
     }
 }
 
-/// Makes the image out of locked packages, unless the engine has it.
-async fn imported(name: &'static str, definition: &str) -> Result<Image, String> {
+/// Makes the image out of locked packages, and of more files with their texts, unless the engine has it.
+async fn imported(name: &'static str, definition: &str, more: &[(&str, &str)]) -> Result<Image, String> {
     let packages = Definitions::Embedded.image(definition).map_err(|error| explain(&error))?;
     let tag = packages.digest().to_string()[..16].to_owned();
     let docker = Docker::connect_with_defaults().map_err(|error| explain(&error))?;
     docker.ping().await.map_err(|error| format!("no engine answers at DOCKER_HOST: {}", explain(&error)))?;
     if docker.inspect_image(&format!("{name}:{tag}")).await.is_err() {
         let options = CreateImageOptionsBuilder::new().from_src("-").repo(name).tag(&tag).build();
-        let import = docker.create_image(Some(options), Some(body_full(root(&packages)?.into())), None);
+        let import = docker.create_image(Some(options), Some(body_full(root(&packages, more)?.into())), None);
         import.try_collect::<Vec<_>>().await.map_err(|error| explain(&error))?;
     }
     Ok(Image { name, tag })
 }
 
 /// The root of its containers, as a tar.
-fn root(image: &definition::Image) -> Result<Vec<u8>, String> {
+fn root(image: &definition::Image, more: &[(&str, &str)]) -> Result<Vec<u8>, String> {
     let store = MirrorArgs::default().store(&Quiet).map_err(|failure| failure.to_string())?;
     let packages = store.layer(image).map_err(|error| explain(&error))?;
-    let files = Definitions::Embedded.tree(&image.name).map_err(|error| explain(&error))?;
+    let mut files = Definitions::Embedded.tree(&image.name).map_err(|error| explain(&error))?;
+    let mut tree = Tree::default();
+    for (path, text) in more {
+        tree.file(*path, *text).map_err(|error| explain(&error))?;
+    }
+    files.merge(tree.into());
     let mut tar = Vec::new();
     let layer = system::container(packages, files).map_err(|error| explain(&error))?;
     layer.write_tar(&mut tar, 0).map_err(|error| error.to_string())?;

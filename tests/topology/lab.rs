@@ -100,6 +100,7 @@ pub struct Gateway {
     /// The Codex, law and bonds in one.
     pub codex: PathBuf,
     run: PathBuf,
+    sockets: PathBuf,
     /// What runs beside it in the pod.
     pub services: Vec<Host>,
 }
@@ -149,16 +150,41 @@ impl Gateway {
         fs::create_dir_all(codex.join("secrets")).unwrap();
         let secret = SecretKey::generate();
         fs::write(codex.join("secrets/tether.key"), secret.to_file().as_bytes()).unwrap();
-        let mounts = vec![
-            (codex.clone(), "/codex"),
-            (run.clone(), "/run/sepulcher/agent"),
-            (sockets(world, name), "/var/run/wireguard"),
-        ];
-        let rights = Rights { capabilities: &["NET_ADMIN"], read_only: true, mounts, ..Rights::default() };
-        let agent = world.beside(&pod, &format!("{name}-agent"), &AGENT, rights);
-        let gateway = Self { pod, agent, outside, key: secret.public(), codex, run, services };
+        let sockets = sockets(world, name);
+        let agent = agent(world, name, world.image, &pod, &[&codex, &run, &sockets]);
+        let gateway = Self { pod, agent, outside, key: secret.public(), codex, run, sockets, services };
         until("the agent is ready", || gateway.status().filter(|status| status.ready));
         gateway
+    }
+
+    /// Kills the agent, removes its container, and has one of another image do its work. `meanwhile` is done while
+    /// there is none. Ready once this returns.
+    pub fn replace_agent(self, world: &World, image: &Image, meanwhile: impl FnOnce(&Self)) -> Self {
+        self.agent.kill();
+        meanwhile(&self);
+        let before = self.status().map_or(0, |status| status.written_ms);
+        let Self { pod, agent: old, outside, key, codex, run, sockets, services } = self;
+        let name = old.name.strip_suffix("-agent").unwrap().to_owned();
+        drop(old);
+        let agent = agent(world, &name, image, &pod, &[&codex, &run, &sockets]);
+        let gateway = Self { pod, agent, outside, key, codex, run, sockets, services };
+        until("the other agent is ready", || {
+            gateway.status().filter(|status| status.ready && status.written_ms > before)
+        });
+        gateway
+    }
+
+    /// Ends everything at once and starts it again; the agent is ready once this returns.
+    pub fn reboot(&self) {
+        self.agent.kill();
+        self.services.iter().for_each(Host::kill);
+        self.pod.kill();
+        self.pod.restart();
+        until("wireguard-go serves wg0", || self.pod.try_sh("wg show wg0").ok());
+        assert_eq!(self.pod.outside().0, self.outside, "the law names its address");
+        self.services.iter().for_each(Host::restart);
+        self.agent.restart();
+        self.looks_again();
     }
 
     /// What the agent told last.
@@ -185,6 +211,16 @@ impl Gateway {
     pub fn grants_of(&self, address: &str) -> usize {
         self.pod.sh("nft list set inet sepulcher grants").matches(&format!("{address} .")).count()
     }
+}
+
+/// Starts the agent of the gateway `name` out of `image`. `folders` are those of the Codex, of what it tells, and of the
+/// tunnel's socket.
+fn agent(world: &World, name: &str, image: &Image, pod: &Host, folders: &[&PathBuf; 3]) -> Host {
+    let inside = ["/codex", "/run/sepulcher/agent", "/var/run/wireguard"];
+    let mounts = folders.iter().map(|folder| (*folder).clone()).zip(inside).collect();
+    let rights = Rights { capabilities: &["NET_ADMIN"], read_only: true, mounts, ..Rights::default() };
+    let name = format!("{name}-agent");
+    Host::start(&name, &pod.network(), image, &AGENT, rights, world.log(&name))
 }
 
 /// Where a userspace WireGuard listens for its agent.

@@ -12,6 +12,7 @@ mod host;
 mod lab;
 mod netavark;
 mod pause;
+mod rebirth;
 mod scene;
 mod silence;
 mod sites;

@@ -19,24 +19,12 @@ fn others_never_pause() {
     let Some(world) = World::alone("others_never_pause") else { return };
     let gateway = Gateway::new(&world, "gateway", "10.88.16.0/20");
     let [mut phone, laptop, tablet] = ["phone", "laptop", "tablet"].map(|name| Device::new(&world, name));
-    let start = Instant::now();
     for (device, address) in [(&laptop, "10.88.16.2"), (&tablet, "10.88.16.3")] {
         let preshared = gateway.bond(device);
         device.dial(&gateway, address, preshared.as_deref());
         device.talks();
     }
-    // One sends, the other receives.
-    laptop.host.sh("iperf3 --client 10.88.16.1 --bitrate 8M --time 90 > /run/stream 2>&1 &");
-    tablet
-        .host
-        .sh("iperf3 --client 10.88.16.1 --port 5202 --reverse --bitrate 8M --time 90 > /run/stream 2>&1 &");
-    until("both streams flow", || {
-        let both = [&laptop, &tablet].map(|device| gateway.traffic(device) > Some(1_000_000));
-        both.into_iter().all(|flows| flows).then_some(())
-    });
-    gateway.pod.sh(
-        "while sleep 0.02; do echo $EPOCHREALTIME; wg show wg0 dump | tail -n +2; echo; done > /run/samples 2>&1 &",
-    );
+    let watch = Watch::of(&gateway, [&laptop, &tablet]);
 
     let preshared = gateway.bond(&phone);
     phone.dial(&gateway, "10.88.16.4", preshared.as_deref());
@@ -53,23 +41,58 @@ fn others_never_pause() {
     until("the phone is gone", || gateway.traffic(&phone).is_none().then_some(()));
     sleep(Duration::from_secs(1));
 
-    assert!(start.elapsed() < Duration::from_secs(100), "the sessions would have been renewed by themselves");
-    let samples = samples(&gateway.pod.sh("cat /run/samples"));
-    for device in [&laptop, &tablet] {
-        device.host.sh("pgrep iperf3");
-        let (name, key) = (&device.host.name, device.key.to_string());
-        let counted = |(at, peers): &Sample| match peers.get(&key) {
-            Some(peer) => (*at, *peer),
-            None => panic!("{name} was not in the kernel {:.2} s after the first sample", at - samples[0].0),
-        };
-        let seen: Vec<_> = samples.iter().map(counted).collect();
-        let pause = longest_pause(&seen);
-        eprintln!("{name}: {} samples, the longest pause {:.0} ms", seen.len(), pause * 1e3);
-        assert!(pause <= PAUSE, "{name} paused for {pause} s");
-        assert!(
-            seen.iter().all(|(_, peer)| peer.handshake == seen[0].1.handshake),
-            "{name} keeps its session"
+    watch.saw_no_pause(&gateway);
+}
+
+/// Two devices whose streams flow, and a sampler of what the gateway's interface counts of them.
+pub struct Watch<'a> {
+    devices: [&'a Device; 2],
+    start: Instant,
+}
+
+impl<'a> Watch<'a> {
+    /// Starts streams and sampler: the first device sends, the second receives. Sessions last two minutes: dial at once
+    /// before.
+    pub fn of(gateway: &Gateway, devices: [&'a Device; 2]) -> Self {
+        let start = Instant::now();
+        for (device, direction) in devices.into_iter().zip(["", "--port 5202 --reverse"]) {
+            let stream = format!("iperf3 --client 10.88.16.1 {direction} --bitrate 8M --time 90");
+            device.host.sh(&format!("{stream} > /run/stream 2>&1 &"));
+        }
+        until("both streams flow", || {
+            devices.into_iter().all(|device| gateway.traffic(device) > Some(1_000_000)).then_some(())
+        });
+        gateway.pod.sh(
+            "while sleep 0.02; do echo $EPOCHREALTIME; wg show wg0 dump | tail -n +2; echo; done > /run/samples 2>&1 &",
         );
+        Self { devices, start }
+    }
+
+    /// Asserts that both still stream, in the sessions that they had, and never stood still.
+    pub fn saw_no_pause(&self, gateway: &Gateway) {
+        assert!(
+            self.start.elapsed() < Duration::from_secs(85),
+            "the sessions would have been renewed by themselves"
+        );
+        let samples = samples(&gateway.pod.sh("cat /run/samples"));
+        for device in self.devices {
+            device.host.sh("pgrep iperf3");
+            let (name, key) = (&device.host.name, device.key.to_string());
+            let counted = |(at, peers): &Sample| match peers.get(&key) {
+                Some(peer) => (*at, *peer),
+                None => {
+                    panic!("{name} was not in the kernel {:.2} s after the first sample", at - samples[0].0)
+                }
+            };
+            let seen: Vec<_> = samples.iter().map(counted).collect();
+            let pause = longest_pause(&seen);
+            eprintln!("{name}: {} samples, the longest pause {:.0} ms", seen.len(), pause * 1e3);
+            assert!(pause <= PAUSE, "{name} paused for {pause} s");
+            assert!(
+                seen.iter().all(|(_, peer)| peer.handshake == seen[0].1.handshake),
+                "{name} keeps its session"
+            );
+        }
     }
 }
 
