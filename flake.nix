@@ -19,6 +19,7 @@
         default = packages.sepulcher;
         sepulcher = pkgs.pkgsStatic.callPackage ./nix/package.nix { };
         sepulcher-image = self.lib.mkImage example;
+        sepulcher-update = packages.sepulcher-image.update;
         sepulcher-rendered = import ./nix/rendered.nix {
           inherit (pkgs) runCommand;
           inherit (packages) sepulcher;

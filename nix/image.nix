@@ -1,4 +1,5 @@
-# The sealed image of a Codex, made by the program from packages that Nix fetched. The builder sees no network.
+# The sealed image of a Codex, made by the program from packages that Nix fetched. The builder sees no network. Its output
+# `update` is the same body as an update, which somebody signs elsewhere: a key has no place in the store.
 {
   runCommand,
   fetchurl,
@@ -22,6 +23,10 @@ in
 runCommand "${name}-image-${version}"
   {
     inherit codex version;
+    outputs = [
+      "out"
+      "update"
+    ];
     # `name` is the derivation's own.
     target = "${name}.raw";
     debs = builtins.concatStringsSep "" (map ({ sha256, file }: "${sha256} ${file}\n") packages);
@@ -37,5 +42,7 @@ runCommand "${name}-image-${version}"
     while read -r digest file; do
       ln -s "$file" "$SEPULCHER_CACHE/debs/$digest.deb"
     done < "$debsPath"
-    "$program" image build "$codex" --out "$out/$target" --version "$version" --offline --locked $definitions
+    "$program" image build "$codex" --out "$out/$target" --version "$version" --update --offline --locked $definitions
+    mkdir "$update"
+    mv "$out"/*.update "$update"
   ''

@@ -4,20 +4,30 @@ let
   # `script` with the host's shell. The sandbox shows it to the builder, and the programs that `cargo xtask nix` names.
   run =
     name: env: script:
-    derivation (
-      env
-      // {
-        inherit name system script;
-        builder = "/bin/sh";
-        args = [
-          "-eu"
-          "-c"
-          ''. "$scriptPath"''
-        ];
-        passAsFile = (env.passAsFile or [ ]) ++ [ "script" ];
-        PATH = "/host/rust/bin:/usr/bin:/bin";
-      }
-    );
+    let
+      built = derivation (
+        env
+        // {
+          inherit name system script;
+          builder = "/bin/sh";
+          args = [
+            "-eu"
+            "-c"
+            ''. "$scriptPath"''
+          ];
+          passAsFile = (env.passAsFile or [ ]) ++ [ "script" ];
+          PATH = "/host/rust/bin:/usr/bin:/bin";
+        }
+      );
+      # As nixpkgs has it: `nix build` of one output builds that one.
+      chosen = output: {
+        name = output;
+        value = built.${output} // {
+          outputSpecified = true;
+        };
+      };
+    in
+    built // builtins.listToAttrs (map chosen (env.outputs or [ ]));
 
   # A file in the store under its digest. Nothing is fetched here: the file is there, or the sentence is.
   fixed =

@@ -2,6 +2,7 @@
 
 mod preview;
 mod remote;
+mod sign;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::tree::Sha256Digest;
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
     Preview(preview::Args),
+    Sign(sign::Args),
     Verify(verify::Args),
     /// Check an update and write it to the slot that does not run
     Stage(Stage),
@@ -113,6 +115,7 @@ impl From<bundle::Error> for Failure {
 pub fn run(verb: &Verb) -> Result<(), Failure> {
     match verb {
         Verb::Preview(args) => preview::run(args),
+        Verb::Sign(args) => sign::run(args),
         Verb::Verify(args) => verify::run(args),
         Verb::Stage(args) => stage(args),
         Verb::Activate(args) => activate(args),

@@ -196,7 +196,7 @@ impl Description {
                         part.size
                     )));
                 }
-                None => return Err(damaged(format!("{name} is not among the signed files"))),
+                None => return Err(damaged(format!("{name} is not in {SUMS}"))),
             }
         }
         Ok(())
@@ -209,21 +209,39 @@ impl Description {
 /// [`Error::Refused`] says what is not as the publisher made it.
 pub fn open(folder: &Path, publisher: &PublisherKey) -> Result<Bundle, Error> {
     let held = held(folder)?;
+    if !held.iter().any(|name| name == SIGNATURE) {
+        return Err(lacks(folder, SIGNATURE, "sign it: `sepulcher rebirth sign`").into());
+    }
     let sums = fs::read_bounded(&folder.join(SUMS), SMALL)?;
     let signature = fs::read_bounded(&folder.join(SIGNATURE), SMALL)?;
     let title = signature::verify(publisher, &sums, &signature)?;
-    let digest = Sha256Digest::of(&sums);
-    let sums = Sums::parse(&sums)?;
-    complete(&held, &sums)?;
+    let bundle = contents(folder, &held, &sums)?;
+    if title != bundle.description.title() {
+        let update = bundle.description.title();
+        return Err(damaged(format!("the signature is for `{title}`, the update is `{update}`")).into());
+    }
+    Ok(bundle)
+}
+
+/// Opens an update that nobody has signed yet, or whose signature does not matter: everything else is checked.
+///
+/// # Errors
+/// [`Error::Refused`] says what does not fit together.
+pub fn open_unsigned(folder: &Path) -> Result<Bundle, Error> {
+    let held = held(folder)?;
+    contents(folder, &held, &fs::read_bounded(&folder.join(SUMS), SMALL)?)
+}
+
+/// What the checksums `sums` name, all of it looked at.
+fn contents(folder: &Path, held: &[String], sums: &[u8]) -> Result<Bundle, Error> {
+    let digest = Sha256Digest::of(sums);
+    let sums = Sums::parse(sums)?;
+    complete(held, &sums)?;
     let mut files = BTreeMap::new();
     for (file, digest) in sums.iter() {
         files.insert(file.to_owned(), (verified(folder, file, digest)?, digest));
     }
     let description = described(folder, &sums)?;
-    if title != description.title() {
-        let message = format!("the signature is for `{title}`, the update is `{}`", description.title());
-        return Err(damaged(message).into());
-    }
     description.agrees(&files)?;
     boots(folder, &description)?;
     Ok(Bundle { description, digest, folder: folder.to_owned(), files })
@@ -239,21 +257,21 @@ fn held(folder: &Path) -> Result<Vec<String>, Error> {
         }
         names.push(name);
     }
-    for needed in [SUMS, SIGNATURE] {
-        if !names.iter().any(|name| name == needed) {
-            let message = format!("{} holds no {needed}", folder.display());
-            let hint =
-                "name the folder of an update: `sepulcher image build --sign` writes it beside the image";
-            return Err(Refused::new(message, hint).into());
-        }
+    if !names.iter().any(|name| name == SUMS) {
+        let hint = "name the folder of an update: `sepulcher image build --sign` writes it beside the image";
+        return Err(lacks(folder, SUMS, hint).into());
     }
     Ok(names)
 }
 
-/// Whether exactly the signed files are there.
+fn lacks(folder: &Path, file: &str, hint: &str) -> Refused {
+    Refused::new(format!("{} holds no {file}", folder.display()), hint)
+}
+
+/// Whether exactly the files of the checksums are there.
 fn complete(held: &[String], sums: &Sums) -> Result<(), Refused> {
-    let signed = |name: &str| [SUMS, SIGNATURE].contains(&name) || sums.get(name).is_some();
-    if let Some(extra) = held.iter().find(|name| !signed(name)) {
+    let named = |name: &str| [SUMS, SIGNATURE].contains(&name) || sums.get(name).is_some();
+    if let Some(extra) = held.iter().find(|name| !named(name)) {
         return Err(damaged(format!("`{}` does not belong to it", crate::codex::plain(extra))));
     }
     match sums.iter().find(|(file, _)| !held.iter().any(|name| name == file)) {
@@ -262,18 +280,18 @@ fn complete(held: &[String], sums: &Sums) -> Result<(), Refused> {
     }
 }
 
-/// The size of a file whose digest is the signed one.
-fn verified(folder: &Path, file: &str, signed: Sha256Digest) -> Result<u64, Error> {
+/// The size of a file whose digest is that of the checksums.
+fn verified(folder: &Path, file: &str, expected: Sha256Digest) -> Result<u64, Error> {
     let path = folder.join(file);
     let opened = fs::open(&path)?;
     let digest = fs::context(disk::digest(&opened), "read", &path)?;
-    if digest != signed {
-        return Err(damaged(format!("{file} is not the file that was signed")).into());
+    if digest != expected {
+        return Err(damaged(format!("{file} has another digest than {SUMS} says")).into());
     }
     Ok(fs::context(opened.metadata(), "read", &path)?.len())
 }
 
-/// The description, whose bytes are once more what was signed.
+/// The description, whose digest is once more that of the checksums.
 fn described(folder: &Path, sums: &Sums) -> Result<Description, Error> {
     let mut named =
         sums.iter().filter(|(file, _)| Path::new(file).extension().is_some_and(|end| end == "json"));
@@ -282,7 +300,7 @@ fn described(folder: &Path, sums: &Sums) -> Result<Description, Error> {
     };
     let bytes = fs::read_bounded(&folder.join(file), DESCRIPTION_LIMIT)?;
     if Sha256Digest::of(&bytes) != digest {
-        return Err(damaged(format!("{file} is not the file that was signed")).into());
+        return Err(damaged(format!("{file} has another digest than {SUMS} says")).into());
     }
     let description = Description::parse(file, &bytes)?;
     let named = Names::new(&description.name, &description.version, description.root_hash).description;

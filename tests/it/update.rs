@@ -61,7 +61,7 @@ fn update(test: &str, folder: &Path, key: &SigningKey) -> Option<PathBuf> {
     let law: Sources = [(LAW, "schema = 1\n[appliance]\nname = \"lychd\"\n")].into_iter().collect();
     let (name, version) = ("lychd".parse().unwrap(), "2~rc1".parse().unwrap());
     let place = write::beside(&folder.join("lychd.raw"), &name, &version);
-    let ready = write::write(&place, (&name, &version), &law, &body, key).unwrap();
+    let ready = write::write(&place, (&name, &version), &law, &body, Some(key)).unwrap();
     assert!(!place.exists());
     Some(ready.commit().unwrap().folder)
 }
@@ -168,8 +168,11 @@ fn verify_takes_a_whole_update_and_names_what_is_wrong_with_another() {
         fs::read_dir(&place).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names.len(), 6);
     for name in &names {
-        let told =
-            if name.starts_with("SHA256SUMS") { "signature" } else { "is not the file that was signed" };
+        let told = if name.starts_with("SHA256SUMS") {
+            "signature"
+        } else {
+            "has another digest than SHA256SUMS says"
+        };
         let flip = |bytes: &mut Vec<u8>| {
             let last = bytes.len() - 10;
             bytes[last] ^= 1;
@@ -189,6 +192,31 @@ fn verify_takes_a_whole_update_and_names_what_is_wrong_with_another() {
     assert_eq!(verify(&key).0, 0);
     let (code, _, said) = run(&["rebirth", "verify", "/nonexistent", "--publisher", &key.to_string()], "");
     assert!(code == 1 && said.contains("cannot list /nonexistent"), "{said}");
+}
+
+#[test]
+fn an_update_is_signed_where_the_key_is_and_may_hand_over_to_another_publisher() {
+    let test = "an_update_is_signed_where_the_key_is_and_may_hand_over_to_another_publisher";
+    let folder = tempfile::tempdir().unwrap();
+    let (file, key) = keygen(folder.path());
+    let Some(place) = update(test, folder.path(), &SigningKey::generate().unwrap()) else { return };
+    let sign = |file: &Path| run(&["rebirth", "sign", text(&place), "--key", text(file)], "");
+    let (code, shown, said) = sign(&file);
+    let digest = Sha256Digest::of(&fs::read(place.join("SHA256SUMS")).unwrap());
+    assert_eq!((code, shown), (0, format!("{digest}\n")), "{said}");
+    assert!(said.contains("take no update any more: its law names no publisher"), "{said}");
+    let (code, _, said) = run(&["rebirth", "verify", text(&place), "--publisher", &key.to_string()], "");
+    assert_eq!(code, 0, "{said}");
+    let signature = place.join("SHA256SUMS.minisig");
+    let before = fs::read(&signature).unwrap();
+    let (code, shown, said) = sign(&folder.path().join("key.pub"));
+    assert!(code == 1 && shown.is_empty() && said.contains("this is no secret key"), "{said}");
+    let (code, _, said) = run(&["rebirth", "sign", text(folder.path()), "--key", text(&file)], "");
+    assert!(code == 1 && said.contains("\nhint: "), "{said}");
+    assert_eq!(fs::read(&signature).unwrap(), before);
+    let (code, _, said) =
+        run(&["image", "build", "examples/lychd", "--out", "x", "--update", "--sign", text(&file)], "");
+    assert!(code == 2 && said.contains("--sign"), "{said}");
 }
 
 #[test]

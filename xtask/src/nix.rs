@@ -21,8 +21,8 @@ pub use ready::missing;
 
 /// What the program is built with by `nix/host`, as it is seen in the sandbox.
 const TOOLS: [&str; 5] = ["/bin", "/usr", "/lib", "/lib64", "/etc/alternatives"];
-/// What the image is built with, besides what Nix put into the store: a shell and two of its companions.
-const SHELL: &str = "/bin/sh /bin/mkdir /bin/ln /lib /lib64";
+/// What the image is built with, besides what Nix put into the store: a shell and three of its companions.
+const SHELL: &str = "/bin/sh /bin/mkdir /bin/ln /bin/mv /lib /lib64";
 
 /// Runs everything.
 pub fn run() -> Result<()> {
@@ -47,14 +47,16 @@ pub fn run() -> Result<()> {
     let image = flake.build("sepulcher-image", SHELL, &[])?;
     flake.build("sepulcher-image", SHELL, &["--rebuild"])?;
     println!("Nix built the image twice, the same bytes");
-    compare(&program, &rendered, &image)?;
-    // It is large, and the next change makes another one.
+    let update = flake.build("sepulcher-update", SHELL, &[])?;
+    compare(&program, &rendered, &image, &update)?;
+    // They are large, and the next change makes others.
     flake.forget(&image)?;
+    flake.forget(&update)?;
     flake.check()
 }
 
 /// The same Codex and the same agent, built by cargo's driver.
-fn compare(program: &Path, rendered: &Path, built: &Path) -> Result<()> {
+fn compare(program: &Path, rendered: &Path, built: &Path, update: &Path) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("sepulcher-nix-").tempdir()?;
     let out = folder.path().join("lychd.raw");
     let driver = image::program()?;
@@ -64,12 +66,14 @@ fn compare(program: &Path, rendered: &Path, built: &Path) -> Result<()> {
     cmd!(shell, "{driver} render examples/lychd --out {tree}").quiet().run()?;
     // The store keeps no permissions, so that they cannot be compared.
     cmd!(shell, "diff --recursive --no-dereference {tree} {rendered}").quiet().run()?;
-    cmd!(shell, "{driver} image build examples/lychd --out {out} --program {program} --offline")
+    cmd!(shell, "{driver} image build examples/lychd --out {out} --program {program} --update --offline")
         .quiet()
         .run()?;
     for name in ["lychd.raw", "lychd.manifest.json", "SHA256SUMS"] {
         reproduce::same(&folder.path().join(name), &built.join(name))?;
     }
-    println!("Nix and cargo rendered the same tree and built the same image, byte for byte");
+    let ours = folder.path().join("lychd_1.update");
+    cmd!(shell, "diff --recursive {ours} {update}/lychd_1.update").quiet().run()?;
+    println!("Nix and cargo rendered the same tree and built the same image and update, byte for byte");
     Ok(())
 }

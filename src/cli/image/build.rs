@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use super::sign::Signer;
+use super::sign::Publication;
 use crate::cli::store::StoreArgs;
 use crate::cli::{Failure, Kind, codex, progress};
 use crate::codex::{Codex, Service, Source, Sources};
@@ -35,18 +35,23 @@ pub struct Args {
     /// Secret key of the publisher: also write the signed update, in a folder beside the image
     #[arg(long, value_name = "FILE")]
     sign: Option<PathBuf>,
+    /// Also write the update, which `sepulcher rebirth sign` signs wherever the key is
+    #[arg(long, conflicts_with = "sign")]
+    update: bool,
     #[command(flatten)]
     store: StoreArgs,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Args { dir, out, version, program, sign, store } = args;
+    let Args { dir, out, version, program, sign, update, store } = args;
     let typed = parsed_version(version)?;
     check_out(out)?;
     let epoch = epoch()?;
     let (sources, codex, tree) = sealed_tree(dir)?;
-    let signer = sign.as_ref().map(|file| Signer::open(file, (&codex, &sources), &typed, out)).transpose()?;
+    let publication = (*update || sign.is_some())
+        .then(|| Publication::open(sign.as_deref(), (&codex, &sources), &typed, out))
+        .transpose()?;
     let program = program_bytes(program.as_deref())?;
     let shown = progress::Shown::default();
     let definitions = store.definitions();
@@ -57,11 +62,12 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let request = Request { codex: &codex, tree, images, program, version, epoch, out };
     let built = build::build(&cache, &definitions, &request).map_err(failure)?;
     let manifest = described(&request, &built)?;
-    let update = signer.map(|signer| signer.sign(&built.body)).transpose()?;
+    let update = publication.map(|publication| publication.write(&built.body)).transpose()?;
     put_in_place(out, built.staged, &manifest)?;
     if let Some(update) = update {
         let bundle = update.commit()?;
-        eprintln!("the update: {}, digest {}", bundle.folder.display(), bundle.digest);
+        let unsigned = if sign.is_some() { "" } else { ", not signed yet" };
+        eprintln!("the update: {}, digest {}{unsigned}", bundle.folder.display(), bundle.digest);
     }
     Ok(())
 }

@@ -192,3 +192,27 @@ fn a_signature_for_another_update_and_a_kernel_that_starts_another_root_are_refu
         assert!(refusal(folder.path(), &key).contains(told), "{told}: {}", refusal(folder.path(), &key));
     }
 }
+
+#[test]
+fn an_update_that_is_signed_later_is_the_same_and_a_damaged_one_is_not_signed() {
+    let (folder, key) = (tempfile::tempdir().unwrap(), SigningKey::generate().unwrap());
+    update(folder.path(), &key, |_| ());
+    let signature = folder.path().join(SIGNATURE);
+    let signed = files::read(&signature).unwrap();
+    files::remove_file(&signature).unwrap();
+    assert!(refusal(folder.path(), &key).contains("holds no SHA256SUMS.minisig"));
+    let unsigned = open_unsigned(folder.path()).unwrap();
+    assert_eq!(write::sign(folder.path(), &key).unwrap(), unsigned);
+    assert_eq!(files::read(&signature).unwrap(), signed);
+    assert_eq!(open(folder.path(), &key.public()).unwrap(), unsigned);
+    let other = SigningKey::generate().unwrap();
+    write::sign(folder.path(), &other).unwrap();
+    assert!(refusal(folder.path(), &key).contains("signed by somebody else"));
+
+    let (root, before) =
+        (folder.path().join(&unsigned.description.root.file), files::read(&signature).unwrap());
+    files::write(root, "boot").unwrap();
+    let told = write::sign(folder.path(), &key).unwrap_err().to_string();
+    assert!(told.contains("has another digest than SHA256SUMS says"), "{told}");
+    assert_eq!(files::read(&signature).unwrap(), before);
+}

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{Bundle, Description, Error, Names, Part, SCHEMA, SIGNATURE, Sums, open};
+use super::{
+    Bundle, Description, Error, Names, Part, SCHEMA, SIGNATURE, SMALL, Sums, damaged, open_unsigned,
+    signature,
+};
 use crate::codex::name::Name;
 use crate::codex::{self, Sources};
 use crate::image::build::Body;
@@ -79,7 +82,7 @@ pub fn check_place(folder: &Path, name: &Name, version: &Version) -> Result<(), 
     Ok(())
 }
 
-/// Writes an update of `body` that is to go to `folder`, signs it, and opens it as a machine would.
+/// Writes an update of `body` that is to go to `folder`, signs it where there is a key, and opens it as a machine would.
 ///
 /// # Errors
 /// The system refuses, or what was written does not open: then nothing is left of it.
@@ -88,7 +91,7 @@ pub fn write(
     (name, version): (&Name, &Version),
     law: &Sources,
     body: &Body,
-    key: &SigningKey,
+    key: Option<&SigningKey>,
 ) -> Result<Ready, Error> {
     check_place(folder, name, version)?;
     let size = fs::context(body.root.metadata(), "read", folder)?.len();
@@ -112,12 +115,29 @@ pub fn write(
         sums.insert(file, digest);
     }
     let sums = Sums::new(sums).to_text();
-    let signature = key.sign(sums.as_bytes(), &description.title()).map_err(|error| defect(&error))?;
     put(&made.join(SUMS), &mut sums.as_bytes())?;
-    put(&made.join(SIGNATURE), &mut signature.as_bytes())?;
-    let mut bundle = open(&made, &key.public())?;
+    let mut bundle = match key {
+        Some(key) => sign(&made, key)?,
+        None => open_unsigned(&made)?,
+    };
     folder.clone_into(&mut bundle.folder);
     Ok(Ready { work, bundle })
+}
+
+/// Signs the update in `folder`, whose parts are checked first, in place of who signed it before.
+///
+/// # Errors
+/// It is no whole update, or the system refuses: then its signature is what it was.
+pub fn sign(folder: &Path, key: &SigningKey) -> Result<Bundle, Error> {
+    let bundle = open_unsigned(folder)?;
+    let sums = fs::read_bounded(&folder.join(SUMS), SMALL)?;
+    if Sha256Digest::of(&sums) != bundle.digest {
+        return Err(damaged(format!("{SUMS} changed while it was read")).into());
+    }
+    let signature = key.sign(&sums, &bundle.description.title()).map_err(|error| defect(&error))?;
+    signature::verify(&key.public(), &sums, signature.as_bytes())?;
+    put(&folder.join(SIGNATURE), &mut signature.as_bytes())?;
+    Ok(bundle)
 }
 
 fn described(name: &Name, law: &Sources, version: &Version, body: &Body, size: u64) -> Description {

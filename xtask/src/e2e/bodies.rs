@@ -59,7 +59,7 @@ pub fn build(site: &Site, version: &str, defect: &Defect) -> Result<Made> {
     built.staged.commit(0o644)?;
     let update = folder.join(format!("lychd_{version}.update"));
     let title = (&codex.appliance.name, &version.parse::<Version>()?);
-    write::write(&update, title, &sources, &body, &site.publisher)?.commit()?;
+    write::write(&update, title, &sources, &body, Some(&site.publisher))?.commit()?;
     let archive = packed(&update)?;
     Ok(Made { folder: update, archive, image: out })
 }

@@ -128,7 +128,7 @@ type Spoil = fn(&Site, &Made) -> Result<PathBuf>;
 /// Claims of refusal: what is wrong, the update, and words of the reason.
 const REFUSALS: [(&str, Spoil, &str); 6] = [
     ("an update that another publisher signed is refused", foreign, "signed by somebody else"),
-    ("a changed byte in it is refused", changed_byte, "is not the file that was signed"),
+    ("a changed byte in it is refused", changed_byte, "has another digest than SHA256SUMS says"),
     ("one that breaks off is refused", truncated, "update"),
     ("an older version is refused", older, "is older than"),
     ("a law that does not know a granted service is refused, with the peers", stranding, "peers/phone.toml"),

@@ -73,8 +73,11 @@ impl Flake {
             "nix {common...} build {package} {with...} {sandbox...} --no-link --json --print-build-logs {more...}"
         );
         let built: serde_json::Value = serde_json::from_str(&built.read()?)?;
-        let path = built[0]["outputs"]["out"].as_str().ok_or("nix build names no output")?;
-        Ok(path.into())
+        let outputs = built[0]["outputs"].as_object().ok_or("nix build names no output")?;
+        match outputs.values().collect::<Vec<_>>()[..] {
+            [serde_json::Value::String(path)] => Ok(path.into()),
+            _ => Err(format!("nix build names not one output of {package}: {outputs:?}").into()),
+        }
     }
 
     /// Removes a path from the store, unless something needs it.
