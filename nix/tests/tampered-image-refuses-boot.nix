@@ -6,8 +6,6 @@
     inherit (common) appliance;
   };
   testScript = common.script + ''
-    import json
-
     with open("${common.image}/lychd.manifest.json") as file:
         partitions = json.load(file)["partitions"]
     root = next(partition for partition in partitions if partition["role"] == "root")

@@ -1,13 +1,16 @@
 # What the tests share: the example's image with peers whose keys the tests know, and the machines around it.
 { pkgs, self }:
 rec {
-  # Private keys that everybody can compute: digests of the peers' names.
+  program = self.packages.x86_64-linux.sepulcher;
+
+  # Private keys that everybody can compute: digests of the peers' names. And a publisher's, which everybody can read.
   keys =
     pkgs.runCommand "keys-of-tests"
       {
         nativeBuildInputs = [
           pkgs.wireguard-tools
           pkgs.xxd
+          program
         ];
       }
       ''
@@ -16,23 +19,58 @@ rec {
           printf 'test %s' "$name" | sha256sum | cut -d ' ' -f 1 | xxd -r -p | base64 > "$out/$name.key"
           wg pubkey < "$out/$name.key" > "$out/$name.pub"
         done
+        sepulcher keygen --out "$out/publisher.key" > "$out/publisher.toml"
       '';
 
-  # The example; the phone holds oculus and may manage bonds, the laptop holds echo alone.
+  # Where the outsider serves updates.
+  depot = "192.168.1.200";
+
+  # The example; the phone holds oculus, may manage bonds and ask for a Rebirth, the laptop holds echo alone.
   codex = pkgs.runCommand "codex-of-tests" { } ''
     cp -r ${../../../examples/lychd} "$out"
     chmod -R u+w "$out"
     cat > "$out/peers/phone.toml" <<EOF
     public-key = "$(cat ${keys}/phone.pub)"
     address = "10.88.16.2"
-    grants = ["oculus", "bonds"]
+    grants = ["oculus", "bonds", "rebirth"]
     EOF
     cat > "$out/peers/laptop.toml" <<EOF
     public-key = "$(cat ${keys}/laptop.pub)"
     address = "10.88.16.3"
     grants = ["echo"]
     EOF
+    {
+      printf '\n[rebirth]\n'
+      cat ${keys}/publisher.toml
+      printf 'sources = ["http://%s/"]\npatience = "4m"\n' ${depot}
+    } >> "$out/lychd.toml"
   '';
+
+  # The same with a service that listens nowhere: no body of it proves healthy.
+  unhealthy = pkgs.runCommand "codex-of-tests-unhealthy" { } ''
+    cp -r ${codex} "$out"
+    chmod -R u+w "$out"
+    sed -i 's/"oculus", "6006", "4318"/"oculus", "4318"/' "$out/services/oculus.toml"
+    sed -i 's/patience = "4m"/patience = "90s"/' "$out/lychd.toml"
+  '';
+
+  # The next body of a Codex, as the depot serves it.
+  update =
+    codex:
+    let
+      body = self.lib.mkImage {
+        inherit codex;
+        name = "lychd";
+        version = "2";
+      };
+    in
+    pkgs.runCommand "update-of-tests" { nativeBuildInputs = [ program ]; } ''
+      cp -r ${body.update}/lychd_2.update .
+      chmod -R u+w lychd_2.update
+      sepulcher rebirth sign lychd_2.update --key ${keys}/publisher.key
+      mkdir "$out"
+      tar -C lychd_2.update -cf "$out/lychd_2.update.tar" .
+    '';
 
   image = self.lib.mkImage {
     inherit codex;
@@ -67,6 +105,7 @@ rec {
       environment.systemPackages = [
         pkgs.curl
         pkgs.nmap
+        pkgs.python3
       ];
       services.dnsmasq = {
         enable = true;
@@ -94,7 +133,7 @@ rec {
       environment.systemPackages = [
         pkgs.curl
         pkgs.wireguard-tools
-        self.packages.x86_64-linux.sepulcher
+        program
       ];
       environment.etc."tether/up" = {
         mode = "0755";
@@ -111,14 +150,16 @@ rec {
 
   # Functions of the test scripts.
   script = ''
+    import json
     import os
     import re
     import subprocess
     import tempfile
 
 
-    def power_on(machine, damage=None):
-        """Starts the machine from a fresh disk of the image, with one byte changed where `damage` says."""
+    def power_on(machine, damage=None, reboots=False):
+        """Starts the machine from a fresh disk of the image, with one byte changed where `damage` says. A reboot ends it
+        unless it `reboots`."""
         disk = tempfile.NamedTemporaryFile(suffix=".raw", delete=False).name
         subprocess.run(["cp", "--no-preserve=mode", "${image}/lychd.raw", disk], check=True)
         os.truncate(disk, 4 << 30)
@@ -134,7 +175,7 @@ rec {
             check=True,
         )
         os.environ["NIX_DISK_IMAGE"] = disk + ".qcow2"
-        machine.start()
+        machine.start(allow_reboot=reboots)
         del os.environ["NIX_DISK_IMAGE"]
 
 
@@ -143,6 +184,23 @@ rec {
         machine.wait_for_console_text("tether public key: ")
         machine.wait_for_console_text("sepulcher: health ok")
         return re.findall(r"tether public key: (\S{43}=)", machine.get_console_log())[-1]
+
+
+    def become(phone, outsider, update):
+        """Has the machine become another body, as the phone asks for it over the tether."""
+        outsider.succeed("ip address add ${depot}/24 dev eth1")
+        outsider.succeed(f"systemd-run --unit=depot python3 -m http.server --bind ${depot} --directory {update} 80")
+        outsider.wait_for_open_port(80, addr="${depot}")
+        stage = "sepulcher --host 10.88.16.1 rebirth stage http://${depot}/lychd_2.update.tar"
+        digest = phone.succeed(stage).strip()
+        phone.succeed(f"sepulcher --host 10.88.16.1 rebirth activate {digest}")
+
+
+    def bodies(phone):
+        """Versions of the slots that hold one, the running one first."""
+        status = json.loads(phone.succeed("sepulcher --host 10.88.16.1 rebirth status --json"))
+        slots = sorted(status["slots"], key=lambda slot: not slot["running"])
+        return [slot["version"] for slot in slots if slot["version"]]
 
 
     def tether(peer, key):
