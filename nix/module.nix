@@ -104,21 +104,26 @@ in
 
     environment.systemPackages = [ cfg.package ];
     environment.etc."containers/systemd".source = "${tree}/usr/share/containers/systemd";
-    systemd.packages = [ tree ];
-    # Quadlets wait for the ruleset by the name that it has on the appliance.
-    systemd.services.nftables.aliases = [ "sepulcher-firewall.service" ];
-    systemd.services.sepulcher-awaken.wantedBy = [ "multi-user.target" ];
-    systemd.services.sepulcher-health = {
-      wantedBy = [ "multi-user.target" ];
-      path = [ pkgs.nftables ];
+    systemd = {
+      packages = [ tree ];
+      services = {
+        # Quadlets wait for the ruleset by the name that it has on the appliance.
+        nftables.aliases = [ "sepulcher-firewall.service" ];
+        sepulcher-awaken.wantedBy = [ "multi-user.target" ];
+        sepulcher-health = {
+          wantedBy = [ "multi-user.target" ];
+          path = [ pkgs.nftables ];
+        };
+      };
+      sockets.sepulcher-control.wantedBy = [ "sockets.target" ];
+      tmpfiles = {
+        packages = [ tree ];
+        rules = [
+          "L+ /usr/bin/sepulcher - - - - ${cfg.package}/bin/sepulcher"
+          "L+ /usr/share/sepulcher - - - - ${tree}/usr/share/sepulcher"
+          "L+ /usr/lib/sepulcher - - - - ${tree}/usr/lib/sepulcher"
+        ];
+      };
     };
-    systemd.sockets.sepulcher-control.wantedBy = [ "sockets.target" ];
-
-    systemd.tmpfiles.packages = [ tree ];
-    systemd.tmpfiles.rules = [
-      "L+ /usr/bin/sepulcher - - - - ${cfg.package}/bin/sepulcher"
-      "L+ /usr/share/sepulcher - - - - ${tree}/usr/share/sepulcher"
-      "L+ /usr/lib/sepulcher - - - - ${tree}/usr/lib/sepulcher"
-    ];
   };
 }

@@ -5,7 +5,7 @@ let
   texts = value: list value && builtins.all builtins.isString value;
   packages = value: list value && builtins.all (one: one ? outPath) value;
   text = builtins.isString;
-  yes = value: value == true;
+  yes = value: builtins.isBool value && value;
 in
 {
   assertions = list;
@@ -19,15 +19,19 @@ in
     family = text;
     content = text;
   };
-  systemd.packages = packages;
-  systemd.services."*" = {
-    aliases = texts;
-    path = packages;
-    wantedBy = texts;
+  systemd = {
+    inherit packages;
+    services."*" = {
+      aliases = texts;
+      path = packages;
+      wantedBy = texts;
+    };
+    sockets."*".wantedBy = texts;
+    tmpfiles = {
+      inherit packages;
+      rules = texts;
+    };
   };
-  systemd.sockets."*".wantedBy = texts;
-  systemd.tmpfiles.packages = packages;
-  systemd.tmpfiles.rules = texts;
   virtualisation.containers.containersConf.settings = builtins.isAttrs;
   virtualisation.podman.enable = yes;
 }
