@@ -120,12 +120,18 @@ impl<'a> Scene<'a> {
         Ok(String::from_utf8(command.within(self.laptop.netns.launcher()).read()?)?)
     }
 
+    /// What `sepulcher peer` on the laptop hands a device, over the tether.
+    pub fn handed(&self, name: &str, words: &[&str]) -> Result<Keys> {
+        // A folder of its own: other parts hand devices of the same name their configurations.
+        let folder = tempfile::tempdir_in(self.site.folder.path())?;
+        let conf = folder.path().join("peer.conf");
+        self.admin(&[words, &["--endpoint", HOST, "--conf", &conf.display().to_string()]].concat())?;
+        Keys::of(name, &fs::read_to_string(&conf)?)
+    }
+
     /// Bonds a device over the tether and has it talk.
     pub fn bond(&self, name: &str, address: &str, key: &str) -> Result<(Bonded, Keys)> {
-        let conf = self.site.folder.path().join(format!("{name}.conf"));
-        let path = conf.display().to_string();
-        self.admin(&["bond", name, "--grant", "oculus", "--endpoint", HOST, "--conf", &path])?;
-        let keys = Keys::of(name, &fs::read_to_string(&conf)?)?;
+        let keys = self.handed(name, &["bond", name, "--grant", "oculus"])?;
         let peer = Bonded::new(&self.site.toolbox, &self.hub, &keys, address)?;
         self.talks(&peer, &keys, key)?;
         Ok((peer, keys))

@@ -1,6 +1,5 @@
 //! Claims about bonds that are put back: on the machine, while it runs, and on another one.
 
-use std::fs;
 use std::time::Instant;
 
 use age::secrecy::ExposeSecret as _;
@@ -8,7 +7,7 @@ use age::x25519::Identity;
 
 use super::around::{Bonded, until};
 use super::scene::{COMMAND, Scene};
-use super::site::{HOST, Keys, Site};
+use super::site::{Keys, Site};
 use super::stream::{PAUSE, Stream};
 use super::{BOOT, Claim, DISK};
 use crate::Result;
@@ -94,9 +93,7 @@ fn rig(scene: &Scene<'_>, line: &str) -> Result<String> {
 
 /// Gives a peer new keys over the tether; those that it had.
 fn rotate(scene: &Scene<'_>, peer: &mut Peer, key: &str) -> Result<Keys> {
-    let conf = scene.site.folder.path().join("rotated.conf");
-    scene.admin(&["rotate", &peer.1.name, "--endpoint", HOST, "--conf", &conf.display().to_string()])?;
-    let keys = Keys::of(&peer.1.name, &fs::read_to_string(&conf)?)?;
+    let keys = scene.handed(&peer.1.name, &["rotate", &peer.1.name])?;
     scene.talks(&peer.0, &keys, key)?;
     Ok(std::mem::replace(&mut peer.1, keys))
 }
