@@ -390,6 +390,8 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// Named volumes.
     pub volumes: Vec<Volume>,
+    /// What keeps the service still while its volumes are read; without it, it is frozen.
+    pub hooks: Option<Hooks>,
     /// Whether this service is the Veil: the HTTP proxy that serves all routes. At most one is.
     pub veil: bool,
 }
@@ -441,4 +443,16 @@ pub struct Volume {
     pub name: Name,
     /// Absolute path inside the container.
     pub target: String,
+    /// Whether snapshots contain it; a cache can be left out.
+    pub snapshot: bool,
+}
+
+/// Commands that run in a service's container around the reading of its volumes. In between it goes on, and what lies in
+/// its volumes must not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hooks {
+    /// Program and arguments; the volumes are read when it has ended well.
+    pub pause: Vec<String>,
+    /// Program and arguments; runs also when `pause` failed.
+    pub resume: Vec<String>,
 }

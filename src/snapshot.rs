@@ -1,13 +1,14 @@
-//! The bonds of one moment, kept and put back: what a snapshot holds, and whether this body may take it.
+//! The bonds and volumes of one moment, kept and put back: what a snapshot holds, and whether this body may take it.
 //!
 //! A snapshot is one file: a zstd-compressed tar archive whose first entry is the [`Manifest`]. Contained are the
-//! peers' files, the ledger of dead keys, the log of changes, the preshared keys, and the host's private key where that
-//! was asked for. Volumes of services are not contained yet; the manifest names those that are left out.
+//! peers' files, the ledger of dead keys, the log of changes, the preshared keys, the host's private key where that
+//! was asked for, and the volumes of services; the manifest names those that are left out.
 
 pub mod archive;
 pub mod merge;
 pub mod seal;
 pub mod store;
+pub mod volume;
 
 use std::collections::BTreeMap;
 
@@ -22,9 +23,11 @@ use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources, is_bond, render_all};
 use crate::peer::{Refused, audit};
 use crate::tree::Sha256Digest;
+use volume::Volume;
 
-/// The version of snapshots that this program writes and reads.
-pub const SCHEMA: u32 = 1;
+/// The latest version of snapshots that this program reads. It writes 1 where no volume is contained, which older
+/// bodies read too, and 2 where one is.
+pub const SCHEMA: u32 = 2;
 /// The version of this body.
 pub const BODY: &str = env!("CARGO_PKG_VERSION");
 /// The host's private key among the parts.
@@ -46,7 +49,7 @@ pub struct Part {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Manifest {
-    /// 1.
+    /// 1; 2 with volumes.
     pub schema: u32,
     /// Version of the body that made it, `0.1.0`.
     pub body: String,
@@ -72,6 +75,9 @@ pub struct Manifest {
     pub not_contained: Vec<String>,
     /// What is contained, in the order of the archive.
     pub parts: Vec<Part>,
+    /// Volumes that are contained, behind the parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Volume>,
 }
 
 /// What every version of a manifest says.
@@ -81,7 +87,7 @@ struct Head {
     body: String,
 }
 
-/// A snapshot in memory: manifest and content of its parts.
+/// A snapshot in memory: manifest and content of its parts. The volumes' stays in the archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// What it is and holds.
@@ -133,7 +139,21 @@ impl Snapshot {
             sha256: Sha256Digest::of(bytes),
         };
         let identity = parts.contains_key(IDENTITY);
-        Self { manifest: Manifest { identity, parts: parts.iter().map(part).collect(), ..manifest }, parts }
+        let schema = if manifest.volumes.is_empty() { 1 } else { SCHEMA };
+        let described = parts.iter().map(part).collect();
+        Self { manifest: Manifest { schema, identity, parts: described, ..manifest }, parts }
+    }
+
+    /// The same with these volumes and no others: the rest is not contained.
+    #[must_use]
+    pub fn with_volumes(self, volumes: Vec<Volume>) -> Self {
+        let Self { mut manifest, parts } = self;
+        let named = |volume: &Volume| format!("volume {}", volume.name);
+        manifest.not_contained.extend(manifest.volumes.iter().map(named));
+        let contained: Vec<String> = volumes.iter().map(named).collect();
+        manifest.not_contained.retain(|left| !contained.contains(left));
+        manifest.not_contained.sort();
+        Self::new(parts, Manifest { volumes, ..manifest })
     }
 
     /// The same without the host's private key.
@@ -206,15 +226,6 @@ pub fn law_digest(sources: &Sources) -> Sha256Digest {
     let law = law(sources);
     let lines = law.iter().map(|(name, text)| format!("{}  {name}\n", Sha256Digest::of(text.as_bytes())));
     Sha256Digest::of(lines.collect::<String>().as_bytes())
-}
-
-/// What the machine's state has beside the bonds, for the manifest to name.
-pub fn not_contained(codex: &Codex) -> Vec<String> {
-    let volumes = codex.services.values().flat_map(|service| &service.volumes);
-    let mut left: Vec<_> = volumes.map(|volume| format!("volume {}", volume.name)).collect();
-    left.sort();
-    left.dedup();
-    left
 }
 
 /// `major.minor.patch` as numbers; what follows a `-` or `+` does not count.

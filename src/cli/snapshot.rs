@@ -3,6 +3,7 @@
 mod travel;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -11,14 +12,15 @@ use super::peer::Where;
 use super::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::codex::plain;
-use crate::peer::store::Who;
-use crate::snapshot::store::{self, Kept, Wish};
+use crate::peer::store::{Place, Who};
+use crate::snapshot::store::{self, Creation, Host, Kept, Wish};
+use crate::snapshot::volume::Volume;
 use crate::snapshot::{Manifest, Snapshot};
 
 /// Verbs of `sepulcher snapshot`.
 #[derive(Debug, clap::Subcommand)]
 pub enum Verb {
-    /// Keep the bonds as they are now
+    /// Keep bonds and volumes as they are now
     Create(Create),
     /// Show all snapshots, the oldest first
     List(List),
@@ -36,10 +38,11 @@ pub enum Verb {
     Import(travel::Import),
 }
 
-/// Keep the bonds as they are now
+/// Keep bonds and volumes as they are now
 ///
-/// Contained are the peers' files, the ledger of dead keys, the log of changes and the preshared keys. Volumes of
-/// services are not contained yet: the snapshot names them.
+/// Contained are the peers' files, the ledger of dead keys, the log of changes, the preshared keys, and the volumes of
+/// services, but for those that the Codex leaves out (`snapshot = false`). Each service is paused while its volumes are
+/// read: by its own command where the Codex names one (`[snapshot]`), otherwise its processes are frozen.
 #[derive(Debug, clap::Args)]
 pub struct Create {
     /// Why, for people
@@ -48,6 +51,9 @@ pub struct Create {
     /// Hold the host's private key, too
     #[arg(long)]
     with_identity: bool,
+    /// Leave the volumes of services out, and let the services go on
+    #[arg(long)]
+    bonds_only: bool,
     #[command(flatten)]
     changing: Changing,
 }
@@ -57,6 +63,9 @@ pub struct Create {
 pub struct List {
     #[command(flatten)]
     place: Where,
+    /// Root of an appliance's files
+    #[arg(long, value_name = "DIR", conflicts_with = "codex", hide = true)]
+    root: Option<PathBuf>,
     /// Print JSON on standard output
     #[arg(long)]
     json: bool,
@@ -123,15 +132,32 @@ pub fn run(verb: &Verb) -> Result<(), Failure> {
     }
 }
 
+impl List {
+    /// The folders that are meant.
+    fn place(&self) -> Result<Place, Failure> {
+        match &self.root {
+            Some(root) => Ok(Place::appliance(root)),
+            None => self.place.local(),
+        }
+    }
+}
+
 /// Prints the answer for programs, or that for people.
 fn tell(list: &List, value: &Value, text: &str) -> Result<(), Failure> {
     if list.json { print(&format!("{value:#}\n")) } else { print(text) }
 }
 
+/// This machine's services; what is done to them is told on standard error.
+fn host() -> Host<'static> {
+    Host::new(&|line| eprintln!("note: {}", plain(line)))
+}
+
 fn create(args: &Create) -> Result<(), Failure> {
-    let Create { note, with_identity, changing: Changing { list, dry_run } } = args;
-    let place = list.place.local()?;
-    let (name, manifest) = store::create(&place, note.as_deref(), *with_identity, *dry_run)?;
+    let Create { note, with_identity, bonds_only, changing: Changing { list, dry_run } } = args;
+    let place = list.place()?;
+    let creation =
+        Creation { note: note.as_deref(), identity: *with_identity, volumes: !bonds_only, dry_run: *dry_run };
+    let (name, manifest) = store::create(&place, &host(), creation)?;
     let text = match &name {
         Some(name) => format!("{name}\n"),
         None => format!("would keep {} files of {}\n", manifest.parts.len(), manifest.appliance),
@@ -143,7 +169,7 @@ fn create(args: &Create) -> Result<(), Failure> {
 }
 
 fn list(args: &List) -> Result<(), Failure> {
-    let all = store::list(&args.place.local()?)?;
+    let all = store::list(&args.place()?)?;
     let entry = |kept: &Kept| {
         let (manifest, error) = (kept.manifest.as_ref().ok(), kept.manifest.as_ref().err());
         json!({ "name": kept.name, "size": kept.size, "manifest": manifest, "error": error })
@@ -166,7 +192,7 @@ fn list(args: &List) -> Result<(), Failure> {
 }
 
 fn read(args: &Show) -> Result<(String, Snapshot), Failure> {
-    Ok(store::read(&args.list.place.local()?, args.name.as_deref())?)
+    Ok(store::read(&args.list.place()?, args.name.as_deref())?)
 }
 
 fn show(args: &Show) -> Result<(), Failure> {
@@ -190,14 +216,22 @@ fn told(name: &str, manifest: &Manifest) -> String {
     rows.extend(manifest.note.clone().map(|note| ("note", note)));
     rows.extend(manifest.not_contained.iter().map(|left| ("not contained", left.clone())));
     rows.extend(manifest.parts.iter().map(|part| ("file", format!("{} {} bytes", part.path, part.size))));
+    rows.extend(manifest.volumes.iter().map(|volume| {
+        let Volume { name, service, size, entries, .. } = volume;
+        ("volume", format!("{name} of {service}: {size} bytes in {entries} entries"))
+    }));
     table(&rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect::<Vec<_>>())
 }
 
 fn verify(args: &Show) -> Result<(), Failure> {
     let (name, snapshot) = read(args)?;
     let (count, digest) = (snapshot.parts.len(), store::digest(&snapshot.manifest));
-    let value = json!({ "schema": 1, "name": name, "files": count, "digest": digest.to_string() });
-    tell(&args.list, &value, &format!("{name} is whole: {count} files\ndigest {digest}\n"))
+    let volumes = snapshot.manifest.volumes.len();
+    let value = json!({
+        "schema": 1, "name": name, "files": count, "volumes": volumes, "digest": digest.to_string(),
+    });
+    let text = format!("{name} is whole: {count} files, {volumes} volumes\ndigest {digest}\n");
+    tell(&args.list, &value, &text)
 }
 
 fn restore(args: &Restore) -> Result<(), Failure> {
@@ -205,7 +239,7 @@ fn restore(args: &Restore) -> Result<(), Failure> {
     let revive: BTreeSet<Name> = revive.iter().cloned().collect();
     let who = Who::Uid(rustix::process::getuid().as_raw());
     let wish = Wish { name: name.as_deref(), revive: &revive, identity: *with_identity, dry_run: *dry_run };
-    let restored = store::restore(&list.place.local()?, &who, wish)?;
+    let restored = store::restore(&list.place()?, &host(), &who, wish)?;
     let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
     match &restored.before {
         Some(before) => {
@@ -227,7 +261,7 @@ fn prune(args: &Prune) -> Result<(), Failure> {
             Failure::new(Kind::Input, "no snapshot would be left").hint("keep one at least: `--keep 1`")
         );
     }
-    let names = store::prune(&list.place.local()?, *keep, *dry_run)?;
+    let names = store::prune(&list.place()?, &host(), *keep, *dry_run)?;
     let text: String = names.iter().map(|name| format!("- {name}\n")).collect();
     tell(list, &json!({ "schema": 1, "removed": names }), &text)
 }

@@ -17,7 +17,7 @@ pub use law::{Addressing, HostService, Law};
 pub use peer::{Kind, Overlap, Peer};
 pub use reader::{At, Field};
 pub use scalar::{Addressed, Dialled, Grant, User};
-pub use service::{Route, Service, ServicePort, Volume};
+pub use service::{Hooks, Route, Service, ServicePort, Volume};
 
 use crate::codex::SCHEMA;
 use crate::codex::diagnostic::{Diagnostic, Place, Sources};

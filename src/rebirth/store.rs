@@ -18,6 +18,7 @@ use crate::peer::Refused;
 use crate::peer::store::migrate::kept;
 use crate::peer::store::{PATIENCE, Place, load};
 use crate::snapshot;
+use crate::snapshot::store::{Creation, Host};
 use crate::sys::journal::Lock;
 use crate::sys::{clock, fs};
 use crate::tree::Sha256Digest;
@@ -273,7 +274,11 @@ pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Er
     verify(machine, &staged)?;
     let kernel = kernel_image(&staged_folder(machine).join("kernel.efi"), &staged.kernel)?;
     let note = format!("before body {} took the place of {}", staged.version, running.version);
-    let (snapshot, _) = snapshot::store::create(&place, Some(&note), false, false)?;
+    // Bonds alone: whoever was revoked under the new body stays so, and what services wrote there is not taken from them
+    // by a fall back. Freezing all of them and copying their volumes would only keep the machine from its new body.
+    let creation = Creation { note: Some(&note), ..Creation::default() };
+    let (snapshot, _) =
+        snapshot::store::create(&place, &Host::new(&|line| eprintln!("note: {line}")), creation)?;
     let activated = Activated {
         schema: SCHEMA,
         version: staged.version.clone(),

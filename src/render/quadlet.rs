@@ -73,6 +73,7 @@ fn container(app: &str, name: &Name, service: &Service) -> Result<String, Render
         ports: _,
         routes: _,
         volumes,
+        hooks: _,
         veil,
     } = service;
     let (rootfs, image) = match source {
@@ -114,7 +115,7 @@ fn idmap((uid, gid): (u32, u32)) -> String {
 }
 
 fn mount(volume: &Volume) -> Value {
-    let Volume { name, target } = volume;
+    let Volume { name, target, snapshot: _ } = volume;
     context! { name => name.as_str(), target }
 }
 

@@ -3,29 +3,31 @@
 //! Putting one back is done when the folder of peers is exchanged, which is one system call. What the new bonds need,
 //! preshared keys and the ledger's lines, is durable before; old preshared keys go behind it, or with the next command.
 
+mod paused;
 mod restore;
+mod volumes;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 pub use restore::{Restored, Wish, restore};
 
-use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, not_contained};
+use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, volume};
 use crate::codex::ledger::LEDGER;
 use crate::codex::{Codex, SCHEMA as CODEX_SCHEMA, Sources, is_bond};
 use crate::peer::audit::{self, End};
 use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load, remove};
 use crate::peer::{Refused, missing_entries};
+use crate::sys::interrupt::Held;
 use crate::sys::journal::Lock;
+use crate::sys::services::Services;
 use crate::sys::{clock, fs};
 use crate::tree::Sha256Digest;
 
 /// How a snapshot's file name ends.
 pub const EXTENSION: &str = ".tar.zst";
-/// The longest snapshot that is read, in bytes.
-pub const LIMIT: u64 = 256 << 20;
-
 /// A snapshot's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -42,29 +44,83 @@ pub fn folder(place: &Place) -> PathBuf {
     place.secrets.with_file_name("snapshots")
 }
 
-/// Nobody else changes bonds or snapshots while the value lives.
-fn locked(place: &Place) -> Result<Lock, Error> {
-    place.writable()?;
+/// What runs the services whose volumes are meant, and who hears what is done to them.
+pub struct Host<'a> {
+    /// Podman and systemd.
+    pub services: Services,
+    /// Gets a line for people.
+    pub tell: &'a dyn Fn(&str),
+}
+
+impl<'a> Host<'a> {
+    /// This machine's.
+    pub fn new(tell: &'a dyn Fn(&str)) -> Self {
+        Self { services: Services::default(), tell }
+    }
+}
+
+/// What is to be kept.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Creation<'a> {
+    /// Why, for people.
+    pub note: Option<&'a str>,
+    /// Whether the host's private key is contained.
+    pub identity: bool,
+    /// Whether volumes are, as far as the Codex does not leave them out. A Codex on a workstation has none.
+    pub volumes: bool,
+    /// Decide and tell, and change nothing.
+    pub dry_run: bool,
+}
+
+/// Nobody else changes bonds while the value lives.
+fn bonds_locked(place: &Place) -> Result<Lock, Error> {
     Ok(Lock::acquire(&place.bonds.join(".lock"), PATIENCE)?)
+}
+
+/// Nobody else changes snapshots while the value lives, and no service is paused that a killed command left so. Reading
+/// volumes takes its time: bonds are changed meanwhile, so that nobody has to wait to be cut off.
+fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
+    place.writable()?;
+    let folder = folder(place);
+    make_folder(place, &folder)?;
+    let lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
+    paused::resume_all(place, host)?;
+    Ok(lock)
 }
 
 /// Takes a snapshot, unless `dry_run`; its name is `None` then.
 ///
 /// # Errors
-/// The bonds hold mistakes, a key that they need is missing, or the disk refuses.
+/// The bonds hold mistakes, a key that they need is missing, a service cannot be paused, or the disk refuses.
 pub fn create(
     place: &Place,
-    note: Option<&str>,
-    identity: bool,
-    dry_run: bool,
+    host: &Host<'_>,
+    creation: Creation<'_>,
 ) -> Result<(Option<String>, Manifest), Error> {
-    let lock = if dry_run { None } else { Some(locked(place)?) };
-    let (sources, codex) = load(place)?;
-    let snapshot = take(place, &sources, &codex, note, identity)?;
+    let Creation { note, identity, volumes, dry_run } = creation;
+    let lock = if dry_run { None } else { Some(locked(place, host)?) };
+    let (snapshot, codex) = {
+        let _bonds = if dry_run { None } else { Some(bonds_locked(place)?) };
+        let (sources, codex) = load(place)?;
+        (take(place, &sources, &codex, note, identity)?, codex)
+    };
     if lock.is_none() {
         return Ok((None, snapshot.manifest));
     }
-    Ok((Some(keep(place, &snapshot)?), snapshot.manifest))
+    let sources = if volumes { volumes::sources(place, &codex, host)? } else { Vec::new() };
+    if sources.is_empty() {
+        let name = keep(place, &snapshot)?;
+        return Ok((Some(name), snapshot.manifest));
+    }
+    let held = held()?;
+    let (name, snapshot) = keep_with(place, host, &snapshot, &sources, &held)?;
+    Ok((Some(name), snapshot.manifest))
+}
+
+/// Holds signals back while services are paused or stopped.
+fn held() -> Result<Held, Error> {
+    Held::new()
+        .map_err(|error| Refused::new(format!("signals cannot be held back: {error}"), "try again").into())
 }
 
 /// Reads everything that belongs to a snapshot.
@@ -117,8 +173,9 @@ fn take(
         audit_head: last.map(|(_, digest)| digest),
         host_key: place.host_key()?,
         identity,
-        not_contained: not_contained(codex),
+        not_contained: volume::all(codex),
         parts: Vec::new(),
+        volumes: Vec::new(),
     };
     Ok(Snapshot::new(parts, manifest))
 }
@@ -128,24 +185,64 @@ const KEY_LIMIT: u64 = 4096;
 
 /// Writes a snapshot beside its place, reads it back, and gives it a name that none has.
 fn keep(place: &Place, snapshot: &Snapshot) -> Result<String, Error> {
+    let bytes = fs::context(archive::pack(snapshot), "pack", &folder(place))?;
+    let write = |file: &mut std::fs::File, path: &Path| {
+        fs::context(file.write_all(&bytes), "write", path)?;
+        Ok(snapshot.clone())
+    };
+    Ok(keep_file(place, snapshot, write)?.0)
+}
+
+/// The same with volumes, whose services are paused meanwhile.
+fn keep_with(
+    place: &Place,
+    host: &Host<'_>,
+    snapshot: &Snapshot,
+    sources: &[volumes::Source],
+    held: &Held,
+) -> Result<(String, Snapshot), Error> {
+    volumes::fit(&folder(place), sources)?;
+    keep_file(place, snapshot, |file, path| {
+        let paused = paused::pause(place, host, sources)?;
+        let written = volumes::write(file, path, snapshot, sources, held);
+        // Whatever came of it.
+        let resumed = paused::resume(place, host, paused);
+        let written = written?;
+        resumed?;
+        for (name, skipped) in &written.1 {
+            (host.tell)(&format!("volume {name}: {} is no file, and is passed over", skipped.display()));
+        }
+        Ok(written.0)
+    })
+}
+
+/// Has `write` fill a file beside its place, reads it back, and gives it its name. Whatever goes wrong, it is gone.
+fn keep_file(
+    place: &Place,
+    snapshot: &Snapshot,
+    write: impl FnOnce(&mut std::fs::File, &Path) -> Result<Snapshot, Error>,
+) -> Result<(String, Snapshot), Error> {
     let folder = folder(place);
     make_folder(place, &folder)?;
     remove(&folder, is_temporary)?;
     let stem = snapshot.manifest.created.to_string().replace(':', "");
     let (name, path) = free_name(place, &stem)?;
-    let bytes =
-        archive::pack(snapshot).map_err(|source| fs::Error { action: "pack", path: path.clone(), source })?;
-    let temporary = fs::write_temporary(&path, 0o600, &bytes)?;
-    let named = verified(&temporary, snapshot).and_then(|()| Ok(fs::rename(&temporary, &path)?));
-    if named.is_err() {
+    let (temporary, mut file) = fs::open_temporary(&path, 0o600)?;
+    let kept = write(&mut file, &path).and_then(|snapshot| {
+        fs::context(file.sync_all(), "sync", &path)?;
+        verified(&temporary, &snapshot)?;
+        fs::rename(&temporary, &path)?;
+        Ok(snapshot)
+    });
+    if kept.is_err() {
         fs::remove_file(&temporary)?;
     }
-    named.map(|()| name)
+    Ok((name, kept?))
 }
 
 /// Reads a file back, which must hold this snapshot.
 fn verified(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
-    let back = archive::unpack(&Zeroizing::new(fs::read_bounded(path, LIMIT)?))?;
+    let back = archive::read(fs::open(path)?, &mut |_, _, _| Ok(()))?;
     if back == *snapshot { Ok(()) } else { Err(damaged("the disk gave back other bytes").into()) }
 }
 
@@ -204,18 +301,30 @@ fn file(place: &Place, name: &str) -> PathBuf {
 /// The folder cannot be read; a snapshot that cannot is in the list.
 pub fn list(place: &Place) -> Result<Vec<Kept>, Error> {
     let kept = |name: String| {
-        let bytes = Zeroizing::new(fs::read_bounded(&file(place, &name), LIMIT)?);
-        let manifest = archive::manifest(&bytes).map_err(|refused| refused.message);
-        Ok(Kept { name, size: bytes.len() as u64, manifest })
+        let path = file(place, &name);
+        let manifest = archive::manifest(fs::open(&path)?).map_err(|refused| refused.message);
+        Ok(Kept { name, size: fs::size(&path)?, manifest })
     };
     names(place)?.into_iter().map(kept).collect()
 }
 
-/// Reads the snapshot of that name, or the latest, every digest checked.
+/// Reads the snapshot of that name, or the latest, every digest checked. Volumes are only checked.
 ///
 /// # Errors
 /// There is none, or it is damaged.
 pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Error> {
+    read_with(place, name, &mut |_, _, _| Ok(()))
+}
+
+/// The same, and gives the volumes to `sink`.
+///
+/// # Errors
+/// As [`read`]; or the sink's own.
+pub fn read_with(
+    place: &Place,
+    name: Option<&str>,
+    sink: archive::Sink<'_>,
+) -> Result<(String, Snapshot), Error> {
     let none = |what: String| {
         Refused::new(what, "`sepulcher snapshot list` tells which there are, `create` makes one")
     };
@@ -226,13 +335,13 @@ pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Err
         Some(name) => name.to_owned(),
         None => names(place)?.pop().ok_or_else(|| none("there is no snapshot".to_owned()))?,
     };
-    let bytes = match fs::read_bounded(&file(place, &name), LIMIT) {
+    let opened = match fs::open(&file(place, &name)) {
         Err(error) if error.is_not_found() => {
             return Err(none(format!("there is no snapshot `{name}`")).into());
         }
-        bytes => Zeroizing::new(bytes?),
+        opened => opened?,
     };
-    let snapshot = archive::unpack(&bytes)?;
+    let snapshot = archive::read(opened, sink)?;
     Ok((name, snapshot))
 }
 
@@ -240,8 +349,8 @@ pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Err
 ///
 /// # Errors
 /// The disk refuses.
-pub fn import(place: &Place, snapshot: &Snapshot, dry_run: bool) -> Result<String, Error> {
-    let _lock = if dry_run { None } else { Some(locked(place)?) };
+pub fn import(place: &Place, host: &Host<'_>, snapshot: &Snapshot, dry_run: bool) -> Result<String, Error> {
+    let _lock = if dry_run { None } else { Some(locked(place, host)?) };
     let same = |kept: &&Kept| kept.manifest.as_ref().is_ok_and(|manifest| *manifest == snapshot.manifest);
     if let Some(kept) = list(place)?.iter().find(same) {
         return Ok(kept.name.clone());
@@ -256,8 +365,8 @@ pub fn import(place: &Place, snapshot: &Snapshot, dry_run: bool) -> Result<Strin
 ///
 /// # Errors
 /// The disk refuses.
-pub fn prune(place: &Place, keep: usize, dry_run: bool) -> Result<Vec<String>, Error> {
-    let _lock = if dry_run { None } else { Some(locked(place)?) };
+pub fn prune(place: &Place, host: &Host<'_>, keep: usize, dry_run: bool) -> Result<Vec<String>, Error> {
+    let _lock = if dry_run { None } else { Some(locked(place, host)?) };
     let mut names = names(place)?;
     names.truncate(names.len().saturating_sub(keep));
     if !dry_run {

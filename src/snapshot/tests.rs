@@ -17,6 +17,7 @@ fn manifest() -> Manifest {
         identity: false,
         not_contained: vec!["volume data".to_owned()],
         parts: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 
@@ -37,7 +38,7 @@ fn what_is_packed_is_unpacked_and_is_the_same_bytes_each_time() {
     let bytes = archive::pack(&snapshot).unwrap();
     assert_eq!(bytes, archive::pack(&snapshot).unwrap());
     assert_eq!(archive::unpack(&bytes).unwrap(), snapshot);
-    assert_eq!(archive::manifest(&bytes).unwrap(), snapshot.manifest);
+    assert_eq!(archive::manifest(bytes.as_slice()).unwrap(), snapshot.manifest);
 }
 
 #[test]
@@ -84,7 +85,7 @@ fn a_soul_that_is_newer_than_its_body_is_refused_with_the_way_forward() {
     let codex_schema = crate::codex::SCHEMA + 1;
     assert!(Manifest { codex_schema, ..manifest() }.aligned(BODY).is_err());
     // Whatever else a later schema says.
-    let refused = Manifest::read(br#"{"schema": 2, "body": "9.0.0", "soul": []}"#).unwrap_err();
+    let refused = Manifest::read(br#"{"schema": 3, "body": "9.0.0", "soul": []}"#).unwrap_err();
     assert!(refused.message.contains("of body 9.0.0"), "{refused}");
 }
 
@@ -131,4 +132,95 @@ fn bonds_of_an_older_schema_come_forward_before_they_are_put_back() {
     assert_eq!(texts, [("lychd.toml", "schema = 1\n"), phone, ("revoked", "dead\n")]);
     let refused = old.sources(&law, Forms { own: 3, steps: &[] }).unwrap_err();
     assert!(refused.message.contains("from bonds of schema 1 to schema 3"), "{refused}");
+}
+
+/// An archive with one volume of these entries, and what its manifest says.
+fn with_volume(entries: &[(volume::Item, &[u8])], change: impl Fn(&mut volume::Volume)) -> Vec<u8> {
+    use std::io::Write as _;
+    let (name, service) = ("data".parse().unwrap(), "phylactery".parse().unwrap());
+    let mut tail = archive::Tail::new(Vec::new()).unwrap();
+    let mut tally = volume::Tally::default();
+    for (item, mut content) in entries.iter().cloned() {
+        tail.add(&name, &item, &mut content, &mut tally).unwrap();
+    }
+    let mut described = tally.volume(&name, &service, 0);
+    change(&mut described);
+    let room = archive::room(&snapshot(), &[(name, service)]).unwrap();
+    let head = archive::head(&snapshot().with_volumes(vec![described])).unwrap();
+    let mut bytes = Vec::new();
+    bytes.write_all(&archive::filled(head, room).unwrap()).unwrap();
+    assert_eq!(bytes.len() as u64, room);
+    bytes.extend(tail.end().unwrap());
+    bytes
+}
+
+fn entries() -> Vec<(volume::Item, &'static [u8])> {
+    use volume::{Item, Kind};
+    let item = |path: &str, kind: Kind| Item { path: path.into(), kind, mode: 0o700, uid: 999, gid: 998 };
+    let long = "x".repeat(150);
+    vec![
+        (item("", Kind::Folder), b""),
+        (item("17", Kind::Folder), b""),
+        (item("17/base", Kind::File { size: 4, modified: 7 }), b"rows"),
+        (item(&format!("17/{long}"), Kind::File { size: 0, modified: 7 }), b""),
+        (item("17/wal", Kind::Link(long.into())), b""),
+    ]
+}
+
+#[test]
+fn volumes_are_read_as_they_were_written_and_a_snapshot_without_any_is_what_it_was() {
+    let bytes = with_volume(&entries(), |_| {});
+    assert_eq!(bytes, with_volume(&entries(), |_| {}), "the same bytes each time");
+    let mut found = Vec::new();
+    let read = archive::read(bytes.as_slice(), &mut |volume, item, content| {
+        assert_eq!(volume.name.as_str(), "data");
+        let mut text = Vec::new();
+        content.read_to_end(&mut text).unwrap();
+        found.push((item.clone(), text));
+        Ok(())
+    });
+    let read = read.unwrap();
+    assert_eq!(
+        found.iter().map(|(item, text)| (item.clone(), text.as_slice())).collect::<Vec<_>>(),
+        entries()
+    );
+    let [described] = &read.manifest.volumes[..] else { panic!("{:?}", read.manifest) };
+    assert_eq!((described.entries, described.size), (5, 4));
+    assert!(read.manifest.schema == 2 && read.manifest.not_contained.is_empty());
+    assert_eq!(archive::manifest(bytes.as_slice()).unwrap(), read.manifest);
+    let without = read.with_volumes(Vec::new());
+    assert_eq!(without, snapshot());
+    assert!(
+        without.manifest.schema == 1
+            && !serde_json::to_string(&without.manifest).unwrap().contains("volumes")
+    );
+}
+
+#[test]
+fn a_volume_that_is_not_as_the_manifest_says_or_leads_elsewhere_is_refused() {
+    use volume::Item;
+    let refused = |entries: &[(Item, &[u8])], change: fn(&mut volume::Volume)| {
+        archive::unpack(&with_volume(entries, change)).unwrap_err().message
+    };
+    for change in [
+        |volume: &mut volume::Volume| volume.size += 1,
+        |volume: &mut volume::Volume| volume.size -= 1,
+        |volume: &mut volume::Volume| volume.entries += 1,
+        |volume: &mut volume::Volume| volume.sha256.0[0] ^= 1,
+        |volume: &mut volume::Volume| volume.name = "other".parse().unwrap(),
+    ] {
+        let message = refused(&entries(), change);
+        assert!(message.contains("is not as the manifest says"), "{message}");
+    }
+    let message = refused(&entries(), |volume| volume.entries -= 1);
+    assert!(message.contains("is not"), "{message}");
+    let bytes = with_volume(&entries(), |_| {});
+    for at in (0..bytes.len()).filter(|at| !(600..bytes.len() - 600).contains(at)) {
+        let mut changed = bytes.clone();
+        changed[at] ^= 0x10;
+        if let Ok(same) = archive::unpack(&changed) {
+            assert_eq!(same, archive::unpack(&bytes).unwrap(), "byte {at}");
+        }
+        assert!(archive::unpack(&bytes[..at]).is_err(), "cut at {at}");
+    }
 }

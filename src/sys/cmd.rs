@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
+use std::time::Duration;
 
 /// A program that failed, with what it said last.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,14 @@ pub enum Error {
         status: std::process::ExitStatus,
         /// Last kibibyte of its standard error.
         stderr: String,
+    },
+    /// It did not end in time, and was ended.
+    #[error("{command} did not end in {} s", limit.as_secs())]
+    Late {
+        /// Command line, for reading.
+        command: String,
+        /// How long it had.
+        limit: Duration,
     },
 }
 
@@ -159,7 +168,21 @@ impl Command {
 
     /// Runs to the end and returns standard output.
     pub fn read(&self) -> Result<Vec<u8>, Error> {
-        let output = self.output()?;
+        self.checked(self.output()?)
+    }
+
+    /// The same, but ends the program when it takes longer than `limit`.
+    pub fn read_within(&self, limit: Duration) -> Result<Vec<u8>, Error> {
+        let start = |source| Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source };
+        let handle = self.expression().start().map_err(start)?;
+        if let Some(output) = handle.wait_timeout(limit).map_err(start)? {
+            return self.checked(output.clone());
+        }
+        handle.kill().map_err(start)?;
+        Err(Error::Late { command: self.to_string(), limit })
+    }
+
+    fn checked(&self, output: std::process::Output) -> Result<Vec<u8>, Error> {
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -173,17 +196,17 @@ impl Command {
 
     /// Runs to the end and returns status and both outputs, whatever the status is.
     pub fn output(&self) -> Result<std::process::Output, Error> {
+        let run = self.expression().run();
+        run.map_err(|source| Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source })
+    }
+
+    fn expression(&self) -> duct::Expression {
         let mut expression = duct::cmd(&self.argv[0], &self.argv[1..]).full_env(self.all_variables());
         expression = match &self.stdin {
             Some(bytes) => expression.stdin_bytes(bytes.clone()),
             None => expression.stdin_null(),
         };
-        expression
-            .stdout_capture()
-            .stderr_capture()
-            .unchecked()
-            .run()
-            .map_err(|source| Error::Start { program: self.argv[0].to_string_lossy().into_owned(), source })
+        expression.stdout_capture().stderr_capture().unchecked()
     }
 }
 
@@ -204,6 +227,13 @@ mod tests {
     #[test]
     fn output_is_returned_and_input_is_given() {
         assert_eq!(Command::new("cat").stdin(*b"words").read().unwrap(), b"words");
+    }
+
+    #[test]
+    fn a_program_that_takes_too_long_is_ended() {
+        let late = Command::new("sleep").arg("60").read_within(Duration::from_millis(50)).unwrap_err();
+        assert_eq!(late.to_string(), "sleep 60 did not end in 0 s");
+        assert_eq!(Command::new("echo").read_within(Duration::from_secs(60)).unwrap(), b"\n");
     }
 
     #[test]

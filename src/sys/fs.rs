@@ -344,6 +344,17 @@ pub fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, 
     }
 }
 
+/// Opens an empty file beside `path`, for what is too long to be kept in memory: who has written and synced it gives it
+/// its place with [`rename`].
+pub fn open_temporary(path: &Path, mode: u32) -> Result<(PathBuf, fs::File), Error> {
+    let temporary = temporary(path);
+    let options =
+        fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(mode).open(&temporary);
+    let file = context(options, "write", path)?;
+    context(file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)), "write", path)?;
+    Ok((temporary, file))
+}
+
 /// Writes a new file with its final mode; for folders that are themselves put in place when all is written.
 pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     let write = || {

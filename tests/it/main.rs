@@ -31,3 +31,4 @@ mod snapshot;
 mod support;
 mod terminal;
 mod update;
+mod volumes;

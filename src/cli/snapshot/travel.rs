@@ -49,7 +49,7 @@ pub struct Import {
 /// Runs `sepulcher snapshot export`.
 pub fn export(args: &Export) -> Result<(), Failure> {
     let Changing { list, dry_run } = &args.changing;
-    let (name, snapshot) = store::read(&list.place.local()?, args.snapshot.as_deref())?;
+    let (name, snapshot) = store::read(&list.place()?, args.snapshot.as_deref())?;
     if args.with_identity && !snapshot.manifest.identity {
         return Err(Failure::new(Kind::Input, format!("{name} does not hold the host's private key"))
             .hint("make one that does: `sepulcher snapshot create --with-identity`"));
@@ -76,12 +76,12 @@ pub fn export(args: &Export) -> Result<(), Failure> {
 /// Runs `sepulcher snapshot import`.
 pub fn import(args: &Import) -> Result<(), Failure> {
     let Changing { list, dry_run } = &args.changing;
-    let place = list.place.local()?;
+    let place = list.place()?;
     let identities = Zeroizing::new(fs::read_bounded(&args.identity, IDENTITY_LIMIT)?);
     let identities = Zeroizing::new(String::from_utf8_lossy(&identities).into_owned());
     let opened = seal::open(&fs::read_bounded(&args.file, seal::LIMIT)?, &identities)?;
     let snapshot = archive::unpack(&opened)?;
-    let name = store::import(&place, &snapshot, *dry_run)?;
+    let name = store::import(&place, &super::host(), &snapshot, *dry_run)?;
     let value = json!({ "schema": 1, "name": name, "manifest": snapshot.manifest });
     tell(list, &value, &format!("{name}\n"))
 }

@@ -8,8 +8,8 @@ use crate::codex::name::Name;
 use crate::codex::net::Net4;
 use crate::codex::schema::{self, At, Draft, Field, Grant, Kind};
 use crate::codex::{
-    Addressing, Appliance, Codex, Grants, HostService, Overlap, Peer, PeerKind, Pod, Rebirth, Revocation,
-    Route, Service, ServicePort, Source, Tether, Uplink, Volume,
+    Addressing, Appliance, Codex, Grants, Hooks, HostService, Overlap, Peer, PeerKind, Pod, Rebirth,
+    Revocation, Route, Service, ServicePort, Source, Tether, Uplink, Volume,
 };
 
 /// Everything, or `None` when a part is missing: then a reader failed to report that.
@@ -109,6 +109,7 @@ fn service(draft: schema::Service) -> Option<Service> {
         ports,
         routes,
         volumes,
+        hooks,
         veil,
     } = draft;
     let port = |port: schema::ServicePort| {
@@ -121,8 +122,19 @@ fn service(draft: schema::Service) -> Option<Service> {
     let route = |route: schema::Route| {
         Some(Route { path: route.path?.value, tier: route.tier?.value, port: route.port?.value })
     };
-    let volume =
-        |volume: schema::Volume| Some(Volume { name: volume.name?.value, target: volume.target?.value });
+    let volume = |volume: schema::Volume| {
+        Some(Volume {
+            name: volume.name?.value,
+            target: volume.target?.value,
+            snapshot: volume.snapshot?.value,
+        })
+    };
+    let hooks = match hooks {
+        None => None,
+        Some(schema::Hooks { place: _, pause, resume }) => {
+            Some(Hooks { pause: values(pause?.value), resume: values(resume?.value) })
+        }
+    };
     Some(Service {
         description: description?.value,
         source: value(rootfs).map(Source::Rootfs).or_else(|| value(image).map(Source::Image))?,
@@ -133,6 +145,7 @@ fn service(draft: schema::Service) -> Option<Service> {
         ports: ports.into_iter().map(port).collect::<Option<_>>()?,
         routes: routes.into_iter().map(route).collect::<Option<_>>()?,
         volumes: volumes.into_iter().map(volume).collect::<Option<_>>()?,
+        hooks,
         veil: veil?.value,
     })
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::codex::Door;
 use crate::codex::diagnostic::{Diagnostic, Place};
 use crate::codex::name::Name;
-use crate::codex::schema::{At, Draft, Field, Service, Volume};
+use crate::codex::schema::{At, Draft, Field, Hooks, Service, Volume};
 
 /// Names whose units sepulcher makes itself: `<appliance>-vpn`, `-pod` and `-network`.
 const TAKEN: [&str; 3] = ["network", "pod", "vpn"];
@@ -44,6 +44,7 @@ pub fn check(draft: &Draft, mistakes: &mut Vec<Diagnostic>) {
         environment(service, mistakes);
         secrets(service, mistakes);
         volume_targets(service, mistakes);
+        hooks(service, mistakes);
         for volume in service.volumes.iter().filter_map(|volume| volume.name.as_ref()) {
             if let Some(first) = volumes.insert(&volume.value, &volume.place) {
                 let message = format!("volume `{}` is claimed twice", volume.value);
@@ -135,17 +136,40 @@ fn texts(service: &Service, mistakes: &mut Vec<Diagnostic>) {
         no_control(description, "description", mistakes);
     }
     if let Field::Given(command) = &service.command {
-        for word in &command.value {
-            no_nul(&word.value, &word.place, "command", mistakes);
+        program(command, "command", "leave `command` out for the image's own", mistakes);
+    }
+}
+
+/// Checks the words of a program and its arguments; `otherwise` is what can be done in their place.
+fn program(command: &At<Vec<At<String>>>, key: &str, otherwise: &str, mistakes: &mut Vec<Diagnostic>) {
+    for word in &command.value {
+        no_nul(&word.value, &word.place, key, mistakes);
+    }
+    if let Some(At { value, place }) = command.value.first()
+        && value.is_empty()
+    {
+        let mistake = Diagnostic::error(format!("`{key}` starts with an empty text"), place);
+        mistakes.push(mistake.hint(format!("the first element is the program; {otherwise}")));
+    }
+}
+
+/// Commands around a snapshot are of use to a service with volumes alone.
+fn hooks(service: &Service, mistakes: &mut Vec<Diagnostic>) {
+    let Some(Hooks { place, pause, resume }) = &service.hooks else { return };
+    let otherwise = "remove `[snapshot]` to have the service frozen in the meantime";
+    for (key, command) in [("pause", pause), ("resume", resume)] {
+        let Some(command) = command else { continue };
+        program(command, key, otherwise, mistakes);
+        if command.value.is_empty() {
+            let mistake = Diagnostic::error(format!("`{key}` names no program"), &command.place);
+            mistakes.push(mistake.hint(format!("write `{key} = [\"/usr/bin/{key}\"]`, or {otherwise}")));
         }
-        if let Some(At { value, place }) = command.value.first()
-            && value.is_empty()
-        {
-            let mistake = Diagnostic::error("`command` starts with an empty text", place);
-            mistakes.push(
-                mistake.hint("the first element is the program; leave `command` out for the image's own"),
-            );
-        }
+    }
+    // A volume that is wrong otherwise counts, too: one mistake must not bring another one.
+    let kept = |volume: &Volume| volume.snapshot.as_ref().is_none_or(|snapshot| snapshot.value);
+    if !service.volumes.iter().any(kept) {
+        let mistake = Diagnostic::error("`[snapshot]` of a service without a volume in snapshots", place);
+        mistakes.push(mistake.hint("remove it, or give the service a `[[volume]]` that is not left out"));
     }
 }
 
@@ -202,7 +226,8 @@ fn secrets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
 
 fn volume_targets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
     let mut seen = BTreeMap::new();
-    for target in service.volumes.iter().filter_map(|Volume { name: _, target }| target.as_ref()) {
+    for target in service.volumes.iter().filter_map(|Volume { name: _, target, snapshot: _ }| target.as_ref())
+    {
         if let Some(reason) = bad_target(&target.value) {
             let mistake = Diagnostic::error(format!("`target`: {reason}"), &target.place);
             mistakes.push(mistake.hint("write a plain absolute path, like `/var/lib/data`"));

@@ -32,8 +32,21 @@ pub struct Service {
     pub routes: Vec<Route>,
     /// `[[volume]]`.
     pub volumes: Vec<Volume>,
+    /// `[snapshot]`.
+    pub hooks: Option<Hooks>,
     /// `veil`.
     pub veil: Option<At<bool>>,
+}
+
+/// `[snapshot]`.
+#[derive(Debug)]
+pub struct Hooks {
+    /// Where it is written.
+    pub place: Place,
+    /// `pause`.
+    pub pause: Option<At<Vec<At<String>>>>,
+    /// `resume`.
+    pub resume: Option<At<Vec<At<String>>>>,
 }
 
 /// `[[port]]`.
@@ -65,6 +78,8 @@ pub struct Volume {
     pub name: Option<At<Name>>,
     /// `target`.
     pub target: Option<At<String>>,
+    /// `snapshot`.
+    pub snapshot: Option<At<bool>>,
 }
 
 /// Reads `services/<name>.toml`.
@@ -81,6 +96,7 @@ pub fn read(root: &mut Table<'_>) -> Service {
         ports: root.tables("port").into_iter().map(port).collect(),
         routes: root.tables("route").into_iter().map(route).collect(),
         volumes: root.tables("volume").into_iter().map(volume).collect(),
+        hooks: root.optional_section("snapshot").map(hooks),
         veil: root.defaulted("veil", false),
     }
 }
@@ -109,7 +125,18 @@ fn volume(mut table: Table<'_>) -> Volume {
     let volume = Volume {
         name: table.required("name", "\"data\""),
         target: table.required("target", "\"/var/lib/data\""),
+        snapshot: table.defaulted("snapshot", true),
     };
     table.finish();
     volume
+}
+
+fn hooks(mut table: Table<'_>) -> Hooks {
+    let hooks = Hooks {
+        place: table.place().clone(),
+        pause: table.required("pause", "[\"/usr/bin/pause\"]"),
+        resume: table.required("resume", "[\"/usr/bin/resume\"]"),
+    };
+    table.finish();
+    hooks
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{keep, locked, read, take};
+use super::{Host, bonds_locked, keep, locked, read, take};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
@@ -51,8 +51,9 @@ pub struct Restored {
 ///
 /// # Errors
 /// See [`Error`]: nothing has changed, unless it says so.
-pub fn restore(place: &Place, who: &Who, wish: Wish<'_>) -> Result<Restored, Error> {
-    let lock = if wish.dry_run { None } else { Some(locked(place)?) };
+pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Result<Restored, Error> {
+    let _snapshots = if wish.dry_run { None } else { Some(locked(place, host)?) };
+    let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
     let (name, snapshot) = read(place, wish.name)?;
     snapshot.manifest.aligned(BODY)?;
     let now = clock::now();

@@ -1,0 +1,155 @@
+//! Services that hold still while their volumes are read.
+//!
+//! A service with a `[snapshot]` in the Codex is told to, and goes on in a way that leaves its files alone. Every other one
+//! is frozen: by Podman, which knows where Quadlet put the container's processes, takes them alone (and not what looks
+//! after them), and says to everybody else that they are paused. What is copied of a frozen service is what a process
+//! that is ended with SIGKILL leaves, all files at one moment. Databases are made for that: PostgreSQL starts from such a
+//! copy as after a crash, out of its log, with everything that was committed.
+//!
+//! Who is to be resumed is written down first. When this process is killed, the next command that changes snapshots
+//! resumes them; a restart of the machine ends every freeze by itself.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::volumes::{Source, unavailable};
+use super::{Host, folder};
+use crate::codex::name::Name;
+use crate::peer::Refused;
+use crate::peer::store::{Error, Place};
+use crate::sys::fs;
+
+/// A few services with a command each.
+const LIMIT: u64 = 1 << 20;
+
+/// A service that is paused, or is about to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Paused {
+    service: Name,
+    container: String,
+    /// The command that resumes it; without one it is frozen.
+    resume: Option<Vec<String>>,
+}
+
+/// What is paused, and what does not run.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    paused: Vec<Paused>,
+    idle: BTreeMap<String, Name>,
+}
+
+fn journal(place: &Place) -> PathBuf {
+    folder(place).join(".paused")
+}
+
+/// Pauses every service of these volumes that runs. On an error none is paused.
+pub(super) fn pause(place: &Place, host: &Host<'_>, sources: &[Source]) -> Result<Pause, Error> {
+    let states = states(host)?;
+    let mut pause = Pause::default();
+    let mut commands = Vec::new();
+    for source in sources {
+        let Source { service, container, hooks, .. } = source;
+        if pause.paused.iter().any(|paused| paused.service == *service) {
+            continue;
+        }
+        match states.get(container).map_or("absent", String::as_str) {
+            "running" => {
+                let resume = hooks.as_ref().map(|hooks| hooks.resume.clone());
+                pause.paused.push(Paused { service: service.clone(), container: container.clone(), resume });
+                commands.push(hooks.as_ref().map(|hooks| hooks.pause.clone()));
+            }
+            // Whoever paused it before resumes it.
+            "absent" | "created" | "configured" | "exited" | "stopped" | "paused" => {
+                pause.idle.insert(container.clone(), service.clone());
+            }
+            state => {
+                let message = format!("the service {service} is {state}: its volumes may change");
+                return Err(Refused::new(message, "try again when it runs or is stopped").into());
+            }
+        }
+    }
+    if pause.paused.is_empty() {
+        return Ok(pause);
+    }
+    let record = serde_json::to_vec(&pause.paused).unwrap_or_default();
+    fs::write_atomic(&journal(place), 0o600, &record)?;
+    for (paused, command) in pause.paused.iter().zip(commands) {
+        let done = match &command {
+            Some(command) => host.services.execute(&paused.container, command),
+            None => host.services.freeze(&paused.container),
+        };
+        if let Err(error) = done {
+            // Whoever was not reached needs no resuming, but it does no harm; what counts is the first error.
+            let _ = resume_each(place, host, &pause.paused);
+            return Err(unavailable(&format!("the service {} cannot be paused", paused.service), &error));
+        }
+    }
+    Ok(pause)
+}
+
+fn states(host: &Host<'_>) -> Result<BTreeMap<String, String>, Error> {
+    let states = host.services.states();
+    states.map_err(|error| unavailable("the state of the services cannot be told", &error))
+}
+
+/// Resumes them, and looks whether one has started that stood still by itself: what was read of it may be torn.
+pub(super) fn resume(place: &Place, host: &Host<'_>, pause: Pause) -> Result<(), Error> {
+    let Pause { paused, idle } = pause;
+    if !paused.is_empty() {
+        resume_each(place, host, &paused)?;
+    }
+    if idle.is_empty() {
+        return Ok(());
+    }
+    let states = states(host)?;
+    let started = |container: &String| states.get(container).is_some_and(|state| state == "running");
+    match idle.iter().find(|(container, _)| started(container)) {
+        Some((_, service)) => {
+            let message = format!("the service {service} started while its volumes were read");
+            Err(Refused::new(message, "try again").into())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Resumes what a killed command left paused, and tells it.
+pub(super) fn resume_all(place: &Place, host: &Host<'_>) -> Result<(), Error> {
+    let path = journal(place);
+    let bytes = match fs::read_bounded(&path, LIMIT) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        bytes => bytes?,
+    };
+    let paused: Vec<Paused> = serde_json::from_slice(&bytes).map_err(|error| {
+        let hint = "see what is paused (`podman ps`), resume it, and remove that file";
+        Refused::new(format!("{} is unusable: {error}", path.display()), hint)
+    })?;
+    for paused in &paused {
+        (host.tell)(&format!("the service {} was left paused, and is resumed", paused.service));
+    }
+    resume_each(place, host, &paused)
+}
+
+/// Tries all of them before it tells of the first that stays paused; that it is paused stays written down.
+fn resume_each(place: &Place, host: &Host<'_>, paused: &[Paused]) -> Result<(), Error> {
+    let states = states(host)?;
+    let mut first = None;
+    for Paused { service, container, resume } in paused {
+        let state = states.get(container).map_or("absent", String::as_str);
+        let done = match (resume, state) {
+            (None, "paused") => host.services.thaw(container),
+            (Some(command), "running") => host.services.execute(container, command),
+            // Its container is another one by now.
+            _ => continue,
+        };
+        if let (Err(error), None) = (done, &first) {
+            first = Some(unavailable(&format!("the service {service} stays paused"), &error));
+        }
+    }
+    if let Some(error) = first {
+        return Err(error);
+    }
+    fs::remove_file(&journal(place))?;
+    Ok(fs::sync_parent(&journal(place))?)
+}

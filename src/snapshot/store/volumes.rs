@@ -1,0 +1,162 @@
+//! Volumes of services, read into a snapshot.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use super::Host;
+use crate::codex::name::Name;
+use crate::codex::{Codex, Hooks};
+use crate::peer::Refused;
+use crate::peer::store::{Error, Place};
+use crate::snapshot::volume::{Kind, Tally};
+use crate::snapshot::{Snapshot, archive};
+use crate::sys::fs::context;
+use crate::sys::interrupt::Held;
+use crate::sys::{cmd, fs, volume};
+
+/// What a snapshot must leave to the services that share its disk, in bytes.
+const RESERVE: u64 = 16 << 20;
+
+/// A volume to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Source {
+    /// Its name in the Codex.
+    pub name: Name,
+    /// The service that it belongs to.
+    pub service: Name,
+    /// The service's container, as Quadlet names it after the unit.
+    pub container: String,
+    /// What keeps the service still.
+    pub hooks: Option<Hooks>,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// The container of a service.
+pub(super) fn container(codex: &Codex, service: &Name) -> String {
+    format!("systemd-{}-{service}", codex.appliance.name)
+}
+
+/// Volumes that this machine has and that snapshots contain.
+pub(super) fn sources(place: &Place, codex: &Codex, host: &Host<'_>) -> Result<Vec<Source>, Error> {
+    let mut sources = Vec::new();
+    // The Codex on a workstation tells of another machine.
+    if place.bonds == place.law {
+        return Ok(sources);
+    }
+    let wanted = codex.services.iter().flat_map(|(service, declared)| {
+        let kept = declared.volumes.iter().filter(|volume| volume.snapshot);
+        kept.map(move |volume| (service, declared, volume))
+    });
+    let wanted: Vec<_> = wanted.collect();
+    if wanted.is_empty() {
+        return Ok(sources);
+    }
+    let there =
+        host.services.volumes().map_err(|error| unavailable("the volumes cannot be found", &error))?;
+    for (service, declared, volume) in wanted {
+        match there.get(&format!("{}-{}", codex.appliance.name, volume.name)) {
+            Some(folder) => sources.push(Source {
+                name: volume.name.clone(),
+                service: service.clone(),
+                container: container(codex, service),
+                hooks: declared.hooks.clone(),
+                folder: folder.clone(),
+            }),
+            // Its service has not started yet.
+            None => (host.tell)(&format!("volume {} is not there yet", volume.name)),
+        }
+    }
+    Ok(sources)
+}
+
+/// The refusal of what Podman or systemd did not do.
+pub(super) fn unavailable(what: &str, error: &cmd::Error) -> Error {
+    let reason = match error {
+        cmd::Error::Start { source, .. } => format!("{error}: {source}"),
+        other => other.to_string(),
+    };
+    let hint = "mend that, or leave the volumes out: `sepulcher snapshot create --bonds-only`";
+    Refused::new(format!("{what}: {reason}"), hint).into()
+}
+
+/// Refuses what may not fit into the free space of `folder`: a full disk stops the services, too.
+pub(super) fn fit(folder: &Path, sources: &[Source]) -> Result<(), Error> {
+    let mut wanted = RESERVE;
+    for source in sources {
+        volume::read::<Error>(&source.folder, &mut |item, _| {
+            if let Kind::File { size, .. } = item.kind {
+                wanted = wanted.saturating_add(size);
+            }
+            Ok(())
+        })?;
+    }
+    room(folder, wanted)
+}
+
+/// Refuses what does not fit into the free space of `folder`.
+pub(super) fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
+    let free = fs::free_space(folder)?;
+    if wanted <= free {
+        return Ok(());
+    }
+    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let message = format!(
+        "the volumes may take {} MiB, and {} MiB are free in {}",
+        mebibytes(wanted),
+        free >> 20,
+        folder.display()
+    );
+    let hint = "remove old snapshots (`sepulcher snapshot prune --keep 1`), leave caches out (`snapshot = false` of a `[[volume]]`), or keep the bonds alone: `--bonds-only`";
+    Err(Refused::new(message, hint).into())
+}
+
+/// What was passed over: a volume's name, and a path in it.
+pub(super) type Skipped = Vec<(Name, PathBuf)>;
+
+/// Writes a snapshot with these volumes to an empty file; `path` is its name for people.
+pub(super) fn write(
+    file: &mut File,
+    path: &Path,
+    snapshot: &Snapshot,
+    sources: &[Source],
+    held: &Held,
+) -> Result<(Snapshot, Skipped), Error> {
+    let names: Vec<_> = sources.iter().map(|source| (source.name.clone(), source.service.clone())).collect();
+    let room = context(archive::room(snapshot, &names), "write", path)?;
+    context(file.seek(SeekFrom::Start(room)), "write", path)?;
+    let mut tail = context(archive::Tail::new(BufWriter::new(&mut *file)), "write", path)?;
+    let (mut volumes, mut passed_over) = (Vec::new(), Vec::new());
+    for Source { name, service, folder, .. } in sources {
+        let mut tally = Tally::default();
+        let skipped = volume::read::<Error>(folder, &mut |item, content| {
+            let mut content = Interruptible { inner: content, held };
+            let added = tail.add(name, item, &mut content, &mut tally);
+            Ok(context(added, "keep", &folder.join(&item.path))?)
+        })?;
+        volumes.push(tally.volume(name, service, skipped.len() as u64));
+        passed_over.extend(skipped.into_iter().map(|path| (name.clone(), path)));
+    }
+    context(tail.end().and_then(|mut buffer| buffer.flush()), "write", path)?;
+    let snapshot = snapshot.clone().with_volumes(volumes);
+    let before = archive::head(&snapshot).and_then(|bytes| archive::filled(bytes, room));
+    let written = before.and_then(|bytes| file.rewind().and_then(|()| file.write_all(&bytes)));
+    context(written, "write", path)?;
+    Ok((snapshot, passed_over))
+}
+
+/// Reads until a signal comes that ends this process.
+struct Interruptible<'a> {
+    inner: &'a mut dyn Read,
+    held: &'a Held,
+}
+
+impl Read for Interruptible<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.held.came() {
+            return Err(io::Error::other("a signal ended it"));
+        }
+        self.inner.read(buffer)
+    }
+}

@@ -1,0 +1,282 @@
+//! Volumes of services in snapshots: on an appliance's files, with Podman and systemd played by scripts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+
+use crate::support::{copy, repository};
+
+/// Podman, as far as it is asked: containers are files with their state, volumes are folders.
+const PODMAN: &str = r#"#!/bin/sh
+root=$(dirname "$(dirname "$0")")
+echo "podman $*" >> "$root/log"
+[ ! -e "$root/fails-$1" ] || { echo "it cannot $1" >&2; exit 125; }
+case "$1" in
+    volume) for path in "$root"/volumes/*; do echo "$(basename "$path") $path/_data"; done ;;
+    ps) for path in "$root"/containers/*; do echo "$(basename "$path") $(cat "$path")"; done ;;
+    pause) echo paused > "$root/containers/$2"; [ ! -e "$root/waits" ] || sleep 10 ;;
+    unpause) echo running > "$root/containers/$2" ;;
+    exec) shift 2; "$@" ;;
+esac
+"#;
+
+/// systemd: units of containers.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+root=$(dirname "$(dirname "$0")")
+echo "systemctl $*" >> "$root/log"
+verb=$1
+shift 2
+for unit; do
+    [ ! -e "$root/fails-$verb" ] || { rm "$root/fails-$verb"; echo "it cannot $verb" >&2; exit 1; }
+    name="$root/containers/systemd-$(basename "$unit" .service)"
+    if [ "$verb" = stop ]; then rm -f "$name"; else echo running > "$name"; fi
+done
+"#;
+
+const PHYLACTERY: &str = "systemd-lychd-phylactery";
+
+/// An appliance's files.
+struct Machine(tempfile::TempDir);
+
+impl Machine {
+    /// The example's, with two services that run and have a volume each.
+    fn new() -> Self {
+        let machine = Self(tempfile::Builder::new().prefix("sepulcher-volumes-").tempdir().unwrap());
+        copy(&repository("examples/lychd"), &machine.path("usr/share/sepulcher/codex"));
+        copy(&repository("examples/lychd/peers"), &machine.path("var/lib/sepulcher/codex/peers"));
+        fs::create_dir_all(machine.path("var/lib/sepulcher/secrets")).unwrap();
+        for (name, script) in [("podman", PODMAN), ("systemctl", SYSTEMCTL)] {
+            machine.write(&format!("bin/{name}"), script);
+            fs::set_permissions(machine.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755))
+                .unwrap();
+        }
+        for (container, volume) in [(PHYLACTERY, "phylactery-data"), ("systemd-lychd-veil", "veil-data")] {
+            machine.write(&format!("containers/{container}"), "running\n");
+            machine.write(&format!("volumes/lychd-{volume}/_data/17/base"), "first\n");
+            symlink("17/base", machine.data(volume).join("link")).unwrap();
+        }
+        machine
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn data(&self, volume: &str) -> PathBuf {
+        self.path(&format!("volumes/lychd-{volume}/_data"))
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// A service of the law, as it is from now on.
+    fn law(&self, service: &str, more: &str) {
+        let path = format!("usr/share/sepulcher/codex/services/{service}.toml");
+        let text = fs::read_to_string(self.path(&path)).unwrap();
+        self.write(&path, &format!("{text}\n{more}"));
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sepulcher"));
+        let path = format!("{}:/usr/bin:/bin", self.path("bin").display());
+        command.env_clear().env("PATH", path).arg("snapshot").args(words).arg("--root").arg(self.0.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// What a command printed, and what it said beside; it must end with `code`.
+    fn ends(&self, words: &[&str], code: i32) -> (String, String) {
+        let output = self.command(words).output().unwrap();
+        let [out, told] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {told}");
+        (out, told)
+    }
+
+    fn run(&self, words: &[&str]) -> String {
+        self.ends(words, 0).0.trim().to_owned()
+    }
+
+    fn refuses(&self, words: &[&str], parts: &[&str]) {
+        let told = self.ends(words, 1).1;
+        for part in ["error: ", "hint: "].iter().chain(parts) {
+            assert!(told.contains(part), "{words:?}: {part:?} is missing from:\n{told}");
+        }
+    }
+
+    fn state(&self, container: &str) -> String {
+        fs::read_to_string(self.path("containers").join(container)).unwrap_or_default().trim().to_owned()
+    }
+
+    /// What was asked of Podman and systemd since the last look, without questions.
+    fn asked(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+        fs::write(self.path("log"), "").unwrap();
+        let question = |line: &&str| line.starts_with("podman ps") || line.starts_with("podman volume");
+        log.lines().filter(|line| !question(line)).map(str::to_owned).collect()
+    }
+
+    /// Names of snapshots, and of whatever else is in their folder but the lock.
+    fn kept(&self) -> Vec<String> {
+        let names = fs::read_dir(self.path("var/lib/sepulcher/snapshots")).into_iter().flatten();
+        let mut names: Vec<_> =
+            names.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.retain(|name| name != ".lock");
+        names.sort();
+        names
+    }
+
+    /// Begins with a command, which must not end by itself, and waits for `done`.
+    fn begun(&self, words: &[&str], done: impl Fn() -> bool) -> Child {
+        let child = self.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(60);
+        while !done() {
+            assert!(Instant::now() < end, "{words:?} does not come that far");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        child
+    }
+}
+
+/// Everything below a folder: mode, owner, kind and content by path.
+fn files(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, String)> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let (path, metadata) = (entry.path(), fs::symlink_metadata(entry.path()).unwrap());
+        let content = if metadata.is_dir() {
+            found.extend(files(&path).into_iter().map(|(inner, what)| (path.join(inner), what)));
+            "a folder".to_owned()
+        } else if metadata.is_symlink() {
+            format!("to {}", fs::read_link(&path).unwrap().display())
+        } else {
+            fs::read_to_string(&path).unwrap()
+        };
+        let name = path.strip_prefix(folder).unwrap().to_owned();
+        found.insert(name, (metadata.permissions().mode(), metadata.uid(), content));
+    }
+    found
+}
+
+#[test]
+fn a_service_is_frozen_while_its_volume_is_read_and_goes_on_behind_it() {
+    let machine = Machine::new();
+    let before = files(&machine.path("volumes"));
+    let name = machine.run(&["create"]);
+    assert_eq!(files(&machine.path("volumes")), before);
+    assert_eq!(
+        machine.asked(),
+        [
+            format!("podman pause {PHYLACTERY}"),
+            "podman pause systemd-lychd-veil".to_owned(),
+            format!("podman unpause {PHYLACTERY}"),
+            "podman unpause systemd-lychd-veil".to_owned(),
+        ]
+    );
+    let shown = machine.run(&["show"]);
+    assert!(shown.contains("phylactery-data of phylactery: 6 bytes in 4 entries"), "{shown}");
+    assert!(!shown.contains("not contained      volume"), "{shown}");
+    assert!(machine.run(&["verify", &name]).contains("2 volumes"));
+    assert_eq!(machine.kept(), [format!("{name}.tar.zst")]);
+    // Anybody's tar reads it.
+    let file = fs::File::open(machine.path(&format!("var/lib/sepulcher/snapshots/{name}.tar.zst"))).unwrap();
+    let mut archive = tar::Archive::new(zstd::Decoder::new(file).unwrap());
+    let paths = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+    assert!(paths.collect::<Vec<_>>().contains(&"volumes/veil-data/17/base".into()));
+    machine.run(&["create", "--bonds-only"]);
+    assert!(machine.asked().is_empty());
+    assert!(machine.run(&["show"]).contains("volume phylactery-data"));
+}
+
+#[test]
+fn a_service_with_hooks_goes_on_a_cache_is_left_out_and_a_stopped_one_is_read_as_it_is() {
+    let machine = Machine::new();
+    machine.law(
+        "phylactery",
+        "[snapshot]\npause = [\"/bin/echo\", \"pause\"]\nresume = [\"/bin/echo\", \"go on\"]\n",
+    );
+    let veil = "usr/share/sepulcher/codex/services/veil.toml";
+    let text = fs::read_to_string(machine.path(veil)).unwrap();
+    machine.write(veil, &text.replace("target = \"/var", "snapshot = false\ntarget = \"/var"));
+    let (_, told) = machine.ends(&["create"], 0);
+    assert!(told.contains("note: not contained: volume veil-data"), "{told}");
+    let exec = |words: &str| format!("podman exec {PHYLACTERY} /bin/echo {words}");
+    assert_eq!(machine.asked(), [exec("pause"), exec("go on")]);
+    machine.write(&format!("containers/{PHYLACTERY}"), "exited\n");
+    machine.run(&["create"]);
+    assert!(machine.asked().is_empty());
+    machine.write(&format!("containers/{PHYLACTERY}"), "stopping\n");
+    machine.refuses(&["create"], &["the service phylactery is stopping"]);
+}
+
+#[test]
+fn what_is_no_file_is_passed_over_and_said() {
+    let machine = Machine::new();
+    let _socket = std::os::unix::net::UnixListener::bind(machine.data("veil-data").join("socket")).unwrap();
+    let (_, told) = machine.ends(&["create"], 0);
+    assert!(told.contains("volume veil-data: socket is no file, and is passed over"), "{told}");
+}
+
+#[test]
+fn a_service_that_cannot_be_paused_refuses_the_snapshot_and_all_go_on() {
+    let machine = Machine::new();
+    machine.law("veil", "[snapshot]\npause = [\"/bin/false\"]\nresume = [\"/bin/echo\", \"go on\"]\n");
+    machine.refuses(&["create"], &["the service veil cannot be paused", "--bonds-only"]);
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    assert!(machine.asked().contains(&"podman exec systemd-lychd-veil /bin/echo go on".to_owned()));
+    assert!(machine.kept().is_empty(), "{:?}", machine.kept());
+}
+
+#[test]
+fn a_volume_that_cannot_be_read_refuses_the_snapshot_and_all_go_on() {
+    let machine = Machine::new();
+    fs::rename(machine.data("veil-data"), machine.path("elsewhere")).unwrap();
+    symlink(machine.path("elsewhere"), machine.data("veil-data")).unwrap();
+    assert!(machine.ends(&["create"], 74).1.contains("veil-data"));
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    assert!(machine.kept().is_empty(), "{:?}", machine.kept());
+}
+
+#[test]
+fn ctrl_c_lets_the_services_go_on_and_a_kill_leaves_that_to_the_next_command() {
+    let machine = Machine::new();
+    machine.write("waits", "");
+    let paused = || machine.state(PHYLACTERY) == "paused";
+    // The freeze itself takes its time; the signal finds it there.
+    let mut child = machine.begun(&["create"], paused);
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    child.wait().unwrap();
+    assert_eq!(machine.state(PHYLACTERY), "paused");
+    fs::remove_file(machine.path("waits")).unwrap();
+    let (_, told) = machine.ends(&["create", "--bonds-only"], 0);
+    assert!(told.contains("the service phylactery was left paused, and is resumed"), "{told}");
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    assert_eq!(machine.kept().len(), 1, "{:?}", machine.kept());
+
+    // Too much to read in the time that the signal takes.
+    let large = fs::File::create(machine.data("phylactery-data").join("large")).unwrap();
+    large.set_len(8 << 30).unwrap();
+    let mut child = machine.begun(&["create"], || machine.state("systemd-lychd-veil") == "paused");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(15));
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    assert_eq!(machine.kept().len(), 1, "{:?}", machine.kept());
+}
+
+#[test]
+fn a_volume_that_may_not_fit_is_refused_before_anybody_is_paused() {
+    let machine = Machine::new();
+    let large = fs::File::create(machine.data("phylactery-data").join("large")).unwrap();
+    large.set_len(8 << 40).unwrap();
+    machine.refuses(&["create"], &["the volumes may take 8388", "snapshot prune"]);
+    assert!(machine.asked().is_empty());
+}
