@@ -11,6 +11,7 @@ use crate::codex::SCHEMA;
 use crate::codex::key::PublicKey;
 use crate::codex::migrate::{FORMS, MARKER, marker};
 use crate::peer::store::{Place, Who, migrate};
+use crate::snapshot::store as snapshot;
 use crate::sys::codex::FILE_LIMIT;
 use crate::sys::fs;
 use crate::sys::wireguard::SecretKey;
@@ -34,6 +35,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     let place = Place::appliance(&args.root);
     let Place { law, bonds, .. } = &place;
     bring_bonds(&place);
+    bring_volumes(&place);
     let seed = || seed(&law.join("peers"), bonds);
     let places = Places { root: &args.root, law, bonds, secrets: &secrets };
     for line in provisioned::take_over(&places, &seed)? {
@@ -57,6 +59,15 @@ fn bring_bonds(place: &Place) {
     let who = Who::Uid(rustix::process::getuid().as_raw());
     match migrate::bring(place, &who, FORMS) {
         Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Err(error) => eprint!("{}", Failure::from(error)),
+    }
+}
+
+/// Ends a restore of volumes that lost its power, before any service starts. Where that fails, what lies there is whole all
+/// the same, and the next command that changes snapshots tries again.
+fn bring_volumes(place: &Place) {
+    match snapshot::recover(place, None) {
+        Ok(line) => line.iter().for_each(|line| println!("{line}")),
         Err(error) => eprint!("{}", Failure::from(error)),
     }
 }

@@ -28,7 +28,7 @@ pub enum Verb {
     Show(Show),
     /// Read a snapshot whole and check every digest
     Verify(Show),
-    /// Put the bonds of a snapshot back; who is revoked stays revoked
+    /// Put a snapshot back; who is revoked stays revoked
     Restore(Restore),
     /// Remove all but the latest snapshots
     Prune(Prune),
@@ -80,10 +80,11 @@ pub struct Show {
     list: List,
 }
 
-/// Put the bonds of a snapshot back
+/// Put a snapshot back
 ///
 /// Keys that were revoked or replaced since stay dead, and who has expired stays expired. Peers that were bonded since
-/// leave; a snapshot of what was there before is made first, which brings them back.
+/// leave; a snapshot of what was there before is made first, which brings them back. Volumes stay as they are, unless
+/// `--with-volumes` is said: then that snapshot holds those that were there before.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
     /// The snapshot's name [default: the latest]
@@ -94,6 +95,9 @@ pub struct Restore {
     /// Put the host's private key back, too: devices then know this machine without a new configuration
     #[arg(long)]
     with_identity: bool,
+    /// Put the volumes of services back, too; the services are stopped meanwhile
+    #[arg(long)]
+    with_volumes: bool,
     #[command(flatten)]
     changing: Changing,
 }
@@ -235,10 +239,16 @@ fn verify(args: &Show) -> Result<(), Failure> {
 }
 
 fn restore(args: &Restore) -> Result<(), Failure> {
-    let Restore { name, revive, with_identity, changing: Changing { list, dry_run } } = args;
+    let Restore { name, revive, with_identity, with_volumes, changing: Changing { list, dry_run } } = args;
     let revive: BTreeSet<Name> = revive.iter().cloned().collect();
     let who = Who::Uid(rustix::process::getuid().as_raw());
-    let wish = Wish { name: name.as_deref(), revive: &revive, identity: *with_identity, dry_run: *dry_run };
+    let wish = Wish {
+        name: name.as_deref(),
+        revive: &revive,
+        identity: *with_identity,
+        volumes: *with_volumes,
+        dry_run: *dry_run,
+    };
     let restored = store::restore(&list.place()?, &host(), &who, wish)?;
     let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
     match &restored.before {

@@ -3,6 +3,7 @@
 //! Putting one back is done when the folder of peers is exchanged, which is one system call. What the new bonds need,
 //! preshared keys and the ledger's lines, is durable before; old preshared keys go behind it, or with the next command.
 
+mod back;
 mod paused;
 mod restore;
 mod volumes;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
+pub use back::recover;
 pub use restore::{Restored, Wish, restore};
 
 use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, volume};
@@ -85,6 +87,9 @@ fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
     make_folder(place, &folder)?;
     let lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
     paused::resume_all(place, host)?;
+    if let Some(line) = recover(place, Some(host))? {
+        (host.tell)(&line);
+    }
     Ok(lock)
 }
 
@@ -325,6 +330,13 @@ pub fn read_with(
     name: Option<&str>,
     sink: archive::Sink<'_>,
 ) -> Result<(String, Snapshot), Error> {
+    let (name, path) = find(place, name)?;
+    let snapshot = archive::read(fs::open(&path)?, sink)?;
+    Ok((name, snapshot))
+}
+
+/// Name and file of the snapshot of that name, or of the latest.
+fn find(place: &Place, name: Option<&str>) -> Result<(String, PathBuf), Error> {
     let none = |what: String| {
         Refused::new(what, "`sepulcher snapshot list` tells which there are, `create` makes one")
     };
@@ -335,14 +347,11 @@ pub fn read_with(
         Some(name) => name.to_owned(),
         None => names(place)?.pop().ok_or_else(|| none("there is no snapshot".to_owned()))?,
     };
-    let opened = match fs::open(&file(place, &name)) {
-        Err(error) if error.is_not_found() => {
-            return Err(none(format!("there is no snapshot `{name}`")).into());
-        }
-        opened => opened?,
-    };
-    let snapshot = archive::read(opened, sink)?;
-    Ok((name, snapshot))
+    let path = file(place, &name);
+    if !fs::exists(&path)? {
+        return Err(none(format!("there is no snapshot `{name}`")).into());
+    }
+    Ok((name, path))
 }
 
 /// Keeps a snapshot that came from elsewhere; where it is there already, that one's name is returned.

@@ -74,6 +74,11 @@ pub fn size(path: &Path) -> Result<u64, Error> {
     Ok(context(fs::metadata(path), "read", path)?.len())
 }
 
+/// Number of the file or folder at a path itself: it stays the same whatever its name is.
+pub fn inode(path: &Path) -> Result<u64, Error> {
+    Ok(std::os::unix::fs::MetadataExt::ino(&context(fs::symlink_metadata(path), "look at", path)?))
+}
+
 /// Bytes that this user may still write to the file system of a folder.
 pub fn free_space(path: &Path) -> Result<u64, Error> {
     let found = context(rustix::fs::statvfs(path).map_err(io::Error::from), "look at", path)?;

@@ -151,15 +151,15 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, (u32, u32, String)> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let (path, metadata) = (entry.path(), fs::symlink_metadata(entry.path()).unwrap());
+        let name = path.strip_prefix(folder).unwrap().to_owned();
         let content = if metadata.is_dir() {
-            found.extend(files(&path).into_iter().map(|(inner, what)| (path.join(inner), what)));
+            found.extend(files(&path).into_iter().map(|(inner, what)| (name.join(inner), what)));
             "a folder".to_owned()
         } else if metadata.is_symlink() {
             format!("to {}", fs::read_link(&path).unwrap().display())
         } else {
             fs::read_to_string(&path).unwrap()
         };
-        let name = path.strip_prefix(folder).unwrap().to_owned();
         found.insert(name, (metadata.permissions().mode(), metadata.uid(), content));
     }
     found
@@ -279,4 +279,109 @@ fn a_volume_that_may_not_fit_is_refused_before_anybody_is_paused() {
     large.set_len(8 << 40).unwrap();
     machine.refuses(&["create"], &["the volumes may take 8388", "snapshot prune"]);
     assert!(machine.asked().is_empty());
+}
+
+/// A machine with a snapshot of its volumes, which have changed since.
+fn changed() -> (Machine, BTreeMap<PathBuf, (u32, u32, String)>) {
+    let machine = Machine::new();
+    let base = machine.data("phylactery-data").join("17/base");
+    fs::set_permissions(&base, fs::Permissions::from_mode(0o640)).unwrap();
+    let kept = files(&machine.path("volumes"));
+    machine.run(&["create"]);
+    fs::write(base, "second\n").unwrap();
+    machine.write("volumes/lychd-veil-data/_data/new", "later\n");
+    machine.asked();
+    (machine, kept)
+}
+
+#[test]
+fn volumes_are_put_back_with_their_services_stopped_and_what_was_before_is_kept() {
+    let (machine, kept) = changed();
+    let now = files(&machine.path("volumes"));
+    let told = machine.run(&["restore"]);
+    assert!(
+        told.contains("note: volume veil-data stays as it is now; `--with-volumes` puts it back"),
+        "{told}"
+    );
+    assert!(
+        machine
+            .run(&["restore", "--with-volumes", "--dry-run"])
+            .contains("~ volume phylactery-data: 6 bytes")
+    );
+    assert!(machine.asked().is_empty());
+    assert_eq!(files(&machine.path("volumes")), now);
+    let told = machine.run(&["restore", "--with-volumes"]);
+    assert!(told.contains("is restored; what was before is "), "{told}");
+    assert_eq!(files(&machine.path("volumes")), kept);
+    let units = "lychd-phylactery.service lychd-veil.service";
+    assert_eq!(
+        machine.asked(),
+        [format!("systemctl stop -- {units}"), format!("systemctl start -- {units}")]
+    );
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    machine.run(&["restore", "--with-volumes"]);
+    assert_eq!(files(&machine.path("volumes")), now);
+}
+
+#[test]
+fn a_restore_that_fails_has_the_old_volumes_back_and_the_services_run() {
+    let (machine, _) = changed();
+    let now = files(&machine.path("volumes"));
+    for verb in ["stop", "start"] {
+        machine.write(&format!("fails-{verb}"), "");
+        machine.refuses(&["restore", "--with-volumes"], &[&format!("the services cannot be {verb}")]);
+        assert_eq!(files(&machine.path("volumes")), now, "{verb}");
+        assert_eq!(machine.state(PHYLACTERY), "running", "{verb}");
+    }
+    let name = machine.kept().into_iter().find(|name| name.ends_with(".tar.zst")).unwrap();
+    let path = machine.path(&format!("var/lib/sepulcher/snapshots/{name}"));
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    machine.asked();
+    let name = name.trim_end_matches(".tar.zst");
+    machine.refuses(&["restore", name, "--with-volumes"], &["no whole snapshot"]);
+    assert_eq!(files(&machine.path("volumes")), now);
+    machine.run(&["create", "--bonds-only"]);
+    machine.refuses(&["restore", "--with-volumes"], &["the snapshot holds no volumes"]);
+}
+
+#[test]
+fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
+    let claim = "a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is";
+    let Some(strace) = crate::judge::program(claim, "strace") else { return };
+    let (_, kept) = changed();
+    let mut outcomes = [0; 2];
+    for (call, step) in [("renameat2", 1), ("rename", 2), ("mkdirat", 2), ("unlinkat", 3), ("fchmod", 3)] {
+        for nth in (1..30).step_by(step) {
+            let (machine, _) = changed();
+            let now = files(&machine.path("volumes"));
+            let mut traced = strace.clone().args(["-qq", "-o", "/dev/null", "-e"]);
+            traced = traced.arg(format!("inject={call}:signal=SIGKILL:when={nth}"));
+            let command = machine.command(&["restore", "--with-volumes"]);
+            traced = traced.arg(command.get_program()).args(command.get_args());
+            for (name, value) in command.get_envs() {
+                traced = traced.env(name, value.unwrap_or_default());
+            }
+            if traced.output().unwrap().status.success() {
+                break;
+            }
+            let point = format!("{call} {nth}");
+            if nth % 2 == 0 {
+                // The machine boots instead: no service runs, and none is asked for.
+                machine.asked();
+                let mut awaken = Command::new(env!("CARGO_BIN_EXE_sepulcher"));
+                awaken.env_clear().args(["awaken", "--root"]).arg(machine.0.path());
+                assert!(awaken.output().unwrap().status.success(), "{point}");
+                assert!(machine.asked().is_empty(), "{point}");
+            } else {
+                machine.run(&["create", "--bonds-only"]);
+                assert_eq!(machine.state(PHYLACTERY), "running", "{point}");
+            }
+            let found = files(&machine.path("volumes"));
+            assert!(found == now || found == kept, "{point}: {found:?}");
+            outcomes[usize::from(found == kept)] += 1;
+        }
+    }
+    assert!(outcomes[0] >= 5 && outcomes[1] >= 1, "{outcomes:?}");
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{Host, bonds_locked, keep, locked, read, take};
+use super::back::Back;
+use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, take};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
@@ -15,7 +16,9 @@ use crate::peer::audit::{self, Entry, Who};
 use crate::peer::store::{Error, Place, add_to_ledger, heal, load, record};
 use crate::peer::{Refused, Situation};
 use crate::snapshot::merge::{Bonds, Merge, merge};
+use crate::snapshot::volume::Volume;
 use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest, parsed};
+use crate::sys::interrupt::Held;
 use crate::sys::journal::Appended;
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{clock, fs, tree};
@@ -32,6 +35,8 @@ pub struct Wish<'a> {
     pub revive: &'a BTreeSet<Name>,
     /// Whether the host's private key is put back too.
     pub identity: bool,
+    /// Whether volumes are put back too.
+    pub volumes: bool,
     /// Decide and tell, and change nothing.
     pub dry_run: bool,
 }
@@ -47,14 +52,38 @@ pub struct Restored {
     pub before: Option<String>,
 }
 
-/// Puts a snapshot back: see [`merge`] for what of it.
+/// Puts a snapshot back: see [`merge`] for what of it. Volumes are exchanged before the bonds: whichever of the two is
+/// not reached when this process is killed is whole as it was.
 ///
 /// # Errors
 /// See [`Error`]: nothing has changed, unless it says so.
 pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Result<Restored, Error> {
     let _snapshots = if wish.dry_run { None } else { Some(locked(place, host)?) };
+    if !wish.volumes || wish.dry_run {
+        let (name, snapshot) = read(place, wish.name)?;
+        return put_back(place, host, who, wish, (name, &snapshot), None);
+    }
+    // The value goes last: then a signal that came meanwhile ends this process.
+    let held = held()?;
+    let (name, file) = find(place, wish.name)?;
+    let (back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
+    let restored = put_back(place, host, who, wish, (name, &snapshot), Some((&back, &held)));
+    match restored {
+        Err(error @ Error::Unfinished(_)) => back.finish().and(Err(error)),
+        Err(error) => Err(back.undone(error)),
+        Ok(restored) => back.finish().map(|()| restored),
+    }
+}
+
+fn put_back(
+    place: &Place,
+    host: &Host<'_>,
+    who: &Who,
+    wish: Wish<'_>,
+    (name, snapshot): (String, &Snapshot),
+    volumes: Option<(&Back<'_>, &Held)>,
+) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
-    let (name, snapshot) = read(place, wish.name)?;
     snapshot.manifest.aligned(BODY)?;
     let now = clock::now();
     let (mut sources, mut codex) = load(place)?;
@@ -62,20 +91,33 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
         heal_first(place, who, &sources, &codex, now)?;
         (sources, codex) = load(place)?;
     }
-    let (other_sources, other) = soul(&snapshot, &sources)?;
+    let (other_sources, other) = soul(snapshot, &sources)?;
     let bonds = Bonds { codex: &codex, sources: &sources };
     let merged = merge(bonds, Bonds { codex: &other, sources: &other_sources }, wish.revive, now)?;
-    let preshared = preshared(place, &snapshot, &merged.codex)?;
-    let identity = identity(place, &snapshot, wish.identity)?;
+    let preshared = preshared(place, snapshot, &merged.codex)?;
+    let identity = identity(place, snapshot, wish.identity)?;
     let mut plan = plan(&merged, &codex);
-    plan.extend(notes(&snapshot, &sources, identity.is_some()));
+    plan.extend(notes(snapshot, &sources, identity.is_some(), wish.volumes));
     let idle = merged.is_empty() && identity.is_none();
-    if lock.is_none() || idle {
+    if lock.is_none() || (idle && volumes.is_none()) {
         return Ok(Restored { name, plan, before: None });
     }
     let note = format!("before {name} was restored");
     let replaces_key = identity.is_some() && fs::exists(&place.secrets.join("tether.key"))?;
-    let before = keep(place, &take(place, &sources, &codex, Some(&note), replaces_key)?)?;
+    let taken = take(place, &sources, &codex, Some(&note), replaces_key)?;
+    let before = match volumes {
+        None => keep(place, &taken)?,
+        // Nobody writes to them any more.
+        Some((back, held)) => {
+            back.stop()?;
+            let (before, _) = keep_with(place, host, &taken, &back.sources, held)?;
+            back.exchange()?;
+            before
+        }
+    };
+    if idle {
+        return Ok(Restored { name, plan, before: Some(before) });
+    }
     // The log of a lost machine goes on.
     if let (Some(log), false) = (snapshot.parts.get(audit::FILE), fs::exists(&place.bonds.join(audit::FILE))?)
     {
@@ -165,13 +207,21 @@ fn plan(merged: &Merge, codex: &Codex) -> Vec<String> {
 }
 
 /// What is worth to know, though it changes no bond.
-fn notes(snapshot: &Snapshot, sources: &Sources, identity: bool) -> Vec<String> {
+fn notes(snapshot: &Snapshot, sources: &Sources, identity: bool, volumes: bool) -> Vec<String> {
     let mut notes = Vec::new();
     if identity {
         notes.push("~ the host's private key; the agent takes it when it starts".to_owned());
     }
     if snapshot.manifest.law != law_digest(sources) {
         notes.push("note: the snapshot was made under another law".to_owned());
+    }
+    for volume in &snapshot.manifest.volumes {
+        let Volume { name, service, size, .. } = volume;
+        notes.push(if volumes {
+            format!("~ volume {name}: {size} bytes; {service} is stopped meanwhile")
+        } else {
+            format!("note: volume {name} stays as it is now; `--with-volumes` puts it back")
+        });
     }
     let left = &snapshot.manifest.not_contained;
     if !left.is_empty() {

@@ -16,7 +16,7 @@ use crate::sys::interrupt::Held;
 use crate::sys::{cmd, fs, volume};
 
 /// What a snapshot must leave to the services that share its disk, in bytes.
-const RESERVE: u64 = 16 << 20;
+pub(super) const RESERVE: u64 = 16 << 20;
 
 /// A volume to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub(super) struct Source {
 }
 
 /// The container of a service.
-pub(super) fn container(codex: &Codex, service: &Name) -> String {
+fn container(codex: &Codex, service: &Name) -> String {
     format!("systemd-{}-{service}", codex.appliance.name)
 }
 
