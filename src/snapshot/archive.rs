@@ -17,6 +17,7 @@ use super::{Manifest, Parts, Snapshot, damaged, is_part};
 use crate::codex::name::Name;
 use crate::peer::Refused;
 use crate::peer::store::Error;
+use crate::sys::fs::context;
 use crate::tree::Sha256Digest;
 
 /// The manifest's name in the archive.
@@ -179,6 +180,29 @@ impl<W: Write> Tail<W> {
     pub fn end(self) -> io::Result<W> {
         self.0.into_inner()?.finish()
     }
+}
+
+/// Writes `snapshot` to `to`, which is that of `source` but for its parts and the volumes that it does not name.
+///
+/// # Errors
+/// Something is damaged; or `to` fails, `name` is it for people.
+pub fn pass_on<W: Write>(
+    source: impl Read,
+    snapshot: &Snapshot,
+    to: &mut W,
+    name: &Path,
+) -> Result<(), Error> {
+    let at = |result: io::Result<()>| context(result, "write", name);
+    at(head(snapshot).and_then(|bytes| to.write_all(&bytes)))?;
+    let mut tail = context(Tail::new(to), "write", name)?;
+    read(source, &mut |volume, item, content| {
+        if !snapshot.manifest.volumes.contains(volume) {
+            return Ok(());
+        }
+        // What comes of it is checked against the manifest anyway.
+        Ok(at(tail.add(&volume.name, item, content, &mut Tally::default()))?)
+    })?;
+    Ok(at(tail.end().map(drop))?)
 }
 
 fn shorter() -> io::Error {

@@ -1,15 +1,12 @@
 //! Snapshots on their way elsewhere: encrypted with age (age-encryption.org/v1) to one recipient or several.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::str::FromStr;
 
-use zeroize::Zeroizing;
+use age::stream::{StreamReader, StreamWriter};
 
 use super::damaged;
 use crate::peer::Refused;
-
-/// The longest export that is read, in bytes.
-pub const LIMIT: u64 = 256 << 20;
 
 /// Whose key opens an export: `age1…`.
 #[derive(Clone)]
@@ -30,25 +27,21 @@ impl std::fmt::Debug for Recipient {
     }
 }
 
-/// Encrypts.
+/// Encrypts what is written to the value; `finish` ends it.
 ///
 /// # Errors
 /// There is no recipient, or the system has no random numbers.
-pub fn seal(bytes: &[u8], recipients: &[Recipient]) -> io::Result<Vec<u8>> {
+pub fn seal<W: Write>(to: W, recipients: &[Recipient]) -> io::Result<StreamWriter<W>> {
     let recipients = recipients.iter().map(|recipient| &recipient.0 as &dyn age::Recipient);
     let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
-    let mut sealed = Vec::new();
-    let mut writer = encryptor.wrap_output(&mut sealed)?;
-    writer.write_all(bytes)?;
-    writer.finish()?;
-    Ok(sealed)
+    encryptor.wrap_output(to)
 }
 
-/// Decrypts with any of the keys in the text of an identity file.
+/// Decrypts with any of the keys in the text of an identity file. A damaged export is an error of who reads the value.
 ///
 /// # Errors
-/// The file holds no key, none of them fits, or the export is damaged.
-pub fn open(sealed: &[u8], identities: &str) -> Result<Zeroizing<Vec<u8>>, Refused> {
+/// The file holds no key, none of them fits, or this is no export.
+pub fn open<R: Read>(sealed: R, identities: &str) -> Result<StreamReader<R>, Refused> {
     let lines = identities.lines().map(str::trim).filter(|line| line.starts_with("AGE-SECRET-KEY-"));
     let keys: Vec<_> = lines.filter_map(|line| age::x25519::Identity::from_str(line).ok()).collect();
     if keys.is_empty() {
@@ -57,15 +50,11 @@ pub fn open(sealed: &[u8], identities: &str) -> Result<Zeroizing<Vec<u8>>, Refus
     }
     let decryptor =
         age::Decryptor::new(sealed).map_err(|error| damaged(&format!("it is no export: {error}")))?;
-    let mut reader =
-        decryptor.decrypt(keys.iter().map(|key| key as &dyn age::Identity)).map_err(|error| match error {
-            age::DecryptError::NoMatchingKeys => Refused::new(
-                "no key of the identity file opens this export",
-                "name the identity file of one of its recipients",
-            ),
-            other => damaged(&format!("it cannot be decrypted: {other}")),
-        })?;
-    let mut bytes = Zeroizing::new(Vec::new());
-    reader.read_to_end(&mut bytes).map_err(|error| damaged(&format!("it cannot be decrypted: {error}")))?;
-    Ok(bytes)
+    decryptor.decrypt(keys.iter().map(|key| key as &dyn age::Identity)).map_err(|error| match error {
+        age::DecryptError::NoMatchingKeys => Refused::new(
+            "no key of the identity file opens this export",
+            "name the identity file of one of its recipients",
+        ),
+        other => damaged(&format!("it cannot be decrypted: {other}")),
+    })
 }

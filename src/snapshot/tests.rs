@@ -1,3 +1,5 @@
+use std::io::{Read as _, Write as _};
+
 use super::*;
 
 const NAME: &str = "lychd";
@@ -103,18 +105,26 @@ fn only_the_recipients_open_an_export() {
     let other = age::x25519::Identity::generate();
     let recipients: Vec<seal::Recipient> =
         keys.iter().map(|key| key.to_public().to_string().parse().unwrap()).collect();
-    let sealed = seal::seal(b"soul", &recipients).unwrap();
+    let mut writer = seal::seal(Vec::new(), &recipients).unwrap();
+    writer.write_all(b"soul").unwrap();
+    let sealed = writer.finish().unwrap();
+    let open = |sealed: &[u8], identities: &str| {
+        let mut soul = Vec::new();
+        let read = |mut reader: age::stream::StreamReader<&[u8]>| reader.read_to_end(&mut soul);
+        let read = seal::open(sealed, identities).map(read)?;
+        read.map(|_| soul).map_err(|error| damaged(&error.to_string()))
+    };
     let text = |key: &age::x25519::Identity| {
         use age::secrecy::ExposeSecret as _;
         format!("# created\n{}\n", key.to_string().expose_secret())
     };
     for key in &keys {
-        assert_eq!(seal::open(&sealed, &text(key)).unwrap().as_slice(), b"soul");
+        assert_eq!(open(&sealed, &text(key)).unwrap().as_slice(), b"soul");
     }
-    assert!(seal::open(&sealed, &text(&other)).unwrap_err().message.contains("no key"));
-    assert!(seal::open(&sealed, "nothing").unwrap_err().message.contains("holds no age key"));
+    assert!(open(&sealed, &text(&other)).unwrap_err().message.contains("no key"));
+    assert!(open(&sealed, "nothing").unwrap_err().message.contains("holds no age key"));
     for cut in 0..sealed.len() {
-        assert!(seal::open(&sealed[..cut], &text(&keys[0])).is_err(), "cut at {cut}");
+        assert!(open(&sealed[..cut], &text(&keys[0])).is_err(), "cut at {cut}");
     }
     assert!("age1nobody".parse::<seal::Recipient>().is_err());
 }
@@ -136,7 +146,6 @@ fn bonds_of_an_older_schema_come_forward_before_they_are_put_back() {
 
 /// An archive with one volume of these entries, and what its manifest says.
 fn with_volume(entries: &[(volume::Item, &[u8])], change: impl Fn(&mut volume::Volume)) -> Vec<u8> {
-    use std::io::Write as _;
     let (name, service) = ("data".parse().unwrap(), "phylactery".parse().unwrap());
     let mut tail = archive::Tail::new(Vec::new()).unwrap();
     let mut tally = volume::Tally::default();

@@ -323,9 +323,13 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
 /// Like [`write_atomic`], but never replaces a file: one that is there is an error of kind
 /// [`io::ErrorKind::AlreadyExists`].
 pub fn create_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
-    let temporary = write_temporary(path, mode, bytes)?;
-    let linked = context(fs::hard_link(&temporary, path), "create", path);
-    remove_file(&temporary)?;
+    place(&write_temporary(path, mode, bytes)?, path)
+}
+
+/// Gives a file that is whole and durable its name, under which nothing must be yet.
+pub fn place(temporary: &Path, path: &Path) -> Result<(), Error> {
+    let linked = context(fs::hard_link(temporary, path), "create", path);
+    remove_file(temporary)?;
     linked.and_then(|()| sync_parent(path))
 }
 

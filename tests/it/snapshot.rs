@@ -158,7 +158,7 @@ fn prune_keeps_the_latest() {
 }
 
 /// An age key pair: the file with the private half, and the public one.
-fn identity(folder: &Path, name: &str) -> (PathBuf, String) {
+pub fn identity(folder: &Path, name: &str) -> (PathBuf, String) {
     use age::secrecy::ExposeSecret as _;
     let key = age::x25519::Identity::generate();
     let path = folder.join(name);

@@ -347,6 +347,36 @@ fn a_restore_that_fails_has_the_old_volumes_back_and_the_services_run() {
 }
 
 #[test]
+fn volumes_travel_when_that_is_said_and_are_left_out_and_named_otherwise() {
+    let (machine, kept) = changed();
+    let scratch = tempfile::tempdir().unwrap();
+    let (key, recipient) = crate::snapshot::identity(scratch.path(), "key");
+    let [with, without] = ["with.age", "without.age"].map(|name| scratch.path().join(name));
+    let [with, without, key] = [&with, &without, &key].map(|path| path.to_str().unwrap());
+    let told = machine.ends(&["export", without, "--recipient", &recipient], 0).1;
+    assert!(told.contains("volume phylactery-data is left out"), "{told}");
+    machine.run(&["export", with, "--recipient", &recipient, "--with-volumes"]);
+    let fresh = Machine::new();
+    fresh.write("volumes/lychd-veil-data/_data/own", "");
+    let told = fresh.ends(&["import", with, "--identity", key], 0).1;
+    assert!(told.contains("volume veil-data is left out"), "{told}");
+    fresh.refuses(&["restore", "--with-volumes"], &["the snapshot holds no volumes"]);
+    let name = fresh.run(&["import", without, "--identity", key]);
+    let whole = fresh.run(&["import", with, "--identity", key, "--with-volumes"]);
+    assert_eq!(fresh.run(&["import", with, "--identity", key, "--with-volumes"]), whole, "once is enough");
+    assert_eq!(fresh.kept().len(), 2, "{name} {:?}", fresh.kept());
+    fresh.run(&["restore", &whole, "--with-volumes"]);
+    assert_eq!(files(&fresh.path("volumes")), kept);
+    let sealed = fs::read(with).unwrap();
+    fs::write(with, &sealed[..sealed.len() - 1]).unwrap();
+    fresh.refuses(&["import", with, "--identity", key, "--with-volumes"], &["no whole snapshot"]);
+    fresh.run(&["create", "--bonds-only"]);
+    let third = scratch.path().join("third.age");
+    let words = ["export", third.to_str().unwrap(), "--recipient", &recipient, "--with-volumes"];
+    fresh.refuses(&words, &["holds no volumes"]);
+}
+
+#[test]
 fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
     let claim = "a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is";
     let Some(strace) = crate::judge::program(claim, "strace") else { return };

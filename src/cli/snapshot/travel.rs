@@ -1,14 +1,15 @@
 //! Snapshots that leave the machine, and that come back to it or to another.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::{Changing, tell};
 use crate::cli::{Failure, Kind};
+use crate::peer::store::Place;
 use crate::snapshot::seal::{self, Recipient};
-use crate::snapshot::{archive, store};
+use crate::snapshot::{Snapshot, store};
 use crate::sys::fs;
 
 /// An identity file holds a few lines.
@@ -30,6 +31,9 @@ pub struct Export {
     /// Let the host's private key, where the snapshot holds it, travel too
     #[arg(long)]
     with_identity: bool,
+    /// Let the volumes of services, where the snapshot holds them, travel too
+    #[arg(long)]
+    with_volumes: bool,
     #[command(flatten)]
     changing: Changing,
 }
@@ -42,46 +46,81 @@ pub struct Import {
     /// File with the age key of a recipient, as `age-keygen` writes it
     #[arg(long, value_name = "FILE")]
     identity: PathBuf,
+    /// Take over the volumes of services, too
+    #[arg(long)]
+    with_volumes: bool,
     #[command(flatten)]
     changing: Changing,
 }
 
 /// Runs `sepulcher snapshot export`.
 pub fn export(args: &Export) -> Result<(), Failure> {
-    let Changing { list, dry_run } = &args.changing;
-    let (name, snapshot) = store::read(&list.place()?, args.snapshot.as_deref())?;
-    if args.with_identity && !snapshot.manifest.identity {
+    let Export { file: path, snapshot, recipient, with_identity, with_volumes, changing } = args;
+    let Changing { list, dry_run } = changing;
+    let place = list.place()?;
+    let (name, snapshot) = store::read(&place, snapshot.as_deref())?;
+    if *with_identity && !snapshot.manifest.identity {
         return Err(Failure::new(Kind::Input, format!("{name} does not hold the host's private key"))
             .hint("make one that does: `sepulcher snapshot create --with-identity`"));
     }
-    let snapshot = if args.with_identity { snapshot } else { snapshot.without_identity() };
-    let packed = archive::pack(&snapshot).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let sealed =
-        seal::seal(&packed, &args.recipient).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let file = args.file.display();
-    if fs::exists(&args.file)? {
+    if *with_volumes && snapshot.manifest.volumes.is_empty() {
+        return Err(Failure::new(Kind::Input, format!("{name} holds no volumes"))
+            .hint("make one that does: `sepulcher snapshot create`, without `--bonds-only`"));
+    }
+    let snapshot = if *with_identity { snapshot } else { snapshot.without_identity() };
+    let snapshot = if *with_volumes { snapshot } else { without_volumes(snapshot) };
+    let file = path.display();
+    if fs::exists(path)? {
         return Err(Failure::new(Kind::Input, format!("{file} is there already")).hint("name another file"));
     }
     if !dry_run {
-        fs::create_atomic(&args.file, 0o600, &sealed)?;
+        let (temporary, sealed) = fs::open_temporary(path, 0o600)?;
+        let written = write(&place, &name, &snapshot, sealed, recipient, path);
+        if let Err(failure) = written {
+            fs::remove_file(&temporary)?;
+            return Err(failure);
+        }
+        fs::place(&temporary, path)?;
     }
     let value = json!({
         "schema": 1, "name": name, "file": file.to_string(), "identity": snapshot.manifest.identity,
-        "digest": store::digest(&snapshot.manifest).to_string(),
+        "volumes": snapshot.manifest.volumes.len(), "digest": store::digest(&snapshot.manifest).to_string(),
     });
     let verb = if *dry_run { "would go to" } else { "is in" };
     tell(list, &value, &format!("{name} {verb} {file}\n"))
 }
 
+fn without_volumes(snapshot: Snapshot) -> Snapshot {
+    for volume in &snapshot.manifest.volumes {
+        eprintln!("note: volume {} is left out; `--with-volumes` takes it along", volume.name);
+    }
+    snapshot.with_volumes(Vec::new())
+}
+
+fn write(
+    place: &Place,
+    name: &str,
+    snapshot: &Snapshot,
+    file: std::fs::File,
+    recipients: &[Recipient],
+    path: &Path,
+) -> Result<(), Failure> {
+    let mut sealed =
+        seal::seal(file, recipients).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    store::write_out(place, name, snapshot, &mut sealed, path)?;
+    Ok(fs::context(sealed.finish().and_then(|file| file.sync_all()), "write", path)?)
+}
+
 /// Runs `sepulcher snapshot import`.
 pub fn import(args: &Import) -> Result<(), Failure> {
-    let Changing { list, dry_run } = &args.changing;
+    let Import { file, identity, with_volumes, changing: Changing { list, dry_run } } = args;
     let place = list.place()?;
-    let identities = Zeroizing::new(fs::read_bounded(&args.identity, IDENTITY_LIMIT)?);
+    let identities = Zeroizing::new(fs::read_bounded(identity, IDENTITY_LIMIT)?);
     let identities = Zeroizing::new(String::from_utf8_lossy(&identities).into_owned());
-    let opened = seal::open(&fs::read_bounded(&args.file, seal::LIMIT)?, &identities)?;
-    let snapshot = archive::unpack(&opened)?;
-    let name = store::import(&place, &super::host(), &snapshot, *dry_run)?;
+    // An export is a little longer than what it holds.
+    let volumes = if *with_volumes { Some(fs::size(file)?) } else { None };
+    let mut opened = seal::open(fs::open(file)?, &identities)?;
+    let (name, snapshot) = store::import(&place, &super::host(), &mut opened, volumes, *dry_run)?;
     let value = json!({ "schema": 1, "name": name, "manifest": snapshot.manifest });
     tell(list, &value, &format!("{name}\n"))
 }
