@@ -86,7 +86,7 @@ pub fn claims(site: &Site, points: u32) -> Result<Vec<Claim>> {
         },
         Act {
             name: "power is lost while it takes a snapshot",
-            line: &|point, _| format!("sepulcher snapshot create --note loss-{point}"),
+            line: &|point, _| format!("sepulcher snapshot create --bonds-only --note loss-{point}"),
             done: &|point, before, after| {
                 after.snapshots.contains_key(&format!("loss-{point}")) && after.peers == before.peers
             },
@@ -169,7 +169,7 @@ impl<'a> Machine<'a> {
     }
 
     fn snapshot(&self, note: &str) -> Result<String> {
-        self.tell(&format!("sepulcher snapshot create --note {note} 2> /dev/null"))
+        self.tell(&format!("sepulcher snapshot create --bonds-only --note {note} 2> /dev/null"))
     }
 
     /// What it has. Everything of it is verified.

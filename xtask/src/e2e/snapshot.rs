@@ -1,6 +1,6 @@
-//! Claims about bonds that are put back: on the machine, while it runs, and on another one.
+//! Claims about bonds and volumes that are put back: on the machine, while it runs, and bonds on another one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
@@ -16,6 +16,9 @@ use crate::vm::{Running, disk_from};
 /// Where the machine puts what leaves it, and finds what comes.
 const TRAVEL: &str = "/run/soul.age";
 
+/// How long a snapshot with volumes may take, and what puts one back.
+const VOLUMES: Duration = Duration::from_secs(400);
+
 /// A peer and the keys that it has.
 type Peer = (Bonded, Keys);
 
@@ -27,7 +30,8 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     scene.talks(&scene.laptop, &site.peers[1], &key)?;
     scene.talks(&scene.phone, &site.peers[0], &key)?;
     let mut stylus = scene.bond("stylus", "192.0.2.23/24", &key)?;
-    let kept = rig(&scene, "sepulcher snapshot create --with-identity --note before 2> /dev/null")?;
+    let kept =
+        rig(&scene, "sepulcher snapshot create --bonds-only --with-identity --note before 2> /dev/null")?;
     let mut claims = vec![Claim::check("a snapshot of the running machine is whole", || {
         rig(&scene, &format!("sepulcher snapshot verify {kept}"))
     })];
@@ -42,7 +46,7 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
             Ok(scene.stays_out(&tablet.0, &tablet.1, &key).is_ok())
         })?;
         // What comes of it for others may come a moment later.
-        std::thread::sleep(std::time::Duration::from_secs(5));
+        std::thread::sleep(Duration::from_secs(5));
         let pause = stream.pause_since(start, PAUSE)?;
         Ok(format!("{told}\nthe longest pause was {} ms", pause.as_millis()))
     }));
@@ -61,6 +65,9 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
         let record = rig(&scene, "sepulcher audit verify > /dev/null && sepulcher audit show")?;
         let line = record.lines().find(|line| line.contains("revive"));
         Ok(line.ok_or_else(|| format!("no revival is on record: {record}"))?.to_owned())
+    }));
+    claims.push(Claim::check("a database is put back with what it held, and the machine is healthy", || {
+        database(&scene)
     }));
     let identity = Identity::generate();
     let sealed = exported(&scene, &identity)?;
@@ -91,6 +98,43 @@ fn rig(scene: &Scene<'_>, line: &str) -> Result<String> {
     scene.first.run(line, COMMAND)
 }
 
+/// A row is kept, changed, and put back with the volume that it is in.
+fn database(scene: &Scene<'_>) -> Result<String> {
+    sql(scene, "create table proof (value integer)")?;
+    sql(scene, "insert into proof values (1)")?;
+    let start = Instant::now();
+    let kept = scene.first.run("sepulcher snapshot create --note row 2> /dev/null", VOLUMES)?;
+    let taken = start.elapsed();
+    sql(scene, "update proof set value = 2")?;
+    holds(scene, "2")?;
+    let start = Instant::now();
+    scene.first.run(&format!("sepulcher snapshot restore --with-volumes {kept}"), VOLUMES)?;
+    let restored = start.elapsed();
+    until(COMMAND, "the answer of the database that was put back", || Ok(sql(scene, "select 1").is_ok()))?;
+    holds(scene, "1")?;
+    let health = scene.first.run("sepulcher health --timeout 120s", VOLUMES)?;
+    if !health.contains("sepulcher: health ok") {
+        return Err(format!("the machine is not healthy: {health}").into());
+    }
+    Ok(format!("kept in {} s, put back in {} s", taken.as_secs(), restored.as_secs()))
+}
+
+/// What the database answers, as text without headings.
+fn sql(scene: &Scene<'_>, statement: &str) -> Result<String> {
+    rig(
+        scene,
+        &format!(
+            "podman exec systemd-lychd-phylactery /usr/lib/postgresql/17/bin/psql --host=/tmp --username=postgres \
+             --no-psqlrc --quiet --tuples-only --no-align --command '{statement}'"
+        ),
+    )
+}
+
+fn holds(scene: &Scene<'_>, value: &str) -> Result<()> {
+    let told = sql(scene, "select value from proof")?;
+    if told == value { Ok(()) } else { Err(format!("the row is {told}, not {value}").into()) }
+}
+
 /// Gives a peer new keys over the tether; those that it had.
 fn rotate(scene: &Scene<'_>, peer: &mut Peer, key: &str) -> Result<Keys> {
     let keys = scene.handed(&peer.1.name, &["rotate", &peer.1.name])?;
@@ -104,7 +148,7 @@ fn exported(scene: &Scene<'_>, identity: &Identity) -> Result<String> {
     rig(
         scene,
         &format!(
-            "sepulcher snapshot create --with-identity --note leaves > /dev/null 2>&1 && \
+            "sepulcher snapshot create --bonds-only --with-identity --note leaves > /dev/null 2>&1 && \
              sepulcher snapshot export {TRAVEL} --with-identity --recipient {to} > /dev/null && base64 -w0 {TRAVEL}"
         ),
     )
