@@ -6,15 +6,17 @@
 mod back;
 mod paused;
 mod restore;
+mod travel;
 mod volumes;
 
-use std::io::{Read, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 pub use back::recover;
 pub use restore::{Restored, Wish, restore};
+pub use travel::{import, write_out};
 
 use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, volume};
 use crate::codex::ledger::LEDGER;
@@ -351,85 +353,6 @@ fn find(place: &Place, name: Option<&str>) -> Result<(String, PathBuf), Error> {
         return Err(none(format!("there is no snapshot `{name}`")).into());
     }
     Ok((name, path))
-}
-
-/// Writes the snapshot `name`, but for parts and volumes that `snapshot` does not name, to `to`.
-///
-/// # Errors
-/// It is damaged, or `to` fails; `path` is it for people.
-pub fn write_out(
-    place: &Place,
-    name: &str,
-    snapshot: &Snapshot,
-    to: &mut impl std::io::Write,
-    path: &Path,
-) -> Result<(), Error> {
-    if snapshot.manifest.volumes.is_empty() {
-        let written = archive::pack(snapshot).and_then(|bytes| to.write_all(&bytes));
-        return Ok(fs::context(written, "write", path)?);
-    }
-    archive::pass_on(fs::open(&file(place, name))?, snapshot, to, path)
-}
-
-/// Keeps a snapshot that came from elsewhere, and returns what is kept of it; where that is there already, its name is
-/// that one's. Volumes are kept when `volumes` says so; `size` is what the whole may take, in bytes.
-///
-/// # Errors
-/// It is damaged, or the disk refuses.
-pub fn import(
-    place: &Place,
-    host: &Host<'_>,
-    source: &mut dyn Read,
-    volumes: Option<u64>,
-    dry_run: bool,
-) -> Result<(String, Snapshot), Error> {
-    let _lock = if dry_run { None } else { Some(locked(place, host)?) };
-    let Some(size) = volumes.filter(|_| !dry_run) else {
-        let mut snapshot = archive::read(source, &mut |_, _, _| Ok(()))?;
-        if volumes.is_none() {
-            for volume in &snapshot.manifest.volumes {
-                (host.tell)(&format!("volume {} is left out; `--with-volumes` takes it over", volume.name));
-            }
-            snapshot = snapshot.with_volumes(Vec::new());
-        }
-        let name = match (same(place, &snapshot)?, dry_run) {
-            (Some(name), _) => name,
-            (None, true) => stem(&snapshot),
-            (None, false) => keep(place, &snapshot)?,
-        };
-        return Ok((name, snapshot));
-    };
-    let folder = folder(place);
-    volumes::room(&folder, size.saturating_add(volumes::RESERVE))?;
-    remove(&folder, is_temporary)?;
-    let (temporary, mut file) = fs::open_temporary(&folder.join("import"), 0o600)?;
-    let taken = copy(source, &mut file, &temporary).and_then(|()| {
-        let snapshot = archive::read(fs::open(&temporary)?, &mut |_, _, _| Ok(()))?;
-        if let Some(name) = same(place, &snapshot)? {
-            return Ok((name, snapshot));
-        }
-        let (name, path) = free_name(place, &stem(&snapshot))?;
-        fs::rename(&temporary, &path)?;
-        Ok((name, snapshot))
-    });
-    fs::remove_file(&temporary)?;
-    taken
-}
-
-fn copy(source: &mut dyn Read, file: &mut std::fs::File, path: &Path) -> Result<(), Error> {
-    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
-    match std::io::copy(source, file).and_then(|_| file.sync_all()) {
-        Err(error) if matches!(error.kind(), InvalidData | UnexpectedEof) => {
-            Err(damaged(&format!("it cannot be decrypted: {error}")).into())
-        }
-        copied => Ok(fs::context(copied, "write", path)?),
-    }
-}
-
-/// The name of a snapshot that is the same.
-fn same(place: &Place, snapshot: &Snapshot) -> Result<Option<String>, Error> {
-    let same = |kept: &Kept| kept.manifest.as_ref().is_ok_and(|manifest| *manifest == snapshot.manifest);
-    Ok(list(place)?.into_iter().find(same).map(|kept| kept.name))
 }
 
 /// What its name begins with.

@@ -31,7 +31,7 @@ impl Services {
     /// # Errors
     /// It does not start, or fails.
     pub fn volumes(&self) -> Result<BTreeMap<String, PathBuf>, Error> {
-        let words = ["volume", "ls", "--format", "{{.Name}} {{.Mountpoint}}"];
+        let words = ["volume", "inspect", "--all", "--format", "{{.Name}} {{.Mountpoint}}"];
         Ok(self.pairs(&words)?.into_iter().map(|(name, path)| (name, path.into())).collect())
     }
 
