@@ -163,6 +163,13 @@ impl Snapshot {
         Self::new(self.parts, self.manifest)
     }
 
+    /// Whether both hold the same bonds, byte for byte.
+    pub fn has_bonds_of(&self, other: &Self) -> bool {
+        let bonds = |path: &&String| path.as_str() != IDENTITY;
+        self.parts.keys().filter(bonds).eq(other.parts.keys().filter(bonds))
+            && other.parts.iter().all(|(path, bytes)| path == IDENTITY || self.parts.get(path) == Some(bytes))
+    }
+
     /// The text of a part; `None` where there is none, or no text.
     pub fn text(&self, path: &str) -> Option<&str> {
         str::from_utf8(self.parts.get(path)?).ok()

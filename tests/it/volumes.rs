@@ -16,6 +16,7 @@ use crate::support::{copy, repository};
 const PODMAN: &str = r#"#!/bin/sh
 root=$(dirname "$(dirname "$0")")
 echo "podman $*" >> "$root/log"
+[ ! -e "$root/on-$1" ] || . "$root/on-$1"
 [ ! -e "$root/fails-$1" ] || { echo "it cannot $1" >&2; exit 125; }
 case "$1" in
     volume) for path in "$root"/volumes/*; do echo "$(basename "$path") $path/_data"; done ;;
@@ -281,6 +282,24 @@ fn a_volume_that_may_not_fit_is_refused_before_anybody_is_paused() {
     assert!(machine.asked().is_empty());
 }
 
+#[test]
+fn what_ran_while_its_volume_was_read_is_no_snapshot() {
+    let machine = Machine::new();
+    // Somebody restarts a service that is frozen.
+    let state = machine.path(&format!("containers/{PHYLACTERY}"));
+    let state = state.display();
+    machine.write("on-ps", &format!("[ $(cat {state}) != paused ] || echo running > {state}\n"));
+    machine.refuses(&["create"], &["the service phylactery ran or was restarted"]);
+    assert!(machine.kept().is_empty(), "{:?}", machine.kept());
+    // Or starts one that was stopped.
+    machine.write(&format!("containers/{PHYLACTERY}"), "exited\n");
+    let veil = machine.path("containers/systemd-lychd-veil");
+    machine.write("on-ps", &format!("[ $(cat {}) != paused ] || echo running > {state}\n", veil.display()));
+    machine.refuses(&["create"], &["the service phylactery ran or was restarted"]);
+    assert_eq!(machine.state("systemd-lychd-veil"), "running");
+    assert!(machine.kept().is_empty(), "{:?}", machine.kept());
+}
+
 /// A machine with a snapshot of its volumes, which have changed since.
 fn changed() -> (Machine, BTreeMap<PathBuf, (u32, u32, String)>) {
     let machine = Machine::new();
@@ -344,6 +363,30 @@ fn a_restore_that_fails_has_the_old_volumes_back_and_the_services_run() {
     assert_eq!(files(&machine.path("volumes")), now);
     machine.run(&["create", "--bonds-only"]);
     machine.refuses(&["restore", "--with-volumes"], &["the snapshot holds no volumes"]);
+}
+
+#[test]
+fn bonds_can_be_changed_while_volumes_are_read_and_the_restore_gives_way() {
+    let (machine, _) = changed();
+    let now = files(&machine.path("volumes"));
+    let codex = machine.path("var/lib/sepulcher/codex");
+    // What a command does to bonds, while the services are stopped.
+    let change = format!(
+        "[ -e {} ] || flock -w 5 {codex}/.lock sh -c 'echo >> {codex}/peers/phone.toml' || touch $root/waited\n",
+        machine.path(&format!("containers/{PHYLACTERY}")).display(),
+        codex = codex.display()
+    );
+    machine.write("on-ps", &change);
+    machine.refuses(&["restore", "--with-volumes"], &["the bonds were changed while the volumes were read"]);
+    assert!(!machine.path("waited").exists(), "it had to wait");
+    assert_eq!(files(&machine.path("volumes")), now);
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    fs::remove_file(machine.path("on-ps")).unwrap();
+    // What was kept before that is a snapshot of its own by now.
+    let names = machine.kept();
+    let first = names.iter().filter_map(|name| name.strip_suffix(".tar.zst")).min_by_key(|name| name.len());
+    machine.run(&["restore", first.unwrap(), "--with-volumes"]);
+    assert_ne!(files(&machine.path("volumes")), now);
 }
 
 #[test]

@@ -23,6 +23,8 @@ use crate::sys::{fs, tree};
 
 /// The folder that a volume is written to, beside its own.
 const SHADOW: &str = ".sepulcher.new";
+/// What an entry may take beside its content, in bytes.
+const BLOCK: u64 = 4096;
 /// A few volumes with a path each.
 const LIMIT: u64 = 1 << 20;
 
@@ -95,8 +97,12 @@ impl<'a> Back<'a> {
         let volumes: Vec<_> =
             wanted.iter().map(|source| Moved { folder: source.folder.clone(), inode: 0 }).collect();
         let record = Record { done: false, units, volumes };
-        let size =
-            |volume: &Volume| wanted.iter().any(|source| source.name == volume.name).then_some(volume.size);
+        let size = |volume: &Volume| {
+            wanted
+                .iter()
+                .any(|source| source.name == volume.name)
+                .then(|| volume.size + volume.entries * BLOCK)
+        };
         let sizes: u64 = manifest.volumes.iter().filter_map(size).fold(RESERVE, u64::saturating_add);
         for moved in &record.volumes {
             room(fs::folder_of(&moved.folder), sizes)?;

@@ -94,20 +94,28 @@ fn states(host: &Host<'_>) -> Result<BTreeMap<String, String>, Error> {
     states.map_err(|error| unavailable("the state of the services cannot be told", &error))
 }
 
-/// Resumes them, and looks whether one has started that stood still by itself: what was read of it may be torn.
+/// Resumes them, and looks whether one ran meanwhile: what was read of it may be torn.
 pub(super) fn resume(place: &Place, host: &Host<'_>, pause: Pause) -> Result<(), Error> {
     let Pause { paused, idle } = pause;
+    if paused.is_empty() && idle.is_empty() {
+        return Ok(());
+    }
+    let states = states(host);
+    // Whatever it was that they said.
     if !paused.is_empty() {
         resume_each(place, host, &paused)?;
     }
-    if idle.is_empty() {
-        return Ok(());
-    }
-    let states = states(host)?;
-    let started = |container: &String| states.get(container).is_some_and(|state| state == "running");
-    match idle.iter().find(|(container, _)| started(container)) {
-        Some((_, service)) => {
-            let message = format!("the service {service} started while its volumes were read");
+    let states = states?;
+    let is =
+        |container: &String, expected: &str| states.get(container).is_some_and(|state| state == expected);
+    let started = idle.iter().find(|(container, _)| is(container, "running")).map(|(_, service)| service);
+    let thawed = paused.iter().find(|paused| match paused.resume {
+        None => !is(&paused.container, "paused"),
+        Some(_) => !is(&paused.container, "running"),
+    });
+    match started.or(thawed.map(|paused| &paused.service)) {
+        Some(service) => {
+            let message = format!("the service {service} ran or was restarted while its volumes were read");
             Err(Refused::new(message, "try again").into())
         }
         None => Ok(()),

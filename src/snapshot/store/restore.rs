@@ -61,13 +61,13 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
     let _snapshots = if wish.dry_run { None } else { Some(locked(place, host)?) };
     if !wish.volumes || wish.dry_run {
         let (name, snapshot) = read(place, wish.name)?;
-        return put_back(place, host, who, wish, (name, &snapshot), None);
+        return put_back(place, who, wish, (name, &snapshot), None);
     }
     // The value goes last: then a signal that came meanwhile ends this process.
     let held = held()?;
     let (name, file) = find(place, wish.name)?;
     let (back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
-    let restored = put_back(place, host, who, wish, (name, &snapshot), Some((&back, &held)));
+    let restored = put_all_back(place, host, who, wish, (name, &snapshot), &back, &held);
     match restored {
         Err(error @ Error::Unfinished(_)) => back.finish().and(Err(error)),
         Err(error) => Err(back.undone(error)),
@@ -75,22 +75,47 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
     }
 }
 
-fn put_back(
+/// Volumes that are ready, and what was there when their services were stopped.
+struct Stopped<'a> {
+    back: &'a Back<'a>,
+    before: String,
+    kept: Snapshot,
+}
+
+/// Stops the services, keeps what is there, and puts volumes and bonds back. Bonds are changed while volumes are read, so
+/// that nobody has to wait to be cut off; who did so has this one begin anew.
+fn put_all_back(
     place: &Place,
     host: &Host<'_>,
     who: &Who,
     wish: Wish<'_>,
     (name, snapshot): (String, &Snapshot),
-    volumes: Option<(&Back<'_>, &Held)>,
+    back: &Back<'_>,
+    held: &Held,
+) -> Result<Restored, Error> {
+    // Whatever can be refused is, before a service is stopped.
+    put_back(place, who, Wish { dry_run: true, ..wish }, (name.clone(), snapshot), None)?;
+    back.stop()?;
+    let taken = {
+        let _bonds = bonds_locked(place)?;
+        let (sources, codex) = healed(place, who, clock::now())?;
+        take_before(place, &name, (&sources, &codex), wish.identity)?
+    };
+    let (before, kept) = keep_with(place, host, &taken, &back.sources, held)?;
+    put_back(place, who, wish, (name, snapshot), Some(Stopped { back, before, kept }))
+}
+
+fn put_back(
+    place: &Place,
+    who: &Who,
+    wish: Wish<'_>,
+    (name, snapshot): (String, &Snapshot),
+    volumes: Option<Stopped<'_>>,
 ) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
     snapshot.manifest.aligned(BODY)?;
     let now = clock::now();
-    let (mut sources, mut codex) = load(place)?;
-    if lock.is_some() {
-        heal_first(place, who, &sources, &codex, now)?;
-        (sources, codex) = load(place)?;
-    }
+    let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load(place)? };
     let (other_sources, other) = soul(snapshot, &sources)?;
     let bonds = Bonds { codex: &codex, sources: &sources };
     let merged = merge(bonds, Bonds { codex: &other, sources: &other_sources }, wish.revive, now)?;
@@ -102,15 +127,15 @@ fn put_back(
     if lock.is_none() || (idle && volumes.is_none()) {
         return Ok(Restored { name, plan, before: None });
     }
-    let note = format!("before {name} was restored");
-    let replaces_key = identity.is_some() && fs::exists(&place.secrets.join("tether.key"))?;
-    let taken = take(place, &sources, &codex, Some(&note), replaces_key)?;
+    let taken = take_before(place, &name, (&sources, &codex), identity.is_some())?;
     let before = match volumes {
         None => keep(place, &taken)?,
-        // Nobody writes to them any more.
-        Some((back, held)) => {
-            back.stop()?;
-            let (before, _) = keep_with(place, host, &taken, &back.sources, held)?;
+        Some(Stopped { kept, .. }) if !kept.has_bonds_of(&taken) => {
+            return Err(
+                Refused::new("the bonds were changed while the volumes were read", "try again").into()
+            );
+        }
+        Some(Stopped { back, before, .. }) => {
             back.exchange()?;
             before
         }
@@ -127,16 +152,25 @@ fn put_back(
     Ok(Restored { name, plan, before: Some(before) })
 }
 
-fn heal_first(
+/// What is there before a snapshot is put back; with the host's key when that goes.
+fn take_before(
     place: &Place,
-    who: &Who,
-    sources: &Sources,
-    codex: &Codex,
-    now: Timestamp,
-) -> Result<(), Error> {
+    name: &str,
+    (sources, codex): (&Sources, &Codex),
+    identity: bool,
+) -> Result<Snapshot, Error> {
+    let note = format!("before {name} was restored");
+    let replaces_key = identity && fs::exists(&place.secrets.join("tether.key"))?;
+    take(place, sources, codex, Some(&note), replaces_key)
+}
+
+/// The bonds, when all is done that a killed command left undone.
+fn healed(place: &Place, who: &Who, now: Timestamp) -> Result<(Sources, Codex), Error> {
     fs::remove_dir_all(&place.bonds.join(SHADOW))?;
-    let situation = Situation { codex, sources, host_key: None, now };
-    heal(place, who, &situation, &BTreeSet::new())
+    let (sources, codex) = load(place)?;
+    let situation = Situation { codex: &codex, sources: &sources, host_key: None, now };
+    heal(place, who, &situation, &BTreeSet::new())?;
+    load(place)
 }
 
 /// The snapshot's bonds, read below the law of now.

@@ -124,7 +124,7 @@ fn sql(scene: &Scene<'_>, statement: &str) -> Result<String> {
     rig(
         scene,
         &format!(
-            "podman exec systemd-lychd-phylactery /usr/lib/postgresql/17/bin/psql --host=/tmp --username=postgres \
+            "podman exec systemd-lychd-phylactery /usr/lib/postgresql/17/bin/psql --host=127.0.0.1 --username=postgres \
              --no-psqlrc --quiet --tuples-only --no-align --command '{statement}'"
         ),
     )
