@@ -81,16 +81,18 @@ fn bonds_locked(place: &Place) -> Result<Lock, Error> {
     Ok(Lock::acquire(&place.bonds.join(".lock"), PATIENCE)?)
 }
 
-/// Nobody else changes snapshots while the value lives, and no service is paused that a killed command left so. Reading
+/// Nobody else changes snapshots while the value lives, and what a killed command left is ended where it can be. Reading
 /// volumes takes its time: bonds are changed meanwhile, so that nobody has to wait to be cut off.
 fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
     place.writable()?;
     let folder = folder(place);
     make_folder(place, &folder)?;
     let lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
-    paused::resume_all(place, host)?;
-    if let Some(line) = recover(place, Some(host))? {
-        (host.tell)(&line);
+    // Bonds can be kept and put back all the same; who wants volumes looks again.
+    for done in [paused::resume_all(place, host).map(|()| None), recover(place, Some(host))] {
+        if let Some(line) = done.unwrap_or_else(|error| Some(error.to_string())) {
+            (host.tell)(&line);
+        }
     }
     Ok(lock)
 }
@@ -210,17 +212,35 @@ fn keep_with(
 ) -> Result<(String, Snapshot), Error> {
     volumes::fit(&folder(place), sources)?;
     keep_file(place, snapshot, |file, path| {
-        let paused = paused::pause(place, host, sources)?;
-        let written = volumes::write(file, path, snapshot, sources, held);
-        // Whatever came of it.
-        let resumed = paused::resume(place, host, paused);
-        let written = written?;
-        resumed?;
+        let written = read_still(place, host, (file, path), snapshot, sources, held)?;
         for (name, skipped) in &written.1 {
             (host.tell)(&format!("volume {name}: {} is no file, and is passed over", skipped.display()));
         }
         Ok(written.0)
     })
+}
+
+/// Writes the volumes as they are while their services are paused. Where the file system shares blocks, the services go on
+/// before anything is read.
+fn read_still(
+    place: &Place,
+    host: &Host<'_>,
+    (file, path): (&mut std::fs::File, &Path),
+    snapshot: &Snapshot,
+    sources: &[volumes::Source],
+    held: &Held,
+) -> Result<(Snapshot, volumes::Skipped), Error> {
+    let mut write = |sources: &[_]| volumes::write(file, path, snapshot, sources, held);
+    let mut paused = Some(paused::pause(place, host, sources)?);
+    let mut resume = || paused.take().map_or(Ok(()), |paused| paused::resume(place, host, paused));
+    let written = volumes::copied(place, sources, held).and_then(|copies| match copies {
+        None => write(sources),
+        Some(copies) => resume().and_then(|()| write(&copies)),
+    });
+    // Whatever came of it.
+    let resumed = resume().and(volumes::remove_copies(place));
+    let written = written?;
+    resumed.map(|()| written)
 }
 
 /// Has `write` fill a file beside its place, reads it back, and gives it its name. Whatever goes wrong, it is gone.

@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, mkdirat,
-    openat, readlinkat, statat, symlinkat, syncfs,
+    AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fchmod, fchown, fstat, ioctl_ficlone,
+    mkdirat, openat, readlinkat, statat, symlinkat, syncfs,
 };
+use rustix::io::Errno;
 
 use super::fs::{Error, context};
 use crate::snapshot::volume::{Item, Kind};
@@ -28,9 +29,48 @@ pub type Each<'a, E> = &'a mut dyn FnMut(&Item, &mut dyn Read) -> Result<(), E>;
 /// # Errors
 /// Something cannot be read, or `each` has one.
 pub fn read<E: From<Error>>(root: &Path, each: Each<'_, E>) -> Result<Vec<PathBuf>, E> {
+    walk(root, &mut |item, file| match file {
+        Some(mut file) => each(item, &mut file),
+        None => each(item, &mut io::empty()),
+    })
+}
+
+/// Copies the folder `root` to `to`, where nothing is yet, as far as [`read`] gives it. The copies share the blocks of
+/// their files until one of the two is written: this takes no longer than the names do. Returns what was passed over;
+/// `None` where the file system shares no blocks, and then nothing is left.
+///
+/// # Errors
+/// Something cannot be read or written.
+pub fn share(root: &Path, to: &Path) -> Result<Option<Vec<PathBuf>>, Error> {
+    let mut writer = Writer::new(to);
+    let shared = walk(root, &mut |item, file| {
+        writer.fill(item, &mut |copy| match (file, &item.kind) {
+            (Some(file), Kind::File { size, .. }) => {
+                ioctl_ficlone(copy, file).map(|()| *size).map_err(Into::into)
+            }
+            _ => Ok(0),
+        })
+    });
+    let cannot = |error: &Error| {
+        let errno = error.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL | Errno::NOSYS))
+    };
+    match shared {
+        Ok(skipped) => Ok(Some(skipped)),
+        Err(error) => {
+            super::fs::remove_dir_all(to)?;
+            if cannot(&error) { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+/// Gets the entries of a volume, each file open.
+type EachOpen<'a, E> = &'a mut dyn FnMut(&Item, Option<&File>) -> Result<(), E>;
+
+fn walk<E: From<Error>>(root: &Path, each: EachOpen<'_, E>) -> Result<Vec<PathBuf>, E> {
     let folder = context(open(&CWD, root.as_os_str().as_bytes(), FOLDER), "open", root)?;
     let mut skipped = Vec::new();
-    read_folder(root, Path::new(""), &folder, each, &mut skipped)?;
+    walk_folder(root, Path::new(""), &folder, each, &mut skipped)?;
     Ok(skipped)
 }
 
@@ -38,15 +78,15 @@ fn open(folder: &impl std::os::fd::AsFd, name: &[u8], flags: OFlags) -> io::Resu
     Ok(openat(folder, name, flags, Mode::empty())?)
 }
 
-fn read_folder<E: From<Error>>(
+fn walk_folder<E: From<Error>>(
     root: &Path,
     path: &Path,
     folder: &OwnedFd,
-    each: Each<'_, E>,
+    each: EachOpen<'_, E>,
     skipped: &mut Vec<PathBuf>,
 ) -> Result<(), E> {
     let stat = context(fstat(folder).map_err(Into::into), "look at", &root.join(path))?;
-    each(&item(path.to_owned(), Kind::Folder, &stat), &mut io::empty())?;
+    each(&item(path.to_owned(), Kind::Folder, &stat), None)?;
     for name in context(names(folder), "list", &root.join(path))? {
         let path = path.join(&name);
         let full = root.join(&path);
@@ -56,25 +96,25 @@ fn read_folder<E: From<Error>>(
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 let inner = context(open(folder, name, FOLDER), "open", &full)?;
-                read_folder(root, &path, &inner, each, skipped)?;
+                walk_folder(root, &path, &inner, each, skipped)?;
             }
             FileType::Symlink => {
                 let target =
                     context(readlinkat(folder, name, Vec::new()).map_err(Into::into), "read", &full)?;
                 let target = OsString::from_vec(target.into_bytes()).into();
-                each(&item(path, Kind::Link(target), &stat), &mut io::empty())?;
+                each(&item(path, Kind::Link(target), &stat), None)?;
             }
             FileType::RegularFile => {
                 // A pipe that took the file's place would keep us waiting.
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-                let mut file = File::from(context(open(folder, name, flags), "open", &full)?);
+                let file = File::from(context(open(folder, name, flags), "open", &full)?);
                 let stat = context(fstat(&file).map_err(Into::into), "look at", &full)?;
                 if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
                     context(Err(io::Error::other("it changed while it was read")), "read", &full)?;
                 }
                 let size = u64::try_from(stat.st_size).unwrap_or_default();
                 let modified = u64::try_from(stat.st_mtime).unwrap_or_default();
-                each(&item(path, Kind::File { size, modified }, &stat), &mut file)?;
+                each(&item(path, Kind::File { size, modified }, &stat), Some(&file))?;
             }
             _ => skipped.push(path),
         }
@@ -117,11 +157,24 @@ impl Writer {
     /// # Errors
     /// The disk refuses, something is there already, or the entry's folder is not the one that was written last.
     pub fn add(&mut self, item: &Item, content: &mut dyn Read) -> Result<(), Error> {
+        self.fill(item, &mut |file| io::copy(content, file))
+    }
+
+    /// The same with a file that `content` fills; it returns how many bytes it wrote.
+    fn fill(
+        &mut self,
+        item: &Item,
+        content: &mut dyn FnMut(&mut File) -> io::Result<u64>,
+    ) -> Result<(), Error> {
         let full = if item.path == Path::new("") { self.root.clone() } else { self.root.join(&item.path) };
         context(self.write(item, content), "write", &full)
     }
 
-    fn write(&mut self, item: &Item, content: &mut dyn Read) -> io::Result<()> {
+    fn write(
+        &mut self,
+        item: &Item,
+        content: &mut dyn FnMut(&mut File) -> io::Result<u64>,
+    ) -> io::Result<()> {
         let Item { path, kind, mode, uid, gid } = item;
         let Some(name) = path.file_name() else {
             // The volume's own folder.
@@ -149,7 +202,7 @@ impl Writer {
                 let flags =
                     OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                 let mut file = File::from(openat(folder, name, flags, Mode::RUSR | Mode::WUSR)?);
-                if io::copy(content, &mut file)? != *size {
+                if content(&mut file)? != *size {
                     return Err(io::ErrorKind::UnexpectedEof.into());
                 }
                 own(&file, *mode, *uid, *gid)?;

@@ -274,12 +274,90 @@ fn ctrl_c_lets_the_services_go_on_and_a_kill_leaves_that_to_the_next_command() {
 }
 
 #[test]
+fn a_service_that_cannot_be_resumed_keeps_no_bonds_from_being_kept() {
+    let machine = Machine::new();
+    machine.law("veil", "[snapshot]\npause = [\"/bin/true\"]\nresume = [\"/bin/false\"]\n");
+    machine.refuses(&["create"], &["the service veil stays paused"]);
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    assert!(machine.ends(&["create", "--bonds-only"], 0).1.contains("the service veil stays paused"));
+    machine.refuses(&["create"], &["an earlier command with volumes cannot be ended"]);
+    machine.write("containers/systemd-lychd-veil", "exited\n");
+    machine.run(&["create"]);
+}
+
+#[test]
 fn a_volume_that_may_not_fit_is_refused_before_anybody_is_paused() {
     let machine = Machine::new();
     let large = fs::File::create(machine.data("phylactery-data").join("large")).unwrap();
     large.set_len(8 << 40).unwrap();
     machine.refuses(&["create"], &["the volumes may take 8388", "snapshot prune"]);
     assert!(machine.asked().is_empty());
+}
+
+/// A file system that shares blocks, as long as the value lives.
+struct Btrfs(PathBuf);
+
+impl Btrfs {
+    /// One in a file of `machine`, in the place of a folder of it; `None` where this machine mounts none.
+    fn mounted(claim: &str, machine: &Machine, folder: &str) -> Option<Self> {
+        let mkfs = crate::judge::program(claim, "mkfs.btrfs")?;
+        if !rustix::process::geteuid().is_root()
+            || !fs::read_to_string("/proc/filesystems").unwrap().contains("\tbtrfs")
+        {
+            let why = "it mounts a btrfs, which takes root and a kernel that knows it";
+            assert!(std::env::var_os("CI").is_none(), "{claim}: {why}");
+            eprintln!("SKIPPED {claim}: {why}");
+            return None;
+        }
+        let (image, folder) = (machine.path("btrfs.raw"), machine.path(folder));
+        fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
+        mkfs.arg("--quiet").arg(&image).read().unwrap();
+        let inside = machine.path("inside");
+        fs::rename(&folder, &inside).unwrap();
+        fs::create_dir(&folder).unwrap();
+        let mount =
+            Command::new("mount").args(["-t", "btrfs", "-o", "loop"]).args([&image, &folder]).status();
+        assert!(mount.unwrap().success());
+        let mounted = Self(folder.clone());
+        copy(&inside, &folder);
+        Some(mounted)
+    }
+}
+
+impl Drop for Btrfs {
+    fn drop(&mut self) {
+        // Whoever still uses it lets it go later; the folder is temporary.
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn where_blocks_are_shared_a_service_goes_on_before_its_volume_is_read() {
+    let claim = "where_blocks_are_shared_a_service_goes_on_before_its_volume_is_read";
+    let machine = Machine::new();
+    let Some(_btrfs) = Btrfs::mounted(claim, &machine, "volumes") else { return };
+    let base = machine.data("phylactery-data").join("17/base");
+    fs::set_permissions(&base, fs::Permissions::from_mode(0o640)).unwrap();
+    let before = files(&machine.path("volumes"));
+    // What a killed command left.
+    let stale = machine.path("volumes/lychd-veil-data/.sepulcher.copy");
+    machine.write("volumes/lychd-veil-data/.sepulcher.copy/old", "old");
+    machine.write("var/lib/sepulcher/snapshots/.copies", &format!("[{stale:?}]"));
+    // As soon as the service goes on it writes; the snapshot must not hold that. What is read by then is the copy.
+    let copy = machine.path("volumes/lychd-phylactery-data/.sepulcher.copy/17/base");
+    let goes_on = format!("cp {} $root/copied; echo later > {}\n", copy.display(), base.display());
+    machine.write("on-unpause", &goes_on);
+    let socket = std::os::unix::net::UnixListener::bind(machine.data("veil-data").join("socket")).unwrap();
+    let (name, told) = machine.ends(&["create"], 0);
+    assert!(told.contains("volume veil-data: socket is no file, and is passed over"), "{told}");
+    drop(socket);
+    fs::remove_file(machine.data("veil-data").join("socket")).unwrap();
+    assert_eq!(fs::read_to_string(machine.path("copied")).unwrap(), "first\n");
+    assert_eq!(fs::read_to_string(&base).unwrap(), "later\n");
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    fs::remove_file(machine.path("on-unpause")).unwrap();
+    machine.run(&["restore", name.trim(), "--with-volumes"]);
+    assert_eq!(files(&machine.path("volumes")), before);
 }
 
 #[test]

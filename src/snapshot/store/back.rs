@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::volumes::{RESERVE, Source, room, sources, unavailable};
+use super::volumes::{RESERVE, Source, ended, remove_copies, room, sources, unavailable};
 use super::{Host, folder};
 use crate::codex::Codex;
 use crate::peer::Refused;
@@ -58,7 +58,8 @@ impl Moved {
     }
 }
 
-fn journal(place: &Place) -> PathBuf {
+/// Where it is written down what is on its way.
+pub(super) fn journal(place: &Place) -> PathBuf {
     folder(place).join(".volumes")
 }
 
@@ -120,7 +121,7 @@ impl<'a> Back<'a> {
             self.record.volumes.iter().map(|moved| Writer::new(&moved.shadow())).collect();
         let snapshot = archive::read(fs::open(file)?, &mut |volume, item, content| {
             if held.came() {
-                return Err(Refused::new("a signal ended it", "begin anew").into());
+                return Err(ended());
             }
             match self.sources.iter().position(|source| source.name == volume.name) {
                 Some(index) => Ok(writers[index].add(item, content)?),
@@ -205,10 +206,9 @@ fn undo(place: &Place, host: Option<&Host<'_>>, record: &Record) -> Result<(), E
     for moved in exchanged {
         tree::exchange(&moved.shadow(), &moved.folder)?;
     }
-    if let Some(host) = host {
-        start(host, record)?;
-    }
-    finish(place, record)
+    let started = host.map_or(Ok(()), |host| start(host, record));
+    // The volumes are as they were: what does not start is no matter of theirs.
+    finish(place, record).and(started)
 }
 
 /// Removes what is not in place, and then the record.
@@ -225,6 +225,7 @@ fn finish(place: &Place, record: &Record) -> Result<(), Error> {
 /// # Errors
 /// The disk refuses, or a service.
 pub fn recover(place: &Place, host: Option<&Host<'_>>) -> Result<Option<String>, Error> {
+    remove_copies(place)?;
     let path = journal(place);
     let bytes = match fs::read_bounded(&path, LIMIT) {
         Err(error) if error.is_not_found() => return Ok(None),

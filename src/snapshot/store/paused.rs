@@ -40,7 +40,8 @@ pub(super) struct Pause {
     idle: BTreeMap<String, Name>,
 }
 
-fn journal(place: &Place) -> PathBuf {
+/// Where it is written down who is paused.
+pub(super) fn journal(place: &Place) -> PathBuf {
     folder(place).join(".paused")
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::Host;
+use super::{Host, back, folder, paused};
 use crate::codex::name::Name;
 use crate::codex::{Codex, Hooks};
 use crate::peer::Refused;
@@ -31,6 +31,8 @@ pub(super) struct Source {
     pub hooks: Option<Hooks>,
     /// Its folder.
     pub folder: PathBuf,
+    /// What is not in the folder, because it is a copy without that.
+    pub passed_over: Vec<PathBuf>,
 }
 
 /// The container of a service.
@@ -53,6 +55,12 @@ pub(super) fn sources(place: &Place, codex: &Codex, host: &Host<'_>) -> Result<V
     if wanted.is_empty() {
         return Ok(sources);
     }
+    for journal in [paused::journal(place), back::journal(place)] {
+        if fs::exists(&journal)? {
+            let hint = "mend what is said above, or leave the volumes out";
+            return Err(Refused::new("an earlier command with volumes cannot be ended", hint).into());
+        }
+    }
     let there =
         host.services.volumes().map_err(|error| unavailable("the volumes cannot be found", &error))?;
     for (service, declared, volume) in wanted {
@@ -63,6 +71,7 @@ pub(super) fn sources(place: &Place, codex: &Codex, host: &Host<'_>) -> Result<V
                 container: container(codex, service),
                 hooks: declared.hooks.clone(),
                 folder: folder.clone(),
+                passed_over: Vec::new(),
             }),
             // Its service has not started yet.
             None => (host.tell)(&format!("volume {} is not there yet", volume.name)),
@@ -112,6 +121,58 @@ pub(super) fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
     Err(Refused::new(message, hint).into())
 }
 
+/// The folder that a volume is copied to, beside its own.
+const COPY: &str = ".sepulcher.copy";
+
+/// A few volumes with a path each.
+const LIMIT: u64 = 1 << 20;
+
+/// Where it is written down which copies there may be.
+fn journal(place: &Place) -> PathBuf {
+    folder(place).join(".copies")
+}
+
+/// Copies of the volumes, which share the services' own blocks; `None` where one lies on a file system that shares none.
+/// Podman's volumes are folders, and no subvolumes: so it is their files that share.
+pub(super) fn copied(place: &Place, sources: &[Source], held: &Held) -> Result<Option<Vec<Source>>, Error> {
+    let copy = |source: &Source| Source { folder: source.folder.with_file_name(COPY), ..source.clone() };
+    let mut copies: Vec<_> = sources.iter().map(copy).collect();
+    let folders: Vec<_> = copies.iter().map(|copy| &copy.folder).collect();
+    let record = serde_json::to_vec(&folders).unwrap_or_default();
+    fs::write_atomic(&journal(place), 0o600, &record)?;
+    for (source, copy) in sources.iter().zip(&mut copies) {
+        if held.came() {
+            return Err(ended());
+        }
+        match volume::share(&source.folder, &copy.folder)? {
+            Some(passed_over) => copy.passed_over = passed_over,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(copies))
+}
+
+/// Removes all copies that there are, a killed command's too.
+pub(super) fn remove_copies(place: &Place) -> Result<(), Error> {
+    let bytes = match fs::read_bounded(&journal(place), LIMIT) {
+        Err(error) if error.is_not_found() => return Ok(()),
+        bytes => bytes?,
+    };
+    let folders: Vec<PathBuf> = serde_json::from_slice(&bytes).map_err(|error| {
+        let hint = "remove that file, and the folders `.sepulcher.copy` beside the volumes";
+        Refused::new(format!("{} is unusable: {error}", journal(place).display()), hint)
+    })?;
+    for folder in &folders {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(fs::remove_file(&journal(place))?)
+}
+
+/// A signal came.
+pub(super) fn ended() -> Error {
+    Refused::new("a signal ended it", "begin anew").into()
+}
+
 /// What was passed over: a volume's name, and a path in it.
 pub(super) type Skipped = Vec<(Name, PathBuf)>;
 
@@ -128,13 +189,14 @@ pub(super) fn write(
     context(file.seek(SeekFrom::Start(room)), "write", path)?;
     let mut tail = context(archive::Tail::new(BufWriter::new(&mut *file)), "write", path)?;
     let (mut volumes, mut passed_over) = (Vec::new(), Vec::new());
-    for Source { name, service, folder, .. } in sources {
+    for Source { name, service, folder, passed_over: before, .. } in sources {
         let mut tally = Tally::default();
         let skipped = volume::read::<Error>(folder, &mut |item, content| {
             let mut content = Interruptible { inner: content, held };
             let added = tail.add(name, item, &mut content, &mut tally);
             Ok(context(added, "keep", &folder.join(&item.path))?)
         })?;
+        let skipped: Vec<_> = before.iter().cloned().chain(skipped).collect();
         volumes.push(tally.volume(name, service, skipped.len() as u64));
         passed_over.extend(skipped.into_iter().map(|path| (name.clone(), path)));
     }
