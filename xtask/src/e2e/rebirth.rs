@@ -283,6 +283,8 @@ impl Scene<'_> {
                 Seen::Line(..) if attempt == 3 => {
                     running.expect(BOOT * 2, "sepulcher: health ok")?;
                     self.talks(&self.phone, &self.site.peers[0], key)?;
+                    // It may be given up again only when it is proven.
+                    running.expect(BOOT * 2 + COMMAND, "Finished systemd-bless-boot")?;
                     let told = running.log.iter().any(|(_, line)| line.contains(reason));
                     let seconds = start.elapsed().as_secs();
                     return if told {
