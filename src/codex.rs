@@ -157,6 +157,11 @@ impl Codex {
         self.host.iter().find(|service| service.name.as_str() == name)
     }
 
+    /// Whether a service has a volume of that name.
+    pub fn has_volume(&self, name: &Name) -> bool {
+        self.services.values().flat_map(|service| &service.volumes).any(|volume| volume.name == *name)
+    }
+
     /// What is in force at `now`: without the peers that have expired and the overlaps that are over.
     #[must_use]
     pub fn as_of(&self, now: Timestamp) -> Self {

@@ -66,7 +66,8 @@ fn bring_bonds(place: &Place) {
 /// Ends a restore of volumes that lost its power, before any service starts. Where that fails, what lies there is whole all
 /// the same, and the next command that changes snapshots tries again.
 fn bring_volumes(place: &Place) {
-    match snapshot::recover(place, None) {
+    let host = snapshot::Host::new(&|line| println!("{line}"));
+    match snapshot::recover_at_boot(place, &host) {
         Ok(line) => line.iter().for_each(|line| println!("{line}")),
         Err(error) => eprint!("{}", Failure::from(error)),
     }

@@ -3,6 +3,7 @@
 mod travel;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -153,7 +154,10 @@ fn tell(list: &List, value: &Value, text: &str) -> Result<(), Failure> {
 
 /// This machine's services; what is done to them is told on standard error.
 fn host() -> Host<'static> {
-    Host::new(&|line| eprintln!("note: {}", plain(line)))
+    Host::new(&|line| {
+        // Whoever listened may be gone, and services wait to be started.
+        let _ = writeln!(std::io::stderr(), "note: {}", plain(line));
+    })
 }
 
 fn create(args: &Create) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -160,7 +161,12 @@ impl<W: Write> Tail<W> {
             }
             Kind::Link(target) => {
                 header.set_entry_type(tar::EntryType::Symlink);
-                self.0.append_link(&mut header, path, target)
+                // Short ones would be put in order, and are another text then: `a//b` is not `a/b`.
+                if header.set_link_name_literal(target.as_os_str().as_bytes()).is_ok() {
+                    self.0.append_data(&mut header, path, io::empty())
+                } else {
+                    self.0.append_link(&mut header, path, target)
+                }
             }
             Kind::File { size, modified } => {
                 header.set_entry_type(tar::EntryType::Regular);

@@ -14,7 +14,8 @@ use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
-pub use back::recover;
+use back::recover;
+pub use back::recover_at_boot;
 pub use restore::{Restored, Wish, restore};
 pub use travel::{import, write_out};
 
@@ -89,7 +90,7 @@ fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
     make_folder(place, &folder)?;
     let lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
     // Bonds can be kept and put back all the same; who wants volumes looks again.
-    for done in [paused::resume_all(place, host).map(|()| None), recover(place, Some(host))] {
+    for done in [paused::resume_all(place, host).map(|()| None), recover(place, host, false)] {
         if let Some(line) = done.unwrap_or_else(|error| Some(error.to_string())) {
             (host.tell)(&line);
         }
@@ -239,8 +240,13 @@ fn read_still(
     });
     // Whatever came of it.
     let resumed = resume().and(volumes::remove_copies(place));
-    let written = written?;
-    resumed.map(|()| written)
+    match (written, resumed) {
+        (Err(error), Err(second)) => {
+            (host.tell)(&second.to_string());
+            Err(error)
+        }
+        (written, resumed) => resumed.and(written),
+    }
 }
 
 /// Has `write` fill a file beside its place, reads it back, and gives it its name. Whatever goes wrong, it is gone.

@@ -74,6 +74,19 @@ impl Services {
         self.podman().arg("exec").arg(container).args(argv).read_within(PATIENCE).map(drop)
     }
 
+    /// Those of these units that run, or are about to.
+    ///
+    /// # Errors
+    /// As [`Services::volumes`].
+    pub fn active(&self, units: &[String]) -> Result<Vec<String>, Error> {
+        let words = ["show", "--property=ActiveState", "--value", "--"];
+        let told = Command::new(&self.systemctl).args(words).args(units).read()?;
+        let told = String::from_utf8_lossy(&told);
+        let states = told.lines().filter(|line| !line.is_empty());
+        let active = units.iter().zip(states).filter(|(_, state)| *state != "inactive");
+        Ok(active.map(|(unit, _)| unit.clone()).collect())
+    }
+
     /// Stops units, and waits until they are.
     ///
     /// # Errors

@@ -139,6 +139,34 @@ fn item(path: PathBuf, kind: Kind, stat: &Stat) -> Item {
     Item { path, kind, mode, uid: stat.st_uid, gid: stat.st_gid }
 }
 
+/// Length of all files in a folder together, in bytes. What goes meanwhile does not count.
+///
+/// # Errors
+/// A folder cannot be read.
+pub fn size(root: &Path) -> Result<u64, Error> {
+    let folder = context(open(&CWD, root.as_os_str().as_bytes(), FOLDER), "open", root)?;
+    context(size_of(&folder), "look at", root)
+}
+
+fn size_of(folder: &OwnedFd) -> io::Result<u64> {
+    let mut size = 0_u64;
+    for name in names(folder)? {
+        let look = || {
+            let stat = statat(folder, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)?;
+            match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => size_of(&open(folder, name.as_bytes(), FOLDER)?),
+                FileType::RegularFile => Ok(u64::try_from(stat.st_size).unwrap_or_default()),
+                _ => Ok(0),
+            }
+        };
+        match look() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            found => size = size.saturating_add(found?),
+        }
+    }
+    Ok(size)
+}
+
 /// A volume that is being written, in the order in which [`read`] gives it.
 pub struct Writer {
     root: PathBuf,

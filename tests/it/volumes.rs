@@ -33,6 +33,15 @@ root=$(dirname "$(dirname "$0")")
 echo "systemctl $*" >> "$root/log"
 verb=$1
 shift 2
+if [ "$verb" = show ]; then
+    shift 2
+    for unit; do
+        name="$root/containers/systemd-$(basename "$unit" .service)"
+        if [ -e "$name" ]; then echo active; else echo inactive; fi
+        echo
+    done
+    exit
+fi
 for unit; do
     [ ! -e "$root/fails-$verb" ] || { rm "$root/fails-$verb"; echo "it cannot $verb" >&2; exit 1; }
     name="$root/containers/systemd-$(basename "$unit" .service)"
@@ -121,7 +130,9 @@ impl Machine {
     fn asked(&self) -> Vec<String> {
         let log = fs::read_to_string(self.path("log")).unwrap_or_default();
         fs::write(self.path("log"), "").unwrap();
-        let question = |line: &&str| line.starts_with("podman ps") || line.starts_with("podman volume");
+        let question = |line: &&str| {
+            ["podman ps", "podman volume", "systemctl show"].iter().any(|question| line.starts_with(question))
+        };
         log.lines().filter(|line| !question(line)).map(str::to_owned).collect()
     }
 
@@ -424,12 +435,20 @@ fn volumes_are_put_back_with_their_services_stopped_and_what_was_before_is_kept(
 fn a_restore_that_fails_has_the_old_volumes_back_and_the_services_run() {
     let (machine, _) = changed();
     let now = files(&machine.path("volumes"));
-    for verb in ["stop", "start"] {
-        machine.write(&format!("fails-{verb}"), "");
-        machine.refuses(&["restore", "--with-volumes"], &[&format!("the services cannot be {verb}")]);
-        assert_eq!(files(&machine.path("volumes")), now, "{verb}");
-        assert_eq!(machine.state(PHYLACTERY), "running", "{verb}");
-    }
+    machine.write("fails-stop", "");
+    machine.refuses(&["restore", "--with-volumes"], &["the services cannot be stopped"]);
+    assert_eq!(files(&machine.path("volumes")), now);
+    assert_eq!(machine.state(PHYLACTERY), "running");
+    // Somebody starts it again while it is to be stopped.
+    let state = machine.path(&format!("containers/{PHYLACTERY}"));
+    let start =
+        format!("[ $(grep -c 'systemctl stop' $root/log) = 0 ] || echo running > {}\n", state.display());
+    machine.asked();
+    machine.write("on-ps", &start);
+    assert_eq!(machine.command(&["restore", "--with-volumes"]).output().unwrap().status.code(), Some(1));
+    fs::remove_file(machine.path("on-ps")).unwrap();
+    assert_eq!(files(&machine.path("volumes")), now);
+    assert_eq!(machine.state(PHYLACTERY), "running");
     let name = machine.kept().into_iter().find(|name| name.ends_with(".tar.zst")).unwrap();
     let path = machine.path(&format!("var/lib/sepulcher/snapshots/{name}"));
     let mut bytes = fs::read(&path).unwrap();
@@ -468,6 +487,81 @@ fn bonds_can_be_changed_while_volumes_are_read_and_the_restore_gives_way() {
 }
 
 #[test]
+fn a_service_that_does_not_start_again_has_what_was_put_back_and_it_is_said() {
+    let (machine, kept) = changed();
+    machine.write("fails-start", "");
+    machine
+        .refuses(&["restore", "--with-volumes"], &["the services cannot be started", "journalctl -u lychd"]);
+    assert_eq!(files(&machine.path("volumes")), kept);
+    machine.run(&["create", "--bonds-only"]);
+    assert_eq!(files(&machine.path("volumes")), kept);
+}
+
+#[test]
+fn a_service_that_only_tries_to_start_is_stopped_too_and_one_that_is_stopped_stays_so() {
+    let (machine, kept) = changed();
+    fs::remove_file(machine.path(&format!("containers/{PHYLACTERY}"))).unwrap();
+    machine.run(&["restore", "--with-volumes"]);
+    assert_eq!(files(&machine.path("volumes")), kept);
+    let units = "lychd-phylactery.service lychd-veil.service";
+    let start = "systemctl start -- lychd-veil.service".to_owned();
+    assert_eq!(machine.asked(), [format!("systemctl stop -- {units}"), start]);
+    assert_eq!(machine.state(PHYLACTERY), "");
+}
+
+#[test]
+fn what_a_service_has_run_on_since_is_never_taken_from_it() {
+    let claim = "what_a_service_has_run_on_since_is_never_taken_from_it";
+    let Some(strace) = crate::judge::program(claim, "strace") else { return };
+    let (machine, _) = changed();
+    let log = machine.path("trace");
+    // Killed behind the exchange of both volumes; then somebody starts the services by hand, and they write.
+    let mut traced =
+        strace.args(["-qq", "-o"]).arg(&log).args(["-e", "inject=renameat2:signal=SIGKILL:when=3"]);
+    let command = machine.command(&["restore", "--with-volumes"]);
+    fs::remove_file(machine.path("var/lib/sepulcher/codex/peers/phone.toml")).unwrap();
+    traced = traced.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        traced = traced.env(name, value.unwrap_or_default());
+    }
+    assert!(!traced.output().unwrap().status.success());
+    let base = machine.data("phylactery-data").join("17/base");
+    assert_eq!(fs::read_to_string(&base).unwrap(), "first\n", "the volume is exchanged");
+    machine.write(&format!("containers/{PHYLACTERY}"), "running\n");
+    fs::write(&base, "third\n").unwrap();
+    // The unit of the first boot, run again.
+    let mut awaken = Command::new(env!("CARGO_BIN_EXE_sepulcher"));
+    awaken.env_clear().env("PATH", format!("{}:/usr/bin:/bin", machine.path("bin").display()));
+    assert!(awaken.args(["awaken", "--root"]).arg(machine.0.path()).output().unwrap().status.success());
+    assert_eq!(fs::read_to_string(&base).unwrap(), "third\n");
+    machine.run(&["create", "--bonds-only"]);
+    assert_eq!(fs::read_to_string(&base).unwrap(), "third\n");
+    machine.run(&["create"]);
+}
+
+#[test]
+fn links_are_kept_to_the_letter() {
+    let machine = Machine::new();
+    let long = format!("a//{}", "b".repeat(200));
+    for (number, target) in ["/", "a//b", "./a", "a/.", "a//", &long].iter().enumerate() {
+        symlink(target, machine.data("veil-data").join(format!("link-{number}"))).unwrap();
+    }
+    let before = files(&machine.path("volumes"));
+    machine.run(&["create"]);
+    machine.run(&["restore", "--with-volumes"]);
+    assert_eq!(files(&machine.path("volumes")), before);
+}
+
+#[test]
+fn a_volume_that_is_not_there_yet_is_no_restored_one() {
+    let (machine, _) = changed();
+    fs::remove_dir_all(machine.path("volumes/lychd-veil-data")).unwrap();
+    machine
+        .refuses(&["restore", "--with-volumes"], &["volume veil-data is not there yet", "start lychd-veil"]);
+    assert_eq!(machine.state(PHYLACTERY), "running");
+}
+
+#[test]
 fn volumes_travel_when_that_is_said_and_are_left_out_and_named_otherwise() {
     let (machine, kept) = changed();
     let scratch = tempfile::tempdir().unwrap();
@@ -502,11 +596,14 @@ fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
     let claim = "a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is";
     let Some(strace) = crate::judge::program(claim, "strace") else { return };
     let (_, kept) = changed();
-    let mut outcomes = [0; 2];
+    let (mut outcomes, mut boots) = ([0; 2], false);
     for (call, step) in [("renameat2", 1), ("rename", 2), ("mkdirat", 2), ("unlinkat", 3), ("fchmod", 3)] {
         for nth in (1..30).step_by(step) {
             let (machine, _) = changed();
             let now = files(&machine.path("volumes"));
+            // So that there is something to exchange behind the volumes, too.
+            let peers = machine.path("var/lib/sepulcher/codex/peers");
+            fs::remove_file(peers.join("phone.toml")).unwrap();
             let mut traced = strace.clone().args(["-qq", "-o", "/dev/null", "-e"]);
             traced = traced.arg(format!("inject={call}:signal=SIGKILL:when={nth}"));
             let command = machine.command(&["restore", "--with-volumes"]);
@@ -518,11 +615,19 @@ fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
                 break;
             }
             let point = format!("{call} {nth}");
-            if nth % 2 == 0 {
+            boots = !boots;
+            if boots {
                 // The machine boots instead: no service runs, and none is asked for.
+                for container in fs::read_dir(machine.path("containers")).unwrap() {
+                    fs::remove_file(container.unwrap().path()).unwrap();
+                }
                 machine.asked();
                 let mut awaken = Command::new(env!("CARGO_BIN_EXE_sepulcher"));
-                awaken.env_clear().args(["awaken", "--root"]).arg(machine.0.path());
+                awaken
+                    .env_clear()
+                    .env("PATH", machine.path("bin"))
+                    .args(["awaken", "--root"])
+                    .arg(machine.0.path());
                 assert!(awaken.output().unwrap().status.success(), "{point}");
                 assert!(machine.asked().is_empty(), "{point}");
             } else {

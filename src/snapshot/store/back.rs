@@ -1,23 +1,26 @@
 //! Volumes that are put back.
 //!
 //! Each is written beside its place, with every digest checked, while its service still runs. Then the services are
-//! stopped, each volume is exchanged with what is new, which is one system call, and the services are started. What was
-//! there before goes when everything else is done. All of it is written down first: when this process is killed or the
-//! power is lost in between, the next command that changes snapshots, or the next boot before any service starts, has
-//! the old ones back, unless all was done.
+//! stopped, each volume is exchanged with what is new, which is one system call, and when all that belongs to the restore is
+//! done the services are started and what was there before goes. All of it is written down first: when this process is
+//! killed or the power is lost in between, the next command that changes snapshots, or the next boot before any service
+//! starts, has the old ones back, unless all was done. What a service has run on since is never taken from it.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::volumes::{RESERVE, Source, ended, remove_copies, room, sources, unavailable};
-use super::{Host, folder};
+use super::{Host, folder, paused};
 use crate::codex::Codex;
 use crate::peer::Refused;
 use crate::peer::store::{Error, Place};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{Snapshot, archive};
 use crate::sys::interrupt::Held;
+use crate::sys::journal::Lock;
 use crate::sys::volume::Writer;
 use crate::sys::{fs, tree};
 
@@ -33,8 +36,11 @@ const LIMIT: u64 = 1 << 20;
 struct Record {
     /// Whether the old volumes can go.
     done: bool,
-    /// Units that are stopped meanwhile.
+    /// Units that are stopped meanwhile, and those of them that are started behind it.
     units: Vec<String>,
+    start: Vec<String>,
+    /// Their containers.
+    containers: Vec<String>,
     volumes: Vec<Moved>,
 }
 
@@ -54,7 +60,7 @@ impl Moved {
 
     /// Whether the new folder is in place.
     fn is_exchanged(&self) -> Result<bool, fs::Error> {
-        Ok(self.inode != 0 && fs::inode(&self.folder)? == self.inode)
+        Ok(self.inode != 0 && fs::exists(&self.folder)? && fs::inode(&self.folder)? == self.inode)
     }
 }
 
@@ -74,6 +80,7 @@ pub(super) struct Back<'a> {
     place: &'a Place,
     host: &'a Host<'a>,
     record: Record,
+    exchanged: Cell<bool>,
     /// The volumes as they are now.
     pub sources: Vec<Source>,
 }
@@ -88,16 +95,13 @@ impl<'a> Back<'a> {
         held: &Held,
     ) -> Result<(Self, Snapshot), Error> {
         let manifest = archive::manifest(fs::open(file)?)?;
-        let wanted = wanted(&manifest.volumes, sources(place, codex, host)?, host)?;
-        let states = host.services.states();
-        let states =
-            states.map_err(|error| unavailable("the state of the services cannot be told", &error))?;
-        let runs = |source: &&Source| states.get(&source.container).is_some_and(|state| state == "running");
-        let mut units: Vec<_> = wanted.iter().filter(runs).map(|source| unit(codex, source)).collect();
+        let wanted = wanted(&manifest.volumes, sources(place, codex, host)?, codex, host)?;
+        let mut units: Vec<_> = wanted.iter().map(|source| unit(codex, source)).collect();
         units.dedup();
+        let containers = wanted.iter().map(|source| source.container.clone()).collect();
         let volumes: Vec<_> =
             wanted.iter().map(|source| Moved { folder: source.folder.clone(), inode: 0 }).collect();
-        let record = Record { done: false, units, volumes };
+        let record = Record { units, containers, volumes, ..Record::default() };
         let size = |volume: &Volume| {
             wanted
                 .iter()
@@ -109,7 +113,7 @@ impl<'a> Back<'a> {
             room(fs::folder_of(&moved.folder), sizes)?;
         }
         write(place, &record)?;
-        let mut back = Self { place, host, record, sources: wanted };
+        let mut back = Self { place, host, record, exchanged: Cell::new(false), sources: wanted };
         match back.fill(file, held) {
             Ok(snapshot) => Ok((back, snapshot)),
             Err(error) => Err(back.undone(error)),
@@ -136,35 +140,53 @@ impl<'a> Back<'a> {
         Ok(snapshot)
     }
 
-    /// Stops the services whose volumes they are.
-    pub fn stop(&self) -> Result<(), Error> {
-        let stopped = self.host.services.stop(&self.record.units);
-        stopped.map_err(|error| unavailable("the services cannot be stopped", &error))
+    /// Stops the services whose volumes they are, also those that only try to start.
+    pub fn stop(&mut self) -> Result<(), Error> {
+        let Self { host, record, .. } = self;
+        let active = host.services.active(&record.units);
+        record.start =
+            active.map_err(|error| unavailable("the state of the services cannot be told", &error))?;
+        write(self.place, &self.record)?;
+        stop(self.host, &self.record)
     }
 
-    /// Puts the new volumes in place and starts the services.
+    /// Puts the new volumes in place. No service may run.
     pub fn exchange(&self) -> Result<(), Error> {
+        if runs(self.host, &self.record)? {
+            let message = "a service was started while it was to be stopped";
+            return Err(Refused::new(message, "see who starts it, and try again").into());
+        }
         for moved in &self.record.volumes {
             tree::exchange(&moved.shadow(), &moved.folder)?;
         }
-        start(self.host, &self.record)
+        self.exchanged.set(true);
+        Ok(())
+    }
+
+    /// Whether the new volumes are in place.
+    pub fn is_exchanged(&self) -> bool {
+        self.exchanged.get()
     }
 
     /// Has the old volumes back after an error, which is the one to tell; what fails here is left to the next command.
     pub fn undone(self, error: Error) -> Error {
-        if let Err(second) = undo(self.place, Some(self.host), &self.record) {
-            (self.host.tell)(&format!(
-                "the volumes are not as they were: {second}; the next command tries again"
-            ));
+        if let Err(second) = undo(self.place, self.host, false, &self.record) {
+            (self.host.tell)(&format!("not all is as it was: {second}"));
         }
         error
     }
 
-    /// Lets the old volumes go.
+    /// Starts the services and lets the old volumes go.
     pub fn finish(mut self) -> Result<(), Error> {
         self.record.done = true;
-        write(self.place, &self.record)?;
-        finish(self.place, &self.record)
+        // The restore is done: what fails here does not hold up the rest.
+        let written = write(self.place, &self.record);
+        let started = start(self.host, &self.record);
+        let finished = finish(self.place, &self.record);
+        started.and(written).and(finished).map_err(|error| match error {
+            Error::File(error) => Error::Unfinished(error),
+            other => other,
+        })
     }
 }
 
@@ -174,39 +196,68 @@ fn unit(codex: &Codex, source: &Source) -> String {
 }
 
 /// Volumes of this machine that a snapshot contains.
-fn wanted(contained: &[Volume], own: Vec<Source>, host: &Host<'_>) -> Result<Vec<Source>, Error> {
+fn wanted(
+    contained: &[Volume],
+    own: Vec<Source>,
+    codex: &Codex,
+    host: &Host<'_>,
+) -> Result<Vec<Source>, Error> {
     if contained.is_empty() {
         let hint =
             "leave `--with-volumes` out, or choose one that holds some: `sepulcher snapshot show NAME`";
         return Err(Refused::new("the snapshot holds no volumes", hint).into());
     }
     for volume in contained.iter().filter(|volume| own.iter().all(|source| source.name != volume.name)) {
+        if codex.has_volume(&volume.name) {
+            let message = format!("volume {} is not there yet", volume.name);
+            let hint = format!(
+                "start its service once: `systemctl start {}-{}`",
+                codex.appliance.name, volume.service
+            );
+            return Err(Refused::new(message, hint).into());
+        }
         (host.tell)(&format!("volume {} is not this machine's, and is not put back", volume.name));
     }
     Ok(own.into_iter().filter(|source| contained.iter().any(|volume| volume.name == source.name)).collect())
 }
 
-fn start(host: &Host<'_>, record: &Record) -> Result<(), Error> {
-    let started = host.services.start(&record.units);
-    started.map_err(|error| unavailable("the services cannot be started", &error))
+fn stop(host: &Host<'_>, record: &Record) -> Result<(), Error> {
+    let stopped = host.services.stop(&record.units);
+    stopped.map_err(|error| unavailable("the services cannot be stopped", &error))
 }
 
-/// Has the old volumes back; without a host nothing runs that could be stopped.
-fn undo(place: &Place, host: Option<&Host<'_>>, record: &Record) -> Result<(), Error> {
+fn start(host: &Host<'_>, record: &Record) -> Result<(), Error> {
+    host.services.start(&record.start).map_err(|error| {
+        let hint = format!(
+            "`journalctl -u {}` tells why; what was before is kept: `sepulcher snapshot list`",
+            record.start.join(" -u ")
+        );
+        Refused::new(format!("the services cannot be started: {error}"), hint).into()
+    })
+}
+
+/// Whether a service runs that has one of these volumes.
+fn runs(host: &Host<'_>, record: &Record) -> Result<bool, Error> {
+    let states = paused::states(host)?;
+    let still = |state: &String| matches!(state.as_str(), "created" | "configured" | "exited" | "stopped");
+    Ok(record.containers.iter().any(|container| states.get(container).is_some_and(|state| !still(state))))
+}
+
+/// Has the old volumes back. While the machine boots nothing runs, and systemd starts what is to run.
+fn undo(place: &Place, host: &Host<'_>, boots: bool, record: &Record) -> Result<(), Error> {
     let mut exchanged = Vec::new();
     for moved in &record.volumes {
         if moved.is_exchanged()? {
             exchanged.push(moved);
         }
     }
-    if let (Some(host), false) = (host, exchanged.is_empty()) {
-        let stopped = host.services.stop(&record.units);
-        stopped.map_err(|error| unavailable("the services cannot be stopped", &error))?;
+    if !boots && !exchanged.is_empty() {
+        stop(host, record)?;
     }
     for moved in exchanged {
         tree::exchange(&moved.shadow(), &moved.folder)?;
     }
-    let started = host.map_or(Ok(()), |host| start(host, record));
+    let started = if boots { Ok(()) } else { start(host, record) };
     // The volumes are as they were: what does not start is no matter of theirs.
     finish(place, record).and(started)
 }
@@ -220,12 +271,31 @@ fn finish(place: &Place, record: &Record) -> Result<(), Error> {
     Ok(fs::sync_parent(&journal(place))?)
 }
 
-/// Ends what a killed restore left half done. Without a host the machine boots, and no service runs yet.
+/// Ends what a killed command left half done, when the machine boots: unless somebody is at it, or services run by now.
+///
+/// # Errors
+/// The disk refuses.
+pub fn recover_at_boot(place: &Place, host: &Host<'_>) -> Result<Option<String>, Error> {
+    let folder = folder(place);
+    if !fs::exists(&folder)? {
+        return Ok(None);
+    }
+    match Lock::acquire(&folder.join(".lock"), Duration::ZERO) {
+        Ok(_lock) => recover(place, host, true),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Ends what a killed command left half done.
 ///
 /// # Errors
 /// The disk refuses, or a service.
-pub fn recover(place: &Place, host: Option<&Host<'_>>) -> Result<Option<String>, Error> {
-    remove_copies(place)?;
+pub(super) fn recover(place: &Place, host: &Host<'_>, boots: bool) -> Result<Option<String>, Error> {
+    let recovered = recover_volumes(place, host, boots);
+    remove_copies(place).and(recovered)
+}
+
+fn recover_volumes(place: &Place, host: &Host<'_>, boots: bool) -> Result<Option<String>, Error> {
     let path = journal(place);
     let bytes = match fs::read_bounded(&path, LIMIT) {
         Err(error) if error.is_not_found() => return Ok(None),
@@ -235,10 +305,20 @@ pub fn recover(place: &Place, host: Option<&Host<'_>>) -> Result<Option<String>,
         let hint = "look beside the volumes for `.sepulcher.new`, and remove that file";
         Refused::new(format!("{} is unusable: {error}", path.display()), hint)
     })?;
-    if record.done {
-        finish(place, &record)?;
+    // Podman may not be able to tell while the machine boots: then nothing runs.
+    let runs = runs(host, &record).or_else(|error| if boots { Ok(false) } else { Err(error) })?;
+    if boots && runs {
+        return Ok(None);
+    }
+    let mut exchanged = !record.volumes.is_empty();
+    for moved in &record.volumes {
+        exchanged &= moved.is_exchanged()?;
+    }
+    if record.done || (runs && exchanged) {
+        let started = if boots { Ok(()) } else { start(host, &record) };
+        finish(place, &record).and(started)?;
         return Ok(Some("volumes were put back; what was there before is gone now".to_owned()));
     }
-    undo(place, host, &record)?;
+    undo(place, host, boots, &record)?;
     Ok(Some("volumes were not put back to the end; they are as they were".to_owned()))
 }

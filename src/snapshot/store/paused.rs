@@ -82,15 +82,18 @@ pub(super) fn pause(place: &Place, host: &Host<'_>, sources: &[Source]) -> Resul
             None => host.services.freeze(&paused.container),
         };
         if let Err(error) = done {
-            // Whoever was not reached needs no resuming, but it does no harm; what counts is the first error.
-            let _ = resume_each(place, host, &pause.paused);
+            // Whoever was not reached needs no resuming, but it does no harm.
+            if let Err(second) = resume_each(place, host, &pause.paused) {
+                (host.tell)(&second.to_string());
+            }
             return Err(unavailable(&format!("the service {} cannot be paused", paused.service), &error));
         }
     }
     Ok(pause)
 }
 
-fn states(host: &Host<'_>) -> Result<BTreeMap<String, String>, Error> {
+/// State of every container by its name.
+pub(super) fn states(host: &Host<'_>) -> Result<BTreeMap<String, String>, Error> {
     let states = host.services.states();
     states.map_err(|error| unavailable("the state of the services cannot be told", &error))
 }

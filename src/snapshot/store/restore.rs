@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::back::Back;
-use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, take};
+use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, take, volumes};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
@@ -66,10 +66,10 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
     // The value goes last: then a signal that came meanwhile ends this process.
     let held = held()?;
     let (name, file) = find(place, wish.name)?;
-    let (back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
-    let restored = put_all_back(place, host, who, wish, (name, &snapshot), &back, &held);
+    let (mut back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
+    let restored = put_all_back(place, host, who, wish, (name, &snapshot), &mut back, &held);
     match restored {
-        Err(error @ Error::Unfinished(_)) => back.finish().and(Err(error)),
+        Err(error @ Error::Unfinished(_)) if back.is_exchanged() => back.finish().and(Err(error)),
         Err(error) => Err(back.undone(error)),
         Ok(restored) => back.finish().map(|()| restored),
     }
@@ -90,11 +90,12 @@ fn put_all_back(
     who: &Who,
     wish: Wish<'_>,
     (name, snapshot): (String, &Snapshot),
-    back: &Back<'_>,
+    back: &mut Back<'_>,
     held: &Held,
 ) -> Result<Restored, Error> {
     // Whatever can be refused is, before a service is stopped.
     put_back(place, who, Wish { dry_run: true, ..wish }, (name.clone(), snapshot), None)?;
+    volumes::fit(&super::folder(place), &back.sources)?;
     back.stop()?;
     let taken = {
         let _bonds = bonds_locked(place)?;
@@ -122,7 +123,7 @@ fn put_back(
     let preshared = preshared(place, snapshot, &merged.codex)?;
     let identity = identity(place, snapshot, wish.identity)?;
     let mut plan = plan(&merged, &codex);
-    plan.extend(notes(snapshot, &sources, identity.is_some(), wish.volumes));
+    plan.extend(notes(snapshot, &sources, &codex, identity.is_some(), wish.volumes));
     let idle = merged.is_empty() && identity.is_none();
     if lock.is_none() || (idle && volumes.is_none()) {
         return Ok(Restored { name, plan, before: None });
@@ -241,7 +242,13 @@ fn plan(merged: &Merge, codex: &Codex) -> Vec<String> {
 }
 
 /// What is worth to know, though it changes no bond.
-fn notes(snapshot: &Snapshot, sources: &Sources, identity: bool, volumes: bool) -> Vec<String> {
+fn notes(
+    snapshot: &Snapshot,
+    sources: &Sources,
+    codex: &Codex,
+    identity: bool,
+    volumes: bool,
+) -> Vec<String> {
     let mut notes = Vec::new();
     if identity {
         notes.push("~ the host's private key; the agent takes it when it starts".to_owned());
@@ -249,7 +256,7 @@ fn notes(snapshot: &Snapshot, sources: &Sources, identity: bool, volumes: bool) 
     if snapshot.manifest.law != law_digest(sources) {
         notes.push("note: the snapshot was made under another law".to_owned());
     }
-    for volume in &snapshot.manifest.volumes {
+    for volume in snapshot.manifest.volumes.iter().filter(|volume| codex.has_volume(&volume.name)) {
         let Volume { name, service, size, .. } = volume;
         notes.push(if volumes {
             format!("~ volume {name}: {size} bytes; {service} is stopped meanwhile")
@@ -295,7 +302,11 @@ fn carry_out(
     };
     rest().map_err(Error::Unfinished)?;
     let situation = Situation { codex: &merged.codex, sources: &merged.sources, host_key: None, now };
-    heal(place, who, &situation, &BTreeSet::new())
+    // The peers are exchanged: whatever this one meets, the change is done.
+    heal(place, who, &situation, &BTreeSet::new()).map_err(|error| match error {
+        Error::File(error) => Error::Unfinished(error),
+        other => other,
+    })
 }
 
 /// Writes the folder of peers as it is from then on. Files that stay are the same files; so are those that are no bonds.

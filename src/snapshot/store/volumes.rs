@@ -9,7 +9,7 @@ use crate::codex::name::Name;
 use crate::codex::{Codex, Hooks};
 use crate::peer::Refused;
 use crate::peer::store::{Error, Place};
-use crate::snapshot::volume::{Kind, Tally};
+use crate::snapshot::volume::Tally;
 use crate::snapshot::{Snapshot, archive};
 use crate::sys::fs::context;
 use crate::sys::interrupt::Held;
@@ -52,14 +52,14 @@ pub(super) fn sources(place: &Place, codex: &Codex, host: &Host<'_>) -> Result<V
         kept.map(move |volume| (service, declared, volume))
     });
     let wanted: Vec<_> = wanted.collect();
-    if wanted.is_empty() {
-        return Ok(sources);
-    }
     for journal in [paused::journal(place), back::journal(place)] {
         if fs::exists(&journal)? {
             let hint = "mend what is said above, or leave the volumes out";
             return Err(Refused::new("an earlier command with volumes cannot be ended", hint).into());
         }
+    }
+    if wanted.is_empty() {
+        return Ok(sources);
     }
     let there =
         host.services.volumes().map_err(|error| unavailable("the volumes cannot be found", &error))?;
@@ -94,12 +94,7 @@ pub(super) fn unavailable(what: &str, error: &cmd::Error) -> Error {
 pub(super) fn fit(folder: &Path, sources: &[Source]) -> Result<(), Error> {
     let mut wanted = RESERVE;
     for source in sources {
-        volume::read::<Error>(&source.folder, &mut |item, _| {
-            if let Kind::File { size, .. } = item.kind {
-                wanted = wanted.saturating_add(size);
-            }
-            Ok(())
-        })?;
+        wanted = wanted.saturating_add(volume::size(&source.folder)?);
     }
     room(folder, wanted)
 }
