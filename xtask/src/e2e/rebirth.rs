@@ -221,7 +221,7 @@ impl Scene<'_> {
         let (mut running, _) = self.power_on(Start::Disk(&self.disk), &[])?;
         self.talks(&self.phone, &self.site.peers[0], key)?;
         let answered = running.uptime();
-        running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
+        self.settles(&mut running)?;
         Ok(answered)
     }
 
@@ -284,7 +284,7 @@ impl Scene<'_> {
                     running.expect(BOOT * 2, "sepulcher: health ok")?;
                     self.talks(&self.phone, &self.site.peers[0], key)?;
                     // It may be given up again only when it is proven.
-                    running.expect(BOOT * 2 + COMMAND, "Finished systemd-bless-boot")?;
+                    self.settles(&mut running)?;
                     let told = running.log.iter().any(|(_, line)| line.contains(reason));
                     let seconds = start.elapsed().as_secs();
                     return if told {
