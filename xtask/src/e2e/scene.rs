@@ -90,16 +90,6 @@ impl<'a> Scene<'a> {
         Err(format!("no `{mark}` on the console:\n{}", running.tail(60)).into())
     }
 
-    /// Waits until a boot that was healthy is over. Its body is proven then: the console comes behind the blessing,
-    /// and a body that was proven before has none.
-    pub fn settles(&self, running: &mut Running) -> Result<()> {
-        running.expect(BOOT * 2 + COMMAND, "Started sepulcher-console@ttyS0")?;
-        match running.log.iter().find(|(_, line)| line.contains("Failed to start systemd-bless-boot")) {
-            Some((_, line)) => Err(line.as_str().into()),
-            None => Ok(()),
-        }
-    }
-
     /// That a peer reaches the page it is granted, with the keys that it has.
     pub fn talks(&self, peer: &Bonded, keys: &Keys, key: &str) -> Result<()> {
         // Its routes are there from the first time on.
