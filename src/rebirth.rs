@@ -77,3 +77,12 @@ pub enum Error {
         source: serde_json::Error,
     },
 }
+
+impl From<crate::sys::record::Error> for Error {
+    fn from(error: crate::sys::record::Error) -> Self {
+        match error {
+            crate::sys::record::Error::File(error) => Self::File(error),
+            crate::sys::record::Error::Unusable { path, source } => Self::Record { path, source },
+        }
+    }
+}

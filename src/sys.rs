@@ -13,6 +13,7 @@ pub mod nft;
 pub mod notify;
 pub mod probe;
 pub mod random;
+pub mod record;
 pub mod resolve;
 pub mod serve;
 pub mod services;

@@ -20,7 +20,7 @@ use crate::peer::store::{PATIENCE, Place, load};
 use crate::snapshot;
 use crate::snapshot::store::{Creation, Host};
 use crate::sys::journal::Lock;
-use crate::sys::{clock, fs};
+use crate::sys::{clock, fs, record};
 use crate::tree::Sha256Digest;
 
 /// The longest record, in bytes: a law is in it.
@@ -45,19 +45,8 @@ pub(super) fn locked(machine: &Machine) -> Result<Lock, Error> {
     Ok(Lock::acquire(&state.join(".lock"), PATIENCE)?)
 }
 
-fn read_record<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
-    let bytes = match fs::read_bounded(path, RECORD) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        bytes => bytes?,
-    };
-    let damaged = |source| Error::Record { path: path.to_owned(), source };
-    serde_json::from_slice(&bytes).map(Some).map_err(damaged)
-}
-
 pub(super) fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), Error> {
-    let bytes =
-        serde_json::to_vec(record).map_err(|source| Error::Record { path: path.to_owned(), source })?;
-    Ok(fs::write_atomic(path, 0o600, &bytes)?)
+    Ok(record::write(path, record)?)
 }
 
 fn staged_folder(machine: &Machine) -> PathBuf {
@@ -70,12 +59,12 @@ pub(super) fn activated_file(machine: &Machine) -> PathBuf {
 
 /// The body that is staged.
 pub fn staged(machine: &Machine) -> Result<Option<Staged>, Error> {
-    read_record(&staged_folder(machine).join("staged.json"))
+    Ok(record::read(&staged_folder(machine).join("staged.json"), RECORD)?)
 }
 
 /// The last body that the machine was told to become.
 pub fn activated(machine: &Machine) -> Result<Option<Activated>, Error> {
-    read_record(&activated_file(machine))
+    Ok(record::read(&activated_file(machine), RECORD)?)
 }
 
 /// Writes a body to the slot that does not run, and verifies it. `tell` hears how far it is.

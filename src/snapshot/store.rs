@@ -4,6 +4,7 @@
 //! preshared keys and the ledger's lines, is durable before; old preshared keys go behind it, or with the next command.
 
 mod back;
+mod journal;
 mod paused;
 mod restore;
 mod travel;
@@ -123,6 +124,7 @@ pub fn create(
         return Ok((Some(name), snapshot.manifest));
     }
     let held = held()?;
+    volumes::fit(&folder(place), &sources)?;
     let (name, snapshot) = keep_with(place, host, &snapshot, &sources, &held)?;
     Ok((Some(name), snapshot.manifest))
 }
@@ -203,7 +205,7 @@ fn keep(place: &Place, snapshot: &Snapshot) -> Result<String, Error> {
     Ok(keep_file(place, snapshot, write)?.0)
 }
 
-/// The same with volumes, whose services are paused meanwhile.
+/// The same with volumes that fit, whose services are paused meanwhile.
 fn keep_with(
     place: &Place,
     host: &Host<'_>,
@@ -211,7 +213,6 @@ fn keep_with(
     sources: &[volumes::Source],
     held: &Held,
 ) -> Result<(String, Snapshot), Error> {
-    volumes::fit(&folder(place), sources)?;
     keep_file(place, snapshot, |file, path| {
         let written = read_still(place, host, (file, path), snapshot, sources, held)?;
         for (name, skipped) in &written.1 {
@@ -345,20 +346,8 @@ pub fn list(place: &Place) -> Result<Vec<Kept>, Error> {
 /// # Errors
 /// There is none, or it is damaged.
 pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Error> {
-    read_with(place, name, &mut |_, _, _| Ok(()))
-}
-
-/// The same, and gives the volumes to `sink`.
-///
-/// # Errors
-/// As [`read`]; or the sink's own.
-pub fn read_with(
-    place: &Place,
-    name: Option<&str>,
-    sink: archive::Sink<'_>,
-) -> Result<(String, Snapshot), Error> {
     let (name, path) = find(place, name)?;
-    let snapshot = archive::read(fs::open(&path)?, sink)?;
+    let snapshot = archive::read(fs::open(&path)?, &mut |_, _, _| Ok(()))?;
     Ok((name, snapshot))
 }
 

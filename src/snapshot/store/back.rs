@@ -6,12 +6,12 @@
 //! killed or the power is lost in between, the next command that changes snapshots, or the next boot before any service
 //! starts, has the old ones back, unless all was done. What a service has run on since is never taken from it.
 
-use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::journal::VOLUMES;
 use super::volumes::{RESERVE, Source, ended, remove_copies, room, sources, unavailable};
 use super::{Host, folder, paused};
 use crate::codex::Codex;
@@ -28,9 +28,6 @@ use crate::sys::{fs, tree};
 const SHADOW: &str = ".sepulcher.new";
 /// What an entry may take beside its content, in bytes.
 const BLOCK: u64 = 4096;
-/// A few volumes with a path each.
-const LIMIT: u64 = 1 << 20;
-
 /// What is written down.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Record {
@@ -53,6 +50,18 @@ struct Moved {
     inode: u64,
 }
 
+impl Record {
+    /// Whether all the new folders are in place.
+    fn is_exchanged(&self) -> Result<bool, Error> {
+        for moved in &self.volumes {
+            if !moved.is_exchanged()? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.volumes.is_empty())
+    }
+}
+
 impl Moved {
     fn shadow(&self) -> PathBuf {
         self.folder.with_file_name(SHADOW)
@@ -64,23 +73,11 @@ impl Moved {
     }
 }
 
-/// Where it is written down what is on its way.
-pub(super) fn journal(place: &Place) -> PathBuf {
-    folder(place).join(".volumes")
-}
-
-fn write(place: &Place, record: &Record) -> Result<(), Error> {
-    // Texts and numbers alone: nothing of it can fail to be written as JSON.
-    let bytes = serde_json::to_vec(record).unwrap_or_default();
-    Ok(fs::write_atomic(&journal(place), 0o600, &bytes)?)
-}
-
 /// Volumes that lie beside their places, ready to be exchanged.
 pub(super) struct Back<'a> {
     place: &'a Place,
     host: &'a Host<'a>,
     record: Record,
-    exchanged: Cell<bool>,
     /// The volumes as they are now.
     pub sources: Vec<Source>,
 }
@@ -112,8 +109,8 @@ impl<'a> Back<'a> {
         for moved in &record.volumes {
             room(fs::folder_of(&moved.folder), sizes)?;
         }
-        write(place, &record)?;
-        let mut back = Self { place, host, record, exchanged: Cell::new(false), sources: wanted };
+        VOLUMES.write(place, &record)?;
+        let mut back = Self { place, host, record, sources: wanted };
         match back.fill(file, held) {
             Ok(snapshot) => Ok((back, snapshot)),
             Err(error) => Err(back.undone(error)),
@@ -136,7 +133,7 @@ impl<'a> Back<'a> {
             writer.end()?;
             moved.inode = fs::inode(&moved.shadow())?;
         }
-        write(self.place, &self.record)?;
+        VOLUMES.write(self.place, &self.record)?;
         Ok(snapshot)
     }
 
@@ -146,7 +143,7 @@ impl<'a> Back<'a> {
         let active = host.services.active(&record.units);
         record.start =
             active.map_err(|error| unavailable("the state of the services cannot be told", &error))?;
-        write(self.place, &self.record)?;
+        VOLUMES.write(self.place, &self.record)?;
         stop(self.host, &self.record)
     }
 
@@ -159,13 +156,12 @@ impl<'a> Back<'a> {
         for moved in &self.record.volumes {
             tree::exchange(&moved.shadow(), &moved.folder)?;
         }
-        self.exchanged.set(true);
         Ok(())
     }
 
-    /// Whether the new volumes are in place.
+    /// Whether the new volumes are known to be in place.
     pub fn is_exchanged(&self) -> bool {
-        self.exchanged.get()
+        self.record.is_exchanged().unwrap_or(false)
     }
 
     /// Has the old volumes back after an error, which is the one to tell; what fails here is left to the next command.
@@ -180,7 +176,7 @@ impl<'a> Back<'a> {
     pub fn finish(mut self) -> Result<(), Error> {
         self.record.done = true;
         // The restore is done: what fails here does not hold up the rest.
-        let written = write(self.place, &self.record);
+        let written = VOLUMES.write(self.place, &self.record);
         let started = start(self.host, &self.record);
         let finished = finish(self.place, &self.record);
         started.and(written).and(finished).map_err(|error| match error {
@@ -239,8 +235,8 @@ fn start(host: &Host<'_>, record: &Record) -> Result<(), Error> {
 /// Whether a service runs that has one of these volumes.
 fn runs(host: &Host<'_>, record: &Record) -> Result<bool, Error> {
     let states = paused::states(host)?;
-    let still = |state: &String| matches!(state.as_str(), "created" | "configured" | "exited" | "stopped");
-    Ok(record.containers.iter().any(|container| states.get(container).is_some_and(|state| !still(state))))
+    let busy = |container: &String| states.get(container).is_some_and(|state| !paused::is_idle(state));
+    Ok(record.containers.iter().any(busy))
 }
 
 /// Has the old volumes back. While the machine boots nothing runs, and systemd starts what is to run.
@@ -267,8 +263,7 @@ fn finish(place: &Place, record: &Record) -> Result<(), Error> {
     for moved in &record.volumes {
         fs::remove_dir_all(&moved.shadow())?;
     }
-    fs::remove_file(&journal(place))?;
-    Ok(fs::sync_parent(&journal(place))?)
+    VOLUMES.remove(place)
 }
 
 /// Ends what a killed command left half done, when the machine boots: unless somebody is at it, or services run by now.
@@ -296,25 +291,13 @@ pub(super) fn recover(place: &Place, host: &Host<'_>, boots: bool) -> Result<Opt
 }
 
 fn recover_volumes(place: &Place, host: &Host<'_>, boots: bool) -> Result<Option<String>, Error> {
-    let path = journal(place);
-    let bytes = match fs::read_bounded(&path, LIMIT) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        bytes => bytes?,
-    };
-    let record: Record = serde_json::from_slice(&bytes).map_err(|error| {
-        let hint = "look beside the volumes for `.sepulcher.new`, and remove that file";
-        Refused::new(format!("{} is unusable: {error}", path.display()), hint)
-    })?;
+    let Some(record) = VOLUMES.read::<Record>(place)? else { return Ok(None) };
     // Podman may not be able to tell while the machine boots: then nothing runs.
     let runs = runs(host, &record).or_else(|error| if boots { Ok(false) } else { Err(error) })?;
     if boots && runs {
         return Ok(None);
     }
-    let mut exchanged = !record.volumes.is_empty();
-    for moved in &record.volumes {
-        exchanged &= moved.is_exchanged()?;
-    }
-    if record.done || (runs && exchanged) {
+    if record.done || (runs && record.is_exchanged()?) {
         let started = if boots { Ok(()) } else { start(host, &record) };
         finish(place, &record).and(started)?;
         return Ok(Some("volumes were put back; what was there before is gone now".to_owned()));

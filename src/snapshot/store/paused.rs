@@ -10,19 +10,15 @@
 //! resumes them; a restart of the machine ends every freeze by itself.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::Host;
+use super::journal::PAUSED;
 use super::volumes::{Source, unavailable};
-use super::{Host, folder};
 use crate::codex::name::Name;
 use crate::peer::Refused;
 use crate::peer::store::{Error, Place};
-use crate::sys::fs;
-
-/// A few services with a command each.
-const LIMIT: u64 = 1 << 20;
 
 /// A service that is paused, or is about to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,9 +36,9 @@ pub(super) struct Pause {
     idle: BTreeMap<String, Name>,
 }
 
-/// Where it is written down who is paused.
-pub(super) fn journal(place: &Place) -> PathBuf {
-    folder(place).join(".paused")
+/// Whether nothing runs in a container of that state.
+pub(super) fn is_idle(state: &str) -> bool {
+    matches!(state, "created" | "configured" | "exited" | "stopped")
 }
 
 /// Pauses every service of these volumes that runs. On an error none is paused.
@@ -62,7 +58,7 @@ pub(super) fn pause(place: &Place, host: &Host<'_>, sources: &[Source]) -> Resul
                 commands.push(hooks.as_ref().map(|hooks| hooks.pause.clone()));
             }
             // Whoever paused it before resumes it.
-            "absent" | "created" | "configured" | "exited" | "stopped" | "paused" => {
+            state if is_idle(state) || matches!(state, "absent" | "paused") => {
                 pause.idle.insert(container.clone(), service.clone());
             }
             state => {
@@ -74,8 +70,7 @@ pub(super) fn pause(place: &Place, host: &Host<'_>, sources: &[Source]) -> Resul
     if pause.paused.is_empty() {
         return Ok(pause);
     }
-    let record = serde_json::to_vec(&pause.paused).unwrap_or_default();
-    fs::write_atomic(&journal(place), 0o600, &record)?;
+    PAUSED.write(place, &pause.paused)?;
     for (paused, command) in pause.paused.iter().zip(commands) {
         let done = match &command {
             Some(command) => host.services.execute(&paused.container, command),
@@ -128,15 +123,7 @@ pub(super) fn resume(place: &Place, host: &Host<'_>, pause: Pause) -> Result<(),
 
 /// Resumes what a killed command left paused, and tells it.
 pub(super) fn resume_all(place: &Place, host: &Host<'_>) -> Result<(), Error> {
-    let path = journal(place);
-    let bytes = match fs::read_bounded(&path, LIMIT) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        bytes => bytes?,
-    };
-    let paused: Vec<Paused> = serde_json::from_slice(&bytes).map_err(|error| {
-        let hint = "see what is paused (`podman ps`), resume it, and remove that file";
-        Refused::new(format!("{} is unusable: {error}", path.display()), hint)
-    })?;
+    let Some(paused) = PAUSED.read::<Vec<Paused>>(place)? else { return Ok(()) };
     for paused in &paused {
         (host.tell)(&format!("the service {} was left paused, and is resumed", paused.service));
     }
@@ -162,6 +149,5 @@ fn resume_each(place: &Place, host: &Host<'_>, paused: &[Paused]) -> Result<(), 
     if let Some(error) = first {
         return Err(error);
     }
-    fs::remove_file(&journal(place))?;
-    Ok(fs::sync_parent(&journal(place))?)
+    PAUSED.remove(place)
 }

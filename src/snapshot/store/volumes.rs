@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{Host, back, folder, paused};
+use super::Host;
+use super::journal::{COPIES, PAUSED, VOLUMES};
 use crate::codex::name::Name;
 use crate::codex::{Codex, Hooks};
 use crate::peer::Refused;
@@ -52,8 +53,8 @@ pub(super) fn sources(place: &Place, codex: &Codex, host: &Host<'_>) -> Result<V
         kept.map(move |volume| (service, declared, volume))
     });
     let wanted: Vec<_> = wanted.collect();
-    for journal in [paused::journal(place), back::journal(place)] {
-        if fs::exists(&journal)? {
+    for journal in [PAUSED, VOLUMES] {
+        if journal.exists(place)? {
             let hint = "mend what is said above, or leave the volumes out";
             return Err(Refused::new("an earlier command with volumes cannot be ended", hint).into());
         }
@@ -119,22 +120,13 @@ pub(super) fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
 /// The folder that a volume is copied to, beside its own.
 const COPY: &str = ".sepulcher.copy";
 
-/// A few volumes with a path each.
-const LIMIT: u64 = 1 << 20;
-
-/// Where it is written down which copies there may be.
-fn journal(place: &Place) -> PathBuf {
-    folder(place).join(".copies")
-}
-
 /// Copies of the volumes, which share the services' own blocks; `None` where one lies on a file system that shares none.
 /// Podman's volumes are folders, and no subvolumes: so it is their files that share.
 pub(super) fn copied(place: &Place, sources: &[Source], held: &Held) -> Result<Option<Vec<Source>>, Error> {
     let copy = |source: &Source| Source { folder: source.folder.with_file_name(COPY), ..source.clone() };
     let mut copies: Vec<_> = sources.iter().map(copy).collect();
     let folders: Vec<_> = copies.iter().map(|copy| &copy.folder).collect();
-    let record = serde_json::to_vec(&folders).unwrap_or_default();
-    fs::write_atomic(&journal(place), 0o600, &record)?;
+    COPIES.write(place, &folders)?;
     for (source, copy) in sources.iter().zip(&mut copies) {
         if held.came() {
             return Err(ended());
@@ -149,18 +141,11 @@ pub(super) fn copied(place: &Place, sources: &[Source], held: &Held) -> Result<O
 
 /// Removes all copies that there are, a killed command's too.
 pub(super) fn remove_copies(place: &Place) -> Result<(), Error> {
-    let bytes = match fs::read_bounded(&journal(place), LIMIT) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        bytes => bytes?,
-    };
-    let folders: Vec<PathBuf> = serde_json::from_slice(&bytes).map_err(|error| {
-        let hint = "remove that file, and the folders `.sepulcher.copy` beside the volumes";
-        Refused::new(format!("{} is unusable: {error}", journal(place).display()), hint)
-    })?;
+    let Some(folders) = COPIES.read::<Vec<PathBuf>>(place)? else { return Ok(()) };
     for folder in &folders {
         fs::remove_dir_all(folder)?;
     }
-    Ok(fs::remove_file(&journal(place))?)
+    COPIES.remove(place)
 }
 
 /// A signal came.
