@@ -25,6 +25,7 @@ pub struct Sources {
     shown: BTreeMap<String, String>,
     /// Where people see the folders, `peers` for example.
     folders: BTreeMap<String, PathBuf>,
+    hidden: Vec<String>,
 }
 
 /// What a file says, or why that is not known.
@@ -53,6 +54,16 @@ impl Sources {
     ) {
         self.folders.insert(folder.into(), root.into());
         self.insert_all(files);
+    }
+
+    /// Notes hidden files beside the bonds, which no Codex holds.
+    pub fn pass_over(&mut self, hidden: impl IntoIterator<Item = String>) {
+        self.hidden.extend(hidden);
+    }
+
+    /// Names of hidden files beside the bonds: what killed commands left is among them.
+    pub fn hidden(&self) -> &[String] {
+        &self.hidden
     }
 
     fn insert_all(&mut self, files: impl IntoIterator<Item = (String, Text)>) {

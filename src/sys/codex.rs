@@ -136,7 +136,7 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
     if !exists(&path) {
         return;
     }
-    let (handle, entries) = match opened(&path) {
+    let (handle, Entries { seen, hidden }) = match opened(&path) {
         Ok(opened) => opened,
         Err(error) => {
             let mistake = refused("read the folder", &error);
@@ -150,8 +150,11 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
         });
         found.collect::<Vec<_>>()
     };
-    let files = in_shares(&entries, FILES_PER_THREAD, some);
+    let files = in_shares(&seen, FILES_PER_THREAD, some);
     sources.insert_folder(name, root, files.into_iter().flatten());
+    if name == "peers" {
+        sources.pass_over(hidden);
+    }
 }
 
 /// Key and text of one entry of a folder; `None` when it is nobody's business here.
@@ -176,26 +179,36 @@ fn entry(
 
 /// Names in a folder, hidden ones left out, in byte order.
 fn names(folder: &Path) -> io::Result<Vec<String>> {
-    Ok(entries(folder)?.into_iter().map(|(name, _)| name).collect())
+    Ok(entries(folder)?.seen.into_iter().map(|(name, _)| name).collect())
+}
+
+/// What is in a folder.
+#[derive(Default)]
+struct Entries {
+    /// Names in byte order, and whether they are regular files'.
+    seen: Vec<(String, bool)>,
+    /// Names that begin with a dot.
+    hidden: Vec<String>,
 }
 
 /// A folder and what is in it.
-fn opened(folder: &Path) -> io::Result<(OwnedFd, Vec<(String, bool)>)> {
+fn opened(folder: &Path) -> io::Result<(OwnedFd, Entries)> {
     let handle = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     Ok((handle, entries(folder)?))
 }
 
-/// Names in a folder, hidden ones left out, in byte order, and whether they are regular files'.
-fn entries(folder: &Path) -> io::Result<Vec<(String, bool)>> {
-    let mut entries = Vec::new();
+fn entries(folder: &Path) -> io::Result<Entries> {
+    let mut entries = Entries::default();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
-            entries.push((name, entry.file_type().is_ok_and(|kind| kind.is_file())));
+        if name.starts_with('.') {
+            entries.hidden.push(name);
+        } else {
+            entries.seen.push((name, entry.file_type().is_ok_and(|kind| kind.is_file())));
         }
     }
-    entries.sort();
+    entries.seen.sort();
     Ok(entries)
 }
 

@@ -1,7 +1,6 @@
 //! Bonds: keys and addresses that are nobody else's, and grants that exist.
 
 use std::cell::OnceCell;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -13,12 +12,40 @@ use crate::codex::schema::{At, Draft, Field, Grant, Peer, Service};
 use crate::codex::suggest::nearest;
 use crate::codex::{PeerState, Tier};
 
-/// What earlier peers have taken.
-#[derive(Default)]
-struct Taken<'a> {
-    keys: BTreeMap<PublicKey, (&'a Name, &'a Place)>,
-    addresses: BTreeMap<Ipv4Addr, (&'a Name, &'a Place)>,
-    addresses6: BTreeMap<Ipv6Addr, (&'a Name, &'a Place)>,
+/// What peers have taken: of thousands, one sorted list costs less than a tree.
+struct Taken<'a, T>(Vec<Claim<'a, T>>);
+
+/// That a peer has something, and where it says so.
+struct Claim<'a, T> {
+    value: T,
+    name: &'a Name,
+    place: &'a Place,
+}
+
+impl<'a, T: Ord + Copy + Display> Taken<'a, T> {
+    fn claim(&mut self, name: &'a Name, at: &'a At<T>) {
+        self.0.push(Claim { value: at.value, name, place: &at.place });
+    }
+
+    /// Reports what is claimed more than once; whoever comes first has it.
+    fn unique(&mut self, what: &str, hint: &str, mistakes: &mut Vec<Diagnostic>) {
+        self.0.sort_by_key(|claim| claim.value);
+        for claims in self.0.chunk_by(|a, b| a.value == b.value) {
+            let Some((first, again)) = claims.split_first() else { continue };
+            for claim in again {
+                let mistake =
+                    Diagnostic::error(format!("the {what} {} is taken twice", claim.value), claim.place);
+                let owner = format!("first taken here, by `{}`", first.name);
+                mistakes.push(mistake.label("taken again").related(first.place, owner).hint(hint));
+            }
+        }
+    }
+
+    /// Who has `value`; after [`Taken::unique`].
+    fn owner(&self, value: T) -> Option<(&'a Name, &'a Place)> {
+        let first = self.0.partition_point(|claim| claim.value < value);
+        self.0.get(first).filter(|claim| claim.value == value).map(|claim| (claim.name, claim.place))
+    }
 }
 
 /// Checks every peer against the Tether, the services, the ledger and the peers before it.
@@ -26,32 +53,36 @@ struct Taken<'a> {
 /// No key comes back: not a revoked peer's, not one that was replaced, not one in the ledger. A revoked peer's addresses
 /// rest until the fence is over. Where the bonds are not `whole`, a grant of a peer that is not there is no mistake.
 pub fn check(draft: &Draft, whole: bool, mistakes: &mut Vec<Diagnostic>) {
-    let mut taken = Taken::default();
+    let (mut all_keys, mut addresses, mut addresses6) = (Taken(vec![]), Taken(vec![]), Taken(vec![]));
     // Only mistakes need it.
     let free = OnceCell::new();
     let free = || *free.get_or_init(|| free_address(draft));
     for (name, peer) in &draft.peers {
         let Some(peer) = peer else { continue };
         for key in keys(peer) {
-            unique(&mut taken.keys, "public key", name, key, mistakes);
+            all_keys.claim(name, key);
         }
         // What else a tombstone says is history: networks and services may have changed since.
         if !is_active(peer) {
             continue;
         }
         if let Some(address) = &peer.address {
-            unique(&mut taken.addresses, "address", name, address, mistakes);
+            addresses.claim(name, address);
         }
         if let Field::Given(address) = &peer.address6 {
-            unique(&mut taken.addresses6, "address", name, address, mistakes);
+            addresses6.claim(name, address);
         }
         not_revoked(draft, peer, mistakes);
         living(draft, peer, &free, mistakes);
         granted_peers(draft, name, peer, whole, mistakes);
     }
+    let own = "make a key pair of its own for each peer; a revoked key never comes back";
+    all_keys.unique("public key", own, mistakes);
+    addresses.unique("address", "give each peer an address of its own", mistakes);
+    addresses6.unique("address", "give each peer an address of its own", mistakes);
     for (name, grave) in &draft.peers {
         if let Some(grave) = grave.as_ref().filter(|grave| !is_active(grave)) {
-            fenced(draft, name, grave, &taken, mistakes);
+            fenced(draft, name, grave, (&addresses, &addresses6), mistakes);
         }
     }
 }
@@ -81,22 +112,24 @@ fn not_revoked(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
 }
 
 /// Reports living peers that have an address of `grave` too early.
-fn fenced(draft: &Draft, name: &Name, grave: &Peer, taken: &Taken<'_>, mistakes: &mut Vec<Diagnostic>) {
-    let heirs = [
-        grave
-            .address
-            .as_ref()
-            .and_then(|at| Some((at.value.to_string(), &at.place, taken.addresses.get(&at.value)?))),
-        match &grave.address6 {
-            Field::Given(at) => {
-                taken.addresses6.get(&at.value).map(|heir| (at.value.to_string(), &at.place, heir))
-            }
-            Field::Absent | Field::Wrong => None,
-        },
-    ];
+fn fenced(
+    draft: &Draft,
+    name: &Name,
+    grave: &Peer,
+    (addresses, addresses6): (&Taken<'_, Ipv4Addr>, &Taken<'_, Ipv6Addr>),
+    mistakes: &mut Vec<Diagnostic>,
+) {
+    let heir = grave
+        .address
+        .as_ref()
+        .and_then(|at| Some((at.value.to_string(), &at.place, addresses.owner(at.value)?)));
+    let heir6 = match &grave.address6 {
+        Field::Given(at) => addresses6.owner(at.value).map(|heir| (at.value.to_string(), &at.place, heir)),
+        Field::Absent | Field::Wrong => None,
+    };
     let fence = draft.law.as_ref().and_then(|law| law.fence.as_ref());
-    for (address, first, (heir, place)) in heirs.into_iter().flatten() {
-        let born = draft.peers.get(*heir).and_then(Option::as_ref).map(|heir| &heir.created);
+    for (address, first, (heir, place)) in heir.into_iter().chain(heir6) {
+        let born = draft.peers.get(heir).and_then(Option::as_ref).map(|heir| &heir.created);
         let until = match (&grave.revoked, fence) {
             (Field::Given(at), Some(fence)) => Some(at.value.after(fence.value)),
             (_, None) | (Field::Wrong, _) => continue,
@@ -127,31 +160,6 @@ fn living(draft: &Draft, peer: &Peer, free: &dyn Fn() -> Option<Ipv4Addr>, mista
         inside6(draft, address, mistakes);
     }
     grants(draft, peer, mistakes);
-}
-
-fn unique<'a, T: Ord + Copy + Display>(
-    taken: &mut BTreeMap<T, (&'a Name, &'a Place)>,
-    what: &str,
-    name: &'a Name,
-    at: &'a At<T>,
-    mistakes: &mut Vec<Diagnostic>,
-) {
-    let (owner, first) = match taken.entry(at.value) {
-        Entry::Vacant(free) => {
-            free.insert((name, &at.place));
-            return;
-        }
-        Entry::Occupied(owned) => *owned.get(),
-    };
-    let mistake = Diagnostic::error(format!("the {what} {} is taken twice", at.value), &at.place);
-    let hint = if what == "address" {
-        "give each peer an address of its own"
-    } else {
-        "make a key pair of its own for each peer; a revoked key never comes back"
-    };
-    mistakes.push(
-        mistake.label("taken again").related(first, format!("first taken here, by `{owner}`")).hint(hint),
-    );
 }
 
 fn inside(

@@ -28,7 +28,10 @@ pub fn heal(
     if !found.is_empty() {
         record(&place.bonds, &found)?;
     }
-    remove(&place.bonds.join("peers"), is_temporary)?;
+    // They were seen when the bonds were read, under this lock: listing thousands once more would cost as much as deciding.
+    for left in sources.hidden().iter().filter(|name| is_temporary(name)) {
+        fs::remove_file(&place.bonds.join("peers").join(left))?;
+    }
     let needed = needed(codex);
     let waiting = waiting(&place.bonds)?;
     let is_stale = |name: &str| {
