@@ -2,27 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use sepulcher::codex::key::PublicKey;
 use sepulcher::image::toolbox::Toolbox;
 use sepulcher::probe::dice::Dice;
-use sepulcher::probe::payload::SHAPES;
+use sepulcher::probe::payload::{SHAPES, Shape};
 
 use super::around::until;
-use super::site::HOST;
+use super::site::{HOST, HOST6};
 use crate::netns::Netns;
 use crate::{Result, image, vm};
 
-/// The outsider's address.
+/// The outsider's addresses.
 const ADDRESS: &str = "192.0.2.66";
+const ADDRESS6: &str = "2001:db8:2::66";
 
 /// Probes a second.
 const RATE: u64 = 1000;
@@ -30,8 +32,14 @@ const RATE: u64 = 1000;
 /// So many of them go out together.
 const BURST: u64 = 10;
 
-/// Of so many probes one is a TCP connection.
+/// Of so many probes two are TCP connections, one in each family.
 const EVERY: u64 = 20;
+
+/// Of so many probes one goes over IPv6.
+const EVERY6: u64 = 5;
+
+/// Initiations with a right mac1 in a flood: a multiple of what makes WireGuard answer with cookies.
+const FLOOD: u64 = 5000;
 
 /// TCP ports that the machine uses for itself, or not at all; none of the forest's.
 const TCP: [u16; 8] = [22, 443, 2019, 5432, 6006, 7134, 9464, 51820];
@@ -43,10 +51,20 @@ pub struct Noise {
     capture: PathBuf,
     scan: Toolbox,
     end: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
+    known: Arc<Known>,
     knocking: Option<JoinHandle<std::io::Result<()>>>,
     began: Instant,
     phases: Vec<(String, Duration, u64)>,
+}
+
+/// What the one who knocks has done and knows.
+#[derive(Default)]
+struct Known {
+    sent: AtomicU64,
+    /// Initiations that are to go out as fast as they can.
+    flood: AtomicU64,
+    /// The machine's public key: anybody may have it.
+    key: OnceLock<PublicKey>,
 }
 
 impl Noise {
@@ -54,20 +72,21 @@ impl Noise {
     pub fn start(toolbox: &Toolbox, hub: &Netns, scratch: &Path) -> Result<Self> {
         let netns = Netns::new(toolbox, "noise")?;
         netns.plug_into(hub, "br0", "noise", &format!("{ADDRESS}/24"))?;
+        netns.ip(&format!("address add {ADDRESS6}/64 dev eth0 nodad"))?;
         // Nobody has to tell where the machine is: so packets leave before it can.
-        netns.ip(&format!(
-            "neighbour replace {HOST} lladdr {} dev eth0 nud permanent",
-            vm::HARDWARE_ADDRESS
-        ))?;
+        for host in [HOST, HOST6] {
+            let place = vm::HARDWARE_ADDRESS;
+            netns.ip(&format!("neighbour replace {host} lladdr {place} dev eth0 nud permanent"))?;
+        }
         let scan = image::toolbox("tools-scan")?;
         let capture = scratch.join("noise.pcap");
         let ear = listen(&scan, &netns, &capture)?;
-        let (end, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (end, known) = (Arc::new(AtomicBool::new(false)), Arc::new(Known::default()));
         let network = File::open(format!("/run/netns/{}", netns.name))?;
-        let (ended, count) = (Arc::clone(&end), Arc::clone(&sent));
+        let (stop, knowing) = (Arc::clone(&end), Arc::clone(&known));
         let knocking = thread::spawn(move || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            knock(&ended, &count)
+            knock(&stop, &knowing)
         });
         let phases = vec![("powered off".to_owned(), Duration::ZERO, 0)];
         Ok(Self {
@@ -76,7 +95,7 @@ impl Noise {
             capture,
             scan,
             end,
-            sent,
+            known,
             knocking: Some(knocking),
             began: Instant::now(),
             phases,
@@ -85,7 +104,33 @@ impl Noise {
 
     /// What happens to the machine from now on.
     pub fn phase(&mut self, name: &str) {
-        self.phases.push((name.to_owned(), self.began.elapsed(), self.sent.load(Ordering::Relaxed)));
+        self.phases.push((name.to_owned(), self.began.elapsed(), self.sent()));
+    }
+
+    fn sent(&self) -> u64 {
+        self.known.sent.load(Ordering::Relaxed)
+    }
+
+    /// Has the outsider know the machine's public key from now on, as anybody may: it can make a mac1 that is right.
+    pub fn knows(&self, key: &str) -> Result<()> {
+        let key: PublicKey = key.parse()?;
+        // The machine has one key for life: who knows it already knows this one.
+        let _ = self.known.key.set(key);
+        Ok(())
+    }
+
+    /// Sends thousands of initiations with a right mac1 at once: WireGuard under such a load answers with cookies, unless
+    /// somebody keeps them in.
+    pub fn floods(&self) -> Result<String> {
+        if self.known.key.get().is_none() {
+            return Err("the outsider does not know the key".into());
+        }
+        let start = Instant::now();
+        self.known.flood.store(FLOOD, Ordering::Relaxed);
+        until(Duration::from_secs(60), "the end of the flood", || {
+            Ok(self.known.flood.load(Ordering::Relaxed) == 0)
+        })?;
+        Ok(format!("{FLOOD} initiations in {:.1} s", start.elapsed().as_secs_f32()))
     }
 
     /// What nmap, which was given ample time, finds out about the tether's port that it does not find out about its neighbour.
@@ -106,6 +151,14 @@ impl Noise {
             let found = seen.split(&mark).nth(1).and_then(|rest| rest.split("/>").next());
             Ok(found.ok_or_else(|| format!("nmap tells nothing of {protocol} {port}: {seen}"))?.to_owned())
         };
+        // What it takes for the system's fingerprint are ports that answered.
+        if seen
+            .split("<portused ")
+            .skip(1)
+            .any(|used| used.split("/>").next().is_some_and(|used| used.contains(r#"portid="51820""#)))
+        {
+            return Err(format!("nmap takes the tether's port for a fingerprint: {seen}").into());
+        }
         let open = state("tcp", "80")?;
         if !open.contains(r#"state="open""#) {
             return Err(format!("nmap does not even see the forest's port: {open}").into());
@@ -138,7 +191,7 @@ impl Noise {
         }
         let told = self.timeline();
         let heard = self.heard()?;
-        let (sent, seconds) = (self.sent.load(Ordering::Relaxed), self.began.elapsed().as_secs());
+        let (sent, seconds) = (self.sent(), self.began.elapsed().as_secs());
         if sent < RATE * seconds * 9 / 10 {
             return Err(format!("only {sent} probes in {seconds} s: {told}").into());
         }
@@ -216,9 +269,12 @@ fn listen(scan: &Toolbox, netns: &Netns, capture: &Path) -> Result<Child> {
 }
 
 /// Sends until it is told to end: to the tether's port every other time, else to any.
-fn knock(end: &AtomicBool, sent: &AtomicU64) -> std::io::Result<()> {
+fn knock(end: &AtomicBool, known: &Known) -> std::io::Result<()> {
     let host: Ipv4Addr = HOST.parse().map_err(std::io::Error::other)?;
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let host6: Ipv6Addr = HOST6.parse().map_err(std::io::Error::other)?;
+    let (socket, socket6) =
+        (UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?);
+    let Known { sent, flood, key } = known;
     // The same in every run.
     let mut dice = Dice::new([7; 32]);
     let start = Instant::now();
@@ -227,18 +283,27 @@ fn knock(end: &AtomicBool, sent: &AtomicU64) -> std::io::Result<()> {
         while sent.load(Ordering::Relaxed) < due {
             for _ in 0..BURST {
                 let number = sent.fetch_add(1, Ordering::Relaxed);
-                if number % EVERY == 1 {
+                let over6 = number % EVERY6 == 3;
+                let to: IpAddr = if over6 { host6.into() } else { host.into() };
+                if number % EVERY == 1 || number % EVERY == 3 {
                     let port = TCP[dice.below(TCP.len())];
                     // Nobody answers: a SYN has left when the time is over.
-                    let _ = TcpStream::connect_timeout(&(host, port).into(), Duration::from_millis(1));
+                    let _ = TcpStream::connect_timeout(&(to, port).into(), Duration::from_millis(1));
                     continue;
                 }
                 let port = if number.is_multiple_of(2) { 51820 } else { dice.port() };
                 let shape = SHAPES[dice.below(SHAPES.len())];
-                // While the machine is away the socket may be told so by our own side.
-                let _ = socket.send_to(&shape.payload(None, &mut dice), (host, port));
+                let payload = shape.payload(key.get(), &mut dice);
+                for _ in 0..shape.packets() {
+                    // While the machine is away the socket may be told so by our own side.
+                    let _ = if over6 { &socket6 } else { &socket }.send_to(&payload, (to, port));
+                }
             }
         }
+        for _ in 0..flood.load(Ordering::Relaxed) {
+            let _ = socket.send_to(&Shape::GoodMac1.payload(key.get(), &mut dice), (host, 51820));
+        }
+        flood.store(0, Ordering::Relaxed);
         thread::sleep(Duration::from_millis(BURST * 1000 / RATE));
     }
     Ok(())

@@ -44,6 +44,7 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
         let (at, _) = running.expect(BOOT, "sepulcher: health ok")?;
         Ok(format!("healthy {:.1} s after power-on", at.as_secs_f32()))
     })];
+    noise.knows(&host_key)?;
     noise.phase("peers come");
     claims.extend(network_claims(site, &neighbourhood, &host_key));
     noise.phase("bonds change, the agent dies");
@@ -56,6 +57,15 @@ pub fn claims(site: &Site) -> Result<(Vec<Claim>, String)> {
         phone,
         laptop,
         host_key: &host_key,
+    }));
+    noise.phase("a flood of handshakes");
+    claims.push(Claim::check("a flood of handshakes from nobody leaves the tunnels up", || {
+        let told = noise.floods()?;
+        let web = Web { toolbox: &site.toolbox };
+        until(Duration::from_secs(30), "Oculus, behind the flood", || {
+            Ok(web.get(&laptop.netns, &format!("http://{WG0}:6006/")).is_ok())
+        })?;
+        Ok(told)
     }));
     noise.phase("nmap looks");
     claims.push(Claim::check("nmap cannot tell the tether's port from a closed one", || noise.scanned()));

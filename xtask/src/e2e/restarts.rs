@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::around::{self, Bonded, WG0, Web, until};
 use super::noise::Noise;
 use super::rig::Rig;
-use super::site::{HOST, Site};
+use super::site::{BRIDGE, COCKPIT, HOST, Site};
 use super::stream::{PAUSE, Stream};
 use super::{BOOT, Claim, DISK};
 use crate::Result;
@@ -17,6 +17,12 @@ const COMMAND: Duration = Duration::from_secs(120);
 
 /// How long everything may take to be back behind that, on a busy emulator.
 const BACK: Duration = Duration::from_secs(300);
+
+/// How long it may take that follows at once, told by programs that an emulator executes.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
+/// The public key of somebody who never comes.
+const GUEST: &str = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=";
 
 /// Prints the number of the pod that runs.
 const POD: &str = "podman pod inspect --format '{{.Id}}' lychd";
@@ -54,6 +60,14 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
         }
         scene.back()
     })];
+    claims.push(Claim::check(
+        "a service of the host answers the peer that is granted it, and nobody else",
+        || scene.host_service(),
+    ));
+    claims.push(Claim::check("a peer is cut when the clock jumps past its end, and others stay", || {
+        scene.clock_jumps()
+    }));
+    noise.knows(&key)?;
     noise.phase("the rulesets are loaded anew");
     claims.push(Claim::check("a peer's stream survives the host's ruleset, loaded anew", || {
         scene.survives("systemctl reload sepulcher-firewall.service", PAUSE)
@@ -124,6 +138,48 @@ impl<'a> Scene<'a> {
             around::machine(toolbox, scratch, &self.hub, self.rig.start(disk))
                 .power_on_with(self.rig.serial())
         })
+    }
+
+    /// Has the host itself offer something, on every address that it has.
+    fn host_service(&self) -> Result<String> {
+        let start = format!("systemd-run --unit=cockpit sepulcher stand-in cockpit {COCKPIT}");
+        self.rig.run(&start, COMMAND)?;
+        let web = Web { toolbox: &self.site.toolbox };
+        let url = format!("http://{BRIDGE}:{COCKPIT}/");
+        until(BACK, "the host's service", || {
+            Ok(web.get(&self.phone.netns, &url).is_ok_and(|page| page.body.contains("stand-in cockpit")))
+        })?;
+        // `*` holds no service of the host.
+        web.stays_silent(&self.laptop.netns, &url)?;
+        web.stays_silent(&self.outsider, &format!("http://{HOST}:{COCKPIT}/"))?;
+        Ok(format!("through wg0 at {BRIDGE}:{COCKPIT}, silence elsewhere"))
+    }
+
+    /// Bonds a guest for an hour, and sets the clock two hours ahead and back.
+    fn clock_jumps(&self) -> Result<String> {
+        let jump = |hours: &str| self.rig.run(&format!("date --set \"{hours} hours\""), COMMAND);
+        let bond = format!("sepulcher peer bond guest --public-key {GUEST} --expires 1h --no-config");
+        self.rig.run(&bond, COMMAND)?;
+        until(COMMAND, "the guest at the interface", || self.held("guest"))?;
+        let mut stream = Stream::open(&self.site.toolbox, &self.phone.netns)?;
+        let start = Instant::now();
+        jump("+2")?;
+        until(AT_ONCE, "the guest's end", || Ok(!self.held("guest")?))?;
+        let cut = start.elapsed();
+        let pause = stream.pause_since(start, PAUSE)?;
+        jump("-2")?;
+        self.rig.run("sepulcher peer revoke guest --reason 'it was a guest'", COMMAND)?;
+        until(AT_ONCE, "the guest's revocation", || Ok(!self.held("guest")?))?;
+        let (seconds, pause) = (cut.as_secs_f32(), pause.as_millis());
+        Ok(format!("gone {seconds:.1} s after the command began; another's longest pause was {pause} ms"))
+    }
+
+    /// Whether the machine's interface holds a peer.
+    fn held(&self, name: &str) -> Result<bool> {
+        let told = self.rig.run(&format!("sepulcher peer show {name} --json"), COMMAND)?;
+        let told: serde_json::Value = serde_json::from_str(&told)?;
+        let held = told["held"].as_bool();
+        Ok(held.ok_or_else(|| format!("it is not said whether {name} is held: {told}"))?)
     }
 
     /// That a command holds a peer's stream up no longer than it may, and changes nothing of what is reached.

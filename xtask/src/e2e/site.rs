@@ -11,8 +11,17 @@ use crate::{Result, image};
 /// The machine's address on the test's uplink.
 pub const HOST: &str = "192.0.2.10";
 
+/// The same in IPv6, where nothing of the machine is offered.
+pub const HOST6: &str = "2001:db8:2::10";
+
 /// Another one.
 pub const SECOND_HOST: &str = "192.0.2.11";
+
+/// Where the host itself offers something, to peers alone: its address on the bridge, and the port.
+pub const BRIDGE: &str = "10.88.0.1";
+
+/// See [`BRIDGE`].
+pub const COCKPIT: u16 = 9090;
 
 /// A peer whose private key the test holds.
 pub struct Keys {
@@ -34,7 +43,7 @@ pub struct Site {
     pub image: PathBuf,
     /// QEMU, firmware, WireGuard, curl.
     pub toolbox: Toolbox,
-    /// Bonded peers: the first has grants for oculus and echo, the second for everything, for changing bonds and for the agent's figures.
+    /// Bonded peers: the first has grants for oculus, echo and cockpit, the second for everything, for changing bonds and for the agent's figures.
     pub peers: [Keys; 2],
     /// Whose updates the machine takes.
     pub publisher: SigningKey,
@@ -49,15 +58,15 @@ impl Site {
         crate::copy_folder(&crate::root().join("examples/lychd"), &codex)?;
         let law = fs::read_to_string(codex.join("lychd.toml"))?;
         let publisher = SigningKey::generate()?;
-        let updates = format!(
-            "\n[rebirth]\npatience = \"2m\"\nsources = [\"http://192.0.2.1/lychd/\"]\npublisher = \"{}\"\n",
+        let added = format!(
+            "\n[[host]]\nname = \"cockpit\"\nport = {COCKPIT}\n\n[rebirth]\npatience = \"2m\"\nsources = [\"http://192.0.2.1/lychd/\"]\npublisher = \"{}\"\n",
             publisher.public()
         );
-        fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)? + &updates)?;
+        fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)? + &added)?;
         fs::remove_dir_all(codex.join("peers"))?;
         fs::create_dir(codex.join("peers"))?;
         let peers = [
-            bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo"]"#)?,
+            bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo", "cockpit"]"#)?,
             bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds", "metrics", "rebirth"]"#)?,
         ];
         let image = folder.path().join("lychd.raw");
@@ -82,7 +91,7 @@ impl Site {
 fn with_fixed_uplink(law: &str) -> Result<String> {
     let mut law: toml::Table = law.parse()?;
     let uplink = format!(
-        "interface = \"en*\"\naddresses = [\"{HOST}/24\", \"{SECOND_HOST}/24\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n"
+        "interface = \"en*\"\naddresses = [\"{HOST}/24\", \"{SECOND_HOST}/24\", \"{HOST6}/64\"]\ngateways = [\"192.0.2.1\"]\ndns = []\n"
     );
     law.insert("uplink".to_owned(), toml::Value::Table(uplink.parse()?));
     Ok(law.to_string())
