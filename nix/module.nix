@@ -10,6 +10,7 @@
 let
   cfg = config.services.sepulcher;
   inherit (lib) mkOption types;
+  inherit (import ./arguments.nix) isReadable;
 
   toml = pkgs.formats.toml { };
   codex = (import ./codex.nix).folder pkgs cfg.codex;
@@ -72,6 +73,14 @@ in
       {
         assertion = pkgs.stdenv.hostPlatform.system == "x86_64-linux";
         message = "services.sepulcher: the program runs on x86_64-linux only; disable it on this host.";
+      }
+      {
+        assertion = isReadable cfg.codex;
+        message = "services.sepulcher: codex is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. codex = ./codex.";
+      }
+      {
+        assertion = cfg.peersDir == null || isReadable cfg.peersDir;
+        message = "services.sepulcher: peersDir is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. peersDir = ./peers.";
       }
       {
         assertion = !config.networking.nftables.flushRuleset;

@@ -60,6 +60,23 @@ in
   "a host that does not is fine" = broken on == [ ] && on.config.warnings == [ ];
   "whoever has SSH open is told that it closes" =
     builtins.length (evaluate { ssh = true; } enabled).config.warnings == 1;
+  "a folder outside of the store that is given as a text is refused with a remedy" =
+    map (one: one.message) (
+      broken (
+        evaluate { } (
+          enabled
+          // {
+            codex = "/etc/nixos/codex";
+            peersDir = "/etc/nixos/peers";
+          }
+        )
+      )
+    ) == [
+      "services.sepulcher: codex is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. codex = ./codex."
+      "services.sepulcher: peersDir is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. peersDir = ./peers."
+    ];
+  "a text that names a place in the store is not" =
+    broken (evaluate { } (enabled // { codex = "${builtins.storeDir}/x-source/codex"; })) == [ ];
   "a Codex may be written in Nix" =
     (evaluate { } (
       enabled

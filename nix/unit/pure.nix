@@ -134,6 +134,13 @@ in
   "a folder without a Codex is refused with a remedy" = mentions "sepulcher init" (said {
     codex = ../../examples;
   });
+  "a text that names a folder outside of the store is refused with a remedy" =
+    mentions "without quotes"
+      (said {
+        codex = "/etc/nixos/codex";
+      });
+  "a text that names a place in the store may be a Codex" =
+    arguments.mistake (given // { codex = "${builtins.storeDir}/x-source/codex"; }) == null;
   "a number as a version is refused with a remedy" = mentions "in quotes" (said {
     version = 2;
   });

@@ -17,7 +17,7 @@ struct Mistake {
     said: &'static [&'static str],
 }
 
-const MISTAKES: [Mistake; 7] = [
+const MISTAKES: [Mistake; 8] = [
     Mistake {
         what: "a lock without a digest",
         expression: r#"(import ./nix/lock.nix).packages "x/packages.lock" "schema = 1\n[[package]]\nname = \"libc6\"""#,
@@ -32,6 +32,11 @@ const MISTAKES: [Mistake; 7] = [
         what: "a folder that is no Codex",
         expression: "mkImage { codex = ./examples; }",
         said: &["`codex` must be a folder that holds lychd.toml", "sepulcher init"],
+    },
+    Mistake {
+        what: "a folder outside of the store, as a text",
+        expression: r#"mkImage { codex = "/etc/nixos/codex"; }"#,
+        said: &["names a folder outside of the store", "without quotes"],
     },
     Mistake {
         what: "a package that is not in the store and whose mirror is out of reach",
