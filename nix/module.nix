@@ -121,7 +121,11 @@ in
         sepulcher-awaken.wantedBy = [ "multi-user.target" ];
         sepulcher-health = {
           wantedBy = [ "multi-user.target" ];
-          path = [ pkgs.nftables ];
+          # It tries the ruleset in a network namespace of its own.
+          path = [
+            pkgs.nftables
+            pkgs.util-linux
+          ];
         };
       };
       sockets.sepulcher-control.wantedBy = [ "sockets.target" ];

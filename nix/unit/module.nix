@@ -21,6 +21,7 @@ let
     codex = ../../examples/lychd;
   };
   on = evaluate { } enabled;
+  inherit (on.config.systemd) services;
   fails = value: !(builtins.tryEval (builtins.deepSeq value value)).success;
   # Where a derivation's own text is what is asked about, not what it builds.
   plain = text: builtins.unsafeDiscardStringContext text;
@@ -60,6 +61,11 @@ in
   "a host that does not is fine" = broken on == [ ] && on.config.warnings == [ ];
   "whoever has SSH open is told that it closes" =
     builtins.length (evaluate { ssh = true; } enabled).config.warnings == 1;
+  "health has the programs that it runs: nft, and unshare" =
+    map (one: one.name) services.sepulcher-health.path == [
+      "nftables"
+      "util-linux"
+    ];
   "a folder outside of the store that is given as a text is refused with a remedy" =
     map (one: one.message) (
       broken (
