@@ -90,11 +90,20 @@ in
     # Drops of one table hold whatever another one accepts.
     warnings = lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether.";
 
-    virtualisation.podman.enable = true;
-    virtualisation.containers.containersConf.settings.network = {
-      # Podman's own default overlaps the pod's.
-      default_subnet = "10.127.0.0/24";
-      firewall_driver = "nftables";
+    virtualisation = {
+      podman.enable = true;
+      # Podman's own default overlaps the pod's. A host that sets anything of the default network gets it as a file,
+      # which the default of all networks does not change.
+      podman.defaultNetwork.settings.subnets = lib.mkDefault [
+        {
+          subnet = "10.127.0.0/24";
+          gateway = "10.127.0.1";
+        }
+      ];
+      containers.containersConf.settings.network = {
+        default_subnet = "10.127.0.0/24";
+        firewall_driver = "nftables";
+      };
     };
 
     networking.nftables.enable = true;
@@ -102,11 +111,18 @@ in
       family = "inet";
       content = ''include "${tree}/table.nft"'';
     };
-    # The agent in the pod may make a WireGuard link but not load its module.
-    boot.kernelModules = [ "wireguard" ];
+    # The agent in the pod may make a WireGuard link but not load its module. The table of connections must be there when
+    # its limits are set.
+    boot.kernelModules = [
+      "wireguard"
+      "nf_conntrack"
+    ];
+    # As on the appliance: images/system/tree/usr/lib/sysctl.d.
     boot.kernel.sysctl = {
       # The table of connections has room for what the ruleset lets in.
       "net.netfilter.nf_conntrack_max" = lib.mkDefault 131072;
+      "net.netfilter.nf_conntrack_tcp_timeout_syn_recv" = lib.mkDefault 30;
+      "net.netfilter.nf_conntrack_tcp_timeout_established" = lib.mkDefault 86400;
       # What the pod's ruleset denies is logged in its own network namespace.
       "net.netfilter.nf_log_all_netns" = lib.mkDefault 1;
     };

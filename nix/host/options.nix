@@ -32,6 +32,9 @@ in
       rules = texts;
     };
   };
-  virtualisation.containers.containersConf.settings = builtins.isAttrs;
-  virtualisation.podman.enable = yes;
+  virtualisation = {
+    containers.containersConf.settings = builtins.isAttrs;
+    podman.defaultNetwork.settings = builtins.isAttrs;
+    podman.enable = yes;
+  };
 }

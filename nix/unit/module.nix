@@ -22,6 +22,10 @@ let
   };
   on = evaluate { } enabled;
   inherit (on.config.systemd) services;
+  sysctl = on.config.boot.kernel.sysctl;
+  applianceSysctl = builtins.readFile ../../images/system/tree/usr/lib/sysctl.d/50-sepulcher.conf;
+  lines =
+    line: text: builtins.elem line (builtins.filter builtins.isString (builtins.split "\n" text));
   fails = value: !(builtins.tryEval (builtins.deepSeq value value)).success;
   # Where a derivation's own text is what is asked about, not what it builds.
   plain = text: builtins.unsafeDiscardStringContext text;
@@ -66,6 +70,15 @@ in
       "nftables"
       "util-linux"
     ];
+  "Podman's default network lies elsewhere, also where the host sets something of it" =
+    map (one: one.subnet) on.config.virtualisation.podman.defaultNetwork.settings.subnets == [
+      on.config.virtualisation.containers.containersConf.settings.network.default_subnet
+    ];
+  "the table of connections is there before its limits are set, which are the appliance's" =
+    builtins.elem "nf_conntrack" on.config.boot.kernelModules
+    && builtins.all (name: lines "${name} = ${toString sysctl.${name}}" applianceSysctl) (
+      builtins.attrNames sysctl
+    );
   "a folder outside of the store that is given as a text is refused with a remedy" =
     map (one: one.message) (
       broken (
