@@ -132,10 +132,30 @@ in
     systemd = {
       packages = [ tree ];
       services = {
-        # Quadlets wait for the ruleset by the name that it has on the appliance.
-        nftables.aliases = [ "sepulcher-firewall.service" ];
-        sepulcher-awaken.wantedBy = [ "multi-user.target" ];
+        # Quadlets wait for the ruleset by the name that it has on the appliance. NixOS does not compare what a generator
+        # makes: another Codex restarts this unit, and all that requires it starts anew with it. No table, no pod.
+        sepulcher-firewall = {
+          description = "The host's ruleset is loaded";
+          requires = [ "nftables.service" ];
+          after = [ "nftables.service" ];
+          wantedBy = [ "multi-user.target" ];
+          restartTriggers = [ tree ];
+          stopIfChanged = false;
+          serviceConfig = {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            ExecStart = "${pkgs.nftables}/bin/nft --terse list table inet sepulcher";
+            StandardOutput = "null";
+          };
+        };
+        # Before it brings bonds and volumes to another body, the services of the one before have stopped.
+        sepulcher-awaken = {
+          requires = [ "sepulcher-firewall.service" ];
+          after = [ "sepulcher-firewall.service" ];
+          wantedBy = [ "multi-user.target" ];
+        };
         sepulcher-health = {
+          requires = [ "sepulcher-firewall.service" ];
           wantedBy = [ "multi-user.target" ];
           # It tries the ruleset in a network namespace of its own.
           path = [

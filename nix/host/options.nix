@@ -22,8 +22,13 @@ in
   systemd = {
     inherit packages;
     services."*" = {
-      aliases = texts;
+      after = texts;
+      description = text;
       path = packages;
+      requires = texts;
+      restartTriggers = list;
+      serviceConfig = builtins.isAttrs;
+      stopIfChanged = builtins.isBool;
       wantedBy = texts;
     };
     sockets."*".wantedBy = texts;

@@ -70,6 +70,23 @@ in
       "nftables"
       "util-linux"
     ];
+  "another Codex restarts the ruleset's unit, in one step" =
+    let
+      triggers = codex: (evaluate { } (enabled // { inherit codex; })).config.systemd.services;
+      other = triggers { appliance.name = "home"; };
+    in
+    plain (toString other.sepulcher-firewall.restartTriggers)
+    != plain (toString services.sepulcher-firewall.restartTriggers)
+    && !services.sepulcher-firewall.stopIfChanged;
+  "what belongs to a body starts anew with the ruleset's unit" =
+    let
+      requires = name: builtins.elem "sepulcher-firewall.service" (services.${name}.requires or [ ]);
+    in
+    requires "sepulcher-awaken"
+    && requires "sepulcher-health"
+    && services.sepulcher-firewall.requires == [ "nftables.service" ]
+    && services.sepulcher-firewall.after == [ "nftables.service" ]
+    && services.sepulcher-firewall.serviceConfig.RemainAfterExit;
   "Podman's default network lies elsewhere, also where the host sets something of it" =
     map (one: one.subnet) on.config.virtualisation.podman.defaultNetwork.settings.subnets == [
       on.config.virtualisation.containers.containersConf.settings.network.default_subnet

@@ -54,6 +54,13 @@ rec {
     sed -i 's/patience = "4m"/patience = "90s"/' "$out/lychd.toml"
   '';
 
+  # The same with one more service, for a host that carries it.
+  larger = pkgs.runCommand "codex-of-tests-larger" { } ''
+    cp -r ${codex} "$out"
+    chmod -R u+w "$out"
+    sed 's/9464/9465/g; s/^description = .*/description = "Late"/' "$out/services/worker.toml" > "$out/services/late.toml"
+  '';
+
   # The next body of a Codex, as the depot serves it.
   update =
     codex:
