@@ -29,7 +29,16 @@ let
 in
 {
   options.services.sepulcher = {
-    enable = lib.mkEnableOption "a pod with a private network plane, as a Codex declares it";
+    enable = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether to enable a pod with a private network plane, as a Codex declares it. The host then answers nobody but
+        where the Codex says so, its own services included, and forwards packets of this pod alone: routing, libvirt,
+        Docker and other networks of Podman end at its ruleset. The folder `/etc/containers/systemd` is this module's as
+        a whole: no other quadlet has a place in it.
+      '';
+    };
 
     codex = mkOption {
       type = types.either types.path toml.type;
@@ -38,6 +47,8 @@ in
         The Codex: a folder that holds `lychd.toml`, or the same written in Nix, where `services` and `peers` are
         sets by name and everything else is what `lychd.toml` holds. It is rendered when the system is built; a
         mistake in it fails that build. It goes into the store, which everybody may read: no secret belongs there.
+        A switch to another Codex restarts the pod. What the store does not keep of a container's root, owners and modes
+        of its folders, is lost on this host: a service writes to its volumes and to `/tmp`, which is a tmpfs of its own.
       '';
     };
 
@@ -88,7 +99,11 @@ in
       }
     ];
     # Drops of one table hold whatever another one accepts.
-    warnings = lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether.";
+    warnings =
+      lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether."
+      ++
+        lib.optional (config.virtualisation.docker.enable || config.virtualisation.libvirtd.enable)
+          "services.sepulcher lets this host forward packets of its pod alone: containers of Docker and machines of libvirt reach nobody through it.";
 
     virtualisation = {
       podman.enable = true;

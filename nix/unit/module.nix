@@ -13,6 +13,8 @@ let
       host = {
         networking.nftables.flushRuleset = changes.flush or false;
         services.openssh.enable = changes.ssh or false;
+        virtualisation.docker.enable = changes.docker or false;
+        virtualisation.libvirtd.enable = changes.libvirt or false;
       };
     };
 
@@ -65,6 +67,9 @@ in
   "a host that does not is fine" = broken on == [ ] && on.config.warnings == [ ];
   "whoever has SSH open is told that it closes" =
     builtins.length (evaluate { ssh = true; } enabled).config.warnings == 1;
+  "whoever runs Docker or libvirt is told that their packets are not forwarded" =
+    builtins.length (evaluate { docker = true; } enabled).config.warnings == 1
+    && builtins.length (evaluate { libvirt = true; } enabled).config.warnings == 1;
   "health has the programs that it runs: nft, and unshare" =
     map (one: one.name) services.sepulcher-health.path == [
       "nftables"
