@@ -9,6 +9,8 @@ let
       host = {
         networking.nftables.flushRuleset = false;
         services.openssh.enable = false;
+        virtualisation.docker.enable = false;
+        virtualisation.libvirtd.enable = false;
       };
       settings = { };
     })

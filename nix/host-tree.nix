@@ -62,8 +62,16 @@ runCommand "${name}-host"
     sed -n '/^table inet sepulcher {$/,$p' "$out/usr/share/sepulcher/nftables/host.nft" | sed '1d;$d' > "$out/table.nft"
     test -s "$out/table.nft"
 
-    # What NixOS has its own way for, network, console, disk and firewall, stays out of where it looks for units.
+    # Folders of the store are read-only for everybody, so that no service could write to its own /tmp.
+    for quadlet in "$out"/usr/share/containers/systemd/*.container; do
+      grep -q '^ReadOnly=true$' "$quadlet" || sed -i '/^Rootfs=/a Tmpfs=/tmp:rw,mode=1777' "$quadlet"
+    done
+
+    # What NixOS has its own way for, network, console, disk, firewall and what becomes of an unhealthy body, stays out of
+    # where it looks for units.
     ln -s usr/lib "$out/lib"
     cd "$out/usr/lib/systemd/system"
-    rm -rf *.wants *.requires *.d sepulcher-console@.service sepulcher-firewall.service
+    rm -rf *.wants *.requires *.d sepulcher-console@.service sepulcher-fall-back.* sepulcher-firewall.service \
+      sepulcher-reactor.*
+    sed -i '/^OnFailure=/d; /^# A new body that is not healthy/d' sepulcher-health.service
   ''

@@ -13,24 +13,46 @@ let
   names = builtins.filter (name: wanted name entries.${name}) (builtins.attrNames entries);
 
   locked =
-    name:
+    image:
     let
-      path = images + "/${name}/packages.lock";
+      path = images + "/${image}/packages.lock";
+      packages = lock.packages "${image}/packages.lock" (builtins.readFile path);
     in
     if builtins.pathExists path then
-      lock.packages "${name}/packages.lock" (builtins.readFile path)
+      map (package: package // { inherit image; }) packages
     else
-      throw "images/${name}/packages.lock does not exist: make it with `sepulcher lock ${name}`, and `git add` it";
+      throw "images/${image}/packages.lock does not exist: make it with `sepulcher lock ${image}`, and `git add` it";
 
   fetch =
-    { sha256, url, ... }:
     {
-      inherit sha256;
-      # Pool paths hold characters that names in the store cannot; the digest is a name for every package.
-      file = fetchurl {
-        name = "${sha256}.deb";
+      name,
+      sha256,
+      url,
+      image,
+    }:
+    let
+      package = fetchurl {
+        # Pool paths hold characters that names in the store cannot.
+        name = "${name}.deb";
         inherit url sha256;
       };
+      # Mirrors keep what is current: a lock ages.
+      gone = ''
+        error: no mirror has the package ${name} of images/${image}/packages.lock any more, or none is in reach
+        hint: renew the lock with `sepulcher lock ${image}`, or name another mirror in NIX_MIRRORS_debian
+      '';
+    in
+    {
+      inherit sha256;
+      # nixpkgs' standard environment runs the hook when the fetch fails.
+      file =
+        if package ? overrideAttrs then
+          package.overrideAttrs (_: {
+            inherit gone;
+            failureHook = ''printf %s "$gone" >&2'';
+          })
+        else
+          package;
     };
 in
 map fetch (lock.distinct (builtins.concatMap locked names))

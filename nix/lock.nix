@@ -13,6 +13,14 @@ let
     else
       throw "${where} has `${text}` where a SHA-256 digest must be: make the lock anew (`sepulcher lock NAME`, `cargo update`)";
 
+  # It becomes a name in the store.
+  name =
+    where: text:
+    if builtins.match "[a-z0-9][a-z0-9+.-]*" text != null then
+      text
+    else
+      throw "${where} has a name that no package of Debian has: make the lock anew (`sepulcher lock NAME`)";
+
   # nixpkgs knows where Debian lies under this name, and NIX_MIRRORS_debian names another place. The security
   # archive lies beside the main one.
   folders = {
@@ -31,7 +39,7 @@ let
       get = field where record;
     in
     {
-      name = get "name";
+      name = name where (get "name");
       sha256 = digest where (get "sha256");
       # A % in a pool path is a character, not an escape.
       url = "${folder where (get "archive")}/${builtins.replaceStrings [ "%" ] [ "%25" ] (get "path")}";

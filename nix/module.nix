@@ -10,6 +10,7 @@
 let
   cfg = config.services.sepulcher;
   inherit (lib) mkOption types;
+  inherit (import ./arguments.nix) isReadable;
 
   toml = pkgs.formats.toml { };
   codex = (import ./codex.nix).folder pkgs cfg.codex;
@@ -28,7 +29,16 @@ let
 in
 {
   options.services.sepulcher = {
-    enable = lib.mkEnableOption "a pod with a private network plane, as a Codex declares it";
+    enable = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        Whether to enable a pod with a private network plane, as a Codex declares it. The host then answers nobody but
+        where the Codex says so, its own services included, and forwards packets of this pod alone: routing, libvirt,
+        Docker and other networks of Podman end at its ruleset. The folder `/etc/containers/systemd` is this module's as
+        a whole: no other quadlet has a place in it.
+      '';
+    };
 
     codex = mkOption {
       type = types.either types.path toml.type;
@@ -37,6 +47,8 @@ in
         The Codex: a folder that holds `lychd.toml`, or the same written in Nix, where `services` and `peers` are
         sets by name and everything else is what `lychd.toml` holds. It is rendered when the system is built; a
         mistake in it fails that build. It goes into the store, which everybody may read: no secret belongs there.
+        A switch to another Codex restarts the pod. What the store does not keep of a container's root, owners and modes
+        of its folders, is lost on this host: a service writes to its volumes and to `/tmp`, which is a tmpfs of its own.
       '';
     };
 
@@ -74,18 +86,39 @@ in
         message = "services.sepulcher: the program runs on x86_64-linux only; disable it on this host.";
       }
       {
+        assertion = isReadable cfg.codex;
+        message = "services.sepulcher: codex is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. codex = ./codex.";
+      }
+      {
+        assertion = cfg.peersDir == null || isReadable cfg.peersDir;
+        message = "services.sepulcher: peersDir is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. peersDir = ./peers.";
+      }
+      {
         assertion = !config.networking.nftables.flushRuleset;
         message = "services.sepulcher: networking.nftables.flushRuleset wipes Podman's table on every reload. Set it to false, and write rules as networking.nftables.tables instead of ruleset or rulesetFile.";
       }
     ];
     # Drops of one table hold whatever another one accepts.
-    warnings = lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether.";
+    warnings =
+      lib.optional config.services.openssh.enable "services.sepulcher closes all ports of this host but those of the Codex, SSH too: declare it as [[host]] in lychd.toml and reach it through the Tether."
+      ++
+        lib.optional (config.virtualisation.docker.enable || config.virtualisation.libvirtd.enable)
+          "services.sepulcher lets this host forward packets of its pod alone: containers of Docker and machines of libvirt reach nobody through it.";
 
-    virtualisation.podman.enable = true;
-    virtualisation.containers.containersConf.settings.network = {
-      # Podman's own default overlaps the pod's.
-      default_subnet = "10.127.0.0/24";
-      firewall_driver = "nftables";
+    virtualisation = {
+      podman.enable = true;
+      # Podman's own default overlaps the pod's. A host that sets anything of the default network gets it as a file,
+      # which the default of all networks does not change.
+      podman.defaultNetwork.settings.subnets = lib.mkDefault [
+        {
+          subnet = "10.127.0.0/24";
+          gateway = "10.127.0.1";
+        }
+      ];
+      containers.containersConf.settings.network = {
+        default_subnet = "10.127.0.0/24";
+        firewall_driver = "nftables";
+      };
     };
 
     networking.nftables.enable = true;
@@ -93,11 +126,18 @@ in
       family = "inet";
       content = ''include "${tree}/table.nft"'';
     };
-    # The agent in the pod may make a WireGuard link but not load its module.
-    boot.kernelModules = [ "wireguard" ];
+    # The agent in the pod may make a WireGuard link but not load its module. The table of connections must be there when
+    # its limits are set.
+    boot.kernelModules = [
+      "wireguard"
+      "nf_conntrack"
+    ];
+    # As on the appliance: images/system/tree/usr/lib/sysctl.d.
     boot.kernel.sysctl = {
       # The table of connections has room for what the ruleset lets in.
       "net.netfilter.nf_conntrack_max" = lib.mkDefault 131072;
+      "net.netfilter.nf_conntrack_tcp_timeout_syn_recv" = lib.mkDefault 30;
+      "net.netfilter.nf_conntrack_tcp_timeout_established" = lib.mkDefault 86400;
       # What the pod's ruleset denies is logged in its own network namespace.
       "net.netfilter.nf_log_all_netns" = lib.mkDefault 1;
     };
@@ -107,12 +147,36 @@ in
     systemd = {
       packages = [ tree ];
       services = {
-        # Quadlets wait for the ruleset by the name that it has on the appliance.
-        nftables.aliases = [ "sepulcher-firewall.service" ];
-        sepulcher-awaken.wantedBy = [ "multi-user.target" ];
-        sepulcher-health = {
+        # Quadlets wait for the ruleset by the name that it has on the appliance. NixOS does not compare what a generator
+        # makes: another Codex restarts this unit, and all that requires it starts anew with it. No table, no pod.
+        sepulcher-firewall = {
+          description = "The host's ruleset is loaded";
+          requires = [ "nftables.service" ];
+          after = [ "nftables.service" ];
           wantedBy = [ "multi-user.target" ];
-          path = [ pkgs.nftables ];
+          restartTriggers = [ tree ];
+          stopIfChanged = false;
+          serviceConfig = {
+            Type = "oneshot";
+            RemainAfterExit = true;
+            ExecStart = "${pkgs.nftables}/bin/nft --terse list table inet sepulcher";
+            StandardOutput = "null";
+          };
+        };
+        # Before it brings bonds and volumes to another body, the services of the one before have stopped.
+        sepulcher-awaken = {
+          requires = [ "sepulcher-firewall.service" ];
+          after = [ "sepulcher-firewall.service" ];
+          wantedBy = [ "multi-user.target" ];
+        };
+        sepulcher-health = {
+          requires = [ "sepulcher-firewall.service" ];
+          wantedBy = [ "multi-user.target" ];
+          # It tries the ruleset in a network namespace of its own.
+          path = [
+            pkgs.nftables
+            pkgs.util-linux
+          ];
         };
       };
       sockets.sepulcher-control.wantedBy = [ "sockets.target" ];

@@ -29,15 +29,16 @@ let
     in
     built // builtins.listToAttrs (map chosen (env.outputs or [ ]));
 
-  # A file in the store under its digest. Nothing is fetched here: the file is there, or the sentence is.
+  # A file in the store under `name` and its digest. Nothing is fetched here: the file is there, or the sentence about `what`
+  # is.
   fixed =
-    name: sha256:
+    what: name: sha256:
     derivation {
       inherit name system;
       builder = "/bin/sh";
       args = [
         "-c"
-        "echo '${name} is not in the store: `cargo xtask nix` puts it there; when its mirror has dropped it, renew the lock with `sepulcher lock NAME`' >&2; exit 1"
+        "echo '${what} is not in the store: `cargo xtask nix` puts it there; when its mirror has dropped it, renew the lock with `sepulcher lock NAME`' >&2; exit 1"
       ];
       outputHash = sha256;
       outputHashAlgo = "sha256";
@@ -69,7 +70,8 @@ let
 
   self = absentees // {
     runCommand = run;
-    fetchurl = { name, sha256, ... }: fixed name sha256;
+    # Under the names that the program's cache has for packages.
+    fetchurl = { name, sha256, ... }: fixed name "${sha256}.deb" sha256;
     fetchCrate =
       {
         pname,
@@ -77,11 +79,15 @@ let
         sha256,
         ...
       }:
-      fixed "${pname}-${version}.crate" sha256;
+      let
+        crate = "${pname}-${version}.crate";
+      in
+      fixed crate crate sha256;
     # The source says how it is linked: statically.
     rustPlatform.buildRustPackage = import ./rust.nix run;
     formats.toml = _: import ./toml.nix;
     nftables = absent "nftables";
+    util-linux = absent "util-linux";
     writeShellApplication = { name, ... }: absent name;
     mkShell = _: absent "shell";
     glibc.static = absent "glibc-static";

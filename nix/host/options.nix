@@ -22,8 +22,13 @@ in
   systemd = {
     inherit packages;
     services."*" = {
-      aliases = texts;
+      after = texts;
+      description = text;
       path = packages;
+      requires = texts;
+      restartTriggers = list;
+      serviceConfig = builtins.isAttrs;
+      stopIfChanged = builtins.isBool;
       wantedBy = texts;
     };
     sockets."*".wantedBy = texts;
@@ -32,6 +37,9 @@ in
       rules = texts;
     };
   };
-  virtualisation.containers.containersConf.settings = builtins.isAttrs;
-  virtualisation.podman.enable = yes;
+  virtualisation = {
+    containers.containersConf.settings = builtins.isAttrs;
+    podman.defaultNetwork.settings = builtins.isAttrs;
+    podman.enable = yes;
+  };
 }

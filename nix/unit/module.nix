@@ -13,6 +13,8 @@ let
       host = {
         networking.nftables.flushRuleset = changes.flush or false;
         services.openssh.enable = changes.ssh or false;
+        virtualisation.docker.enable = changes.docker or false;
+        virtualisation.libvirtd.enable = changes.libvirt or false;
       };
     };
 
@@ -21,6 +23,11 @@ let
     codex = ../../examples/lychd;
   };
   on = evaluate { } enabled;
+  inherit (on.config.systemd) services;
+  sysctl = on.config.boot.kernel.sysctl;
+  applianceSysctl = builtins.readFile ../../images/system/tree/usr/lib/sysctl.d/50-sepulcher.conf;
+  lines =
+    line: text: builtins.elem line (builtins.filter builtins.isString (builtins.split "\n" text));
   fails = value: !(builtins.tryEval (builtins.deepSeq value value)).success;
   # Where a derivation's own text is what is asked about, not what it builds.
   plain = text: builtins.unsafeDiscardStringContext text;
@@ -60,6 +67,57 @@ in
   "a host that does not is fine" = broken on == [ ] && on.config.warnings == [ ];
   "whoever has SSH open is told that it closes" =
     builtins.length (evaluate { ssh = true; } enabled).config.warnings == 1;
+  "whoever runs Docker or libvirt is told that their packets are not forwarded" =
+    builtins.length (evaluate { docker = true; } enabled).config.warnings == 1
+    && builtins.length (evaluate { libvirt = true; } enabled).config.warnings == 1;
+  "health has the programs that it runs: nft, and unshare" =
+    map (one: one.name) services.sepulcher-health.path == [
+      "nftables"
+      "util-linux"
+    ];
+  "another Codex restarts the ruleset's unit, in one step" =
+    let
+      triggers = codex: (evaluate { } (enabled // { inherit codex; })).config.systemd.services;
+      other = triggers { appliance.name = "home"; };
+    in
+    plain (toString other.sepulcher-firewall.restartTriggers)
+    != plain (toString services.sepulcher-firewall.restartTriggers)
+    && !services.sepulcher-firewall.stopIfChanged;
+  "what belongs to a body starts anew with the ruleset's unit" =
+    let
+      requires = name: builtins.elem "sepulcher-firewall.service" (services.${name}.requires or [ ]);
+    in
+    requires "sepulcher-awaken"
+    && requires "sepulcher-health"
+    && services.sepulcher-firewall.requires == [ "nftables.service" ]
+    && services.sepulcher-firewall.after == [ "nftables.service" ]
+    && services.sepulcher-firewall.serviceConfig.RemainAfterExit;
+  "Podman's default network lies elsewhere, also where the host sets something of it" =
+    map (one: one.subnet) on.config.virtualisation.podman.defaultNetwork.settings.subnets == [
+      on.config.virtualisation.containers.containersConf.settings.network.default_subnet
+    ];
+  "the table of connections is there before its limits are set, which are the appliance's" =
+    builtins.elem "nf_conntrack" on.config.boot.kernelModules
+    && builtins.all (name: lines "${name} = ${toString sysctl.${name}}" applianceSysctl) (
+      builtins.attrNames sysctl
+    );
+  "a folder outside of the store that is given as a text is refused with a remedy" =
+    map (one: one.message) (
+      broken (
+        evaluate { } (
+          enabled
+          // {
+            codex = "/etc/nixos/codex";
+            peersDir = "/etc/nixos/peers";
+          }
+        )
+      )
+    ) == [
+      "services.sepulcher: codex is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. codex = ./codex."
+      "services.sepulcher: peersDir is a text that names a folder outside of the store, which no build can read; write the path without quotes, e.g. peersDir = ./peers."
+    ];
+  "a text that names a place in the store is not" =
+    broken (evaluate { } (enabled // { codex = "${builtins.storeDir}/x-source/codex"; })) == [ ];
   "a Codex may be written in Nix" =
     (evaluate { } (
       enabled

@@ -37,6 +37,13 @@ let
   '';
   registry = "registry+https://github.com/rust-lang/crates.io-index";
 
+  # As nixpkgs' `fetchurl` answers: what it is asked for can be changed.
+  fetched = import ../images.nix {
+    images = ../../images;
+    fetchurl = asked: asked // { overrideAttrs = change: asked // change asked; };
+  };
+  contains = part: text: builtins.replaceStrings [ part ] [ "" ] text != text;
+
   given = {
     codex = ../../examples/lychd;
     name = "home";
@@ -60,6 +67,17 @@ in
   "a lock that does not say its schema is refused" = fails (lock.packages "x" "");
   "a package without a digest is refused" = fails (lock.packages "x" (package (without 3)));
   "a package without a path is refused" = fails (lock.packages "x" (package (without 2)));
+  "a package whose name would be none in the store is refused" = fails (
+    lock.packages "x" (package ([ ''name = "a b"'' ] ++ without 0))
+  );
+  "every package is fetched under its name, and one that left the mirror ends in a sentence with the remedy" =
+    builtins.all (
+      { file, ... }:
+      contains "the package ${builtins.replaceStrings [ ".deb" ] [ "" ] file.name} of images/" file.gone
+      && contains "renew the lock with `sepulcher lock " file.gone
+      && contains "\"$gone\"" file.failureHook
+    ) fetched
+    && fetched != [ ];
   "a package of an unknown archive is refused" = fails (
     lock.packages "x" (package (without 1 ++ [ ''archive = "elsewhere"'' ]))
   );
@@ -116,6 +134,13 @@ in
   "a folder without a Codex is refused with a remedy" = mentions "sepulcher init" (said {
     codex = ../../examples;
   });
+  "a text that names a folder outside of the store is refused with a remedy" =
+    mentions "without quotes"
+      (said {
+        codex = "/etc/nixos/codex";
+      });
+  "a text that names a place in the store may be a Codex" =
+    arguments.mistake (given // { codex = "${builtins.storeDir}/x-source/codex"; }) == null;
   "a number as a version is refused with a remedy" = mentions "in quotes" (said {
     version = 2;
   });

@@ -3,14 +3,13 @@
 rec {
   program = self.packages.x86_64-linux.sepulcher;
 
-  # Private keys that everybody can compute: digests of the peers' names. And a publisher's, which everybody can read.
+  # Private keys that everybody can compute: digests of the peers' names. The publisher's lies beside this file.
   keys =
     pkgs.runCommand "keys-of-tests"
       {
         nativeBuildInputs = [
           pkgs.wireguard-tools
           pkgs.xxd
-          program
         ];
       }
       ''
@@ -19,7 +18,6 @@ rec {
           printf 'test %s' "$name" | sha256sum | cut -d ' ' -f 1 | xxd -r -p | base64 > "$out/$name.key"
           wg pubkey < "$out/$name.key" > "$out/$name.pub"
         done
-        sepulcher keygen --out "$out/publisher.key" > "$out/publisher.toml"
       '';
 
   # Where the outsider serves updates.
@@ -41,7 +39,7 @@ rec {
     EOF
     {
       printf '\n[rebirth]\n'
-      cat ${keys}/publisher.toml
+      cat ${./publisher-of-tests.toml}
       printf 'sources = ["http://%s/"]\npatience = "4m"\n' ${depot}
     } >> "$out/lychd.toml"
   '';
@@ -52,6 +50,13 @@ rec {
     chmod -R u+w "$out"
     sed -i 's/"oculus", "6006", "4318"/"oculus", "4318"/' "$out/services/oculus.toml"
     sed -i 's/patience = "4m"/patience = "90s"/' "$out/lychd.toml"
+  '';
+
+  # The same with one more service, for a host that carries it.
+  larger = pkgs.runCommand "codex-of-tests-larger" { } ''
+    cp -r ${codex} "$out"
+    chmod -R u+w "$out"
+    sed 's/9464/9465/g; s/^description = .*/description = "Late"/' "$out/services/worker.toml" > "$out/services/late.toml"
   '';
 
   # The next body of a Codex, as the depot serves it.
@@ -67,7 +72,7 @@ rec {
     pkgs.runCommand "update-of-tests" { nativeBuildInputs = [ program ]; } ''
       cp -r ${body.update}/lychd_2.update .
       chmod -R u+w lychd_2.update
-      sepulcher rebirth sign lychd_2.update --key ${keys}/publisher.key
+      sepulcher rebirth sign lychd_2.update --key ${./publisher-of-tests.key}
       mkdir "$out"
       tar -C lychd_2.update -cf "$out/lychd_2.update.tar" .
     '';

@@ -17,7 +17,7 @@ struct Mistake {
     said: &'static [&'static str],
 }
 
-const MISTAKES: [Mistake; 7] = [
+const MISTAKES: [Mistake; 8] = [
     Mistake {
         what: "a lock without a digest",
         expression: r#"(import ./nix/lock.nix).packages "x/packages.lock" "schema = 1\n[[package]]\nname = \"libc6\"""#,
@@ -32,6 +32,11 @@ const MISTAKES: [Mistake; 7] = [
         what: "a folder that is no Codex",
         expression: "mkImage { codex = ./examples; }",
         said: &["`codex` must be a folder that holds lychd.toml", "sepulcher init"],
+    },
+    Mistake {
+        what: "a folder outside of the store, as a text",
+        expression: r#"mkImage { codex = "/etc/nixos/codex"; }"#,
+        said: &["names a folder outside of the store", "without quotes"],
     },
     Mistake {
         what: "a package that is not in the store and whose mirror is out of reach",
@@ -115,15 +120,52 @@ pub fn host_tree(shell: &Shell, tools: &str) -> Result<()> {
         tree.join("lib/tmpfiles.d/sepulcher.conf"),
         units.join("sepulcher-awaken.service"),
         units.join("sepulcher-control.socket"),
+        units.join("sepulcher-health.service"),
     ];
-    let elsewhere = [units.join("sepulcher-firewall.service"), units.join("sepulcher-console@.service")];
     if let Some(missing) = there.iter().find(|path| !path.exists()) {
         return Err(format!("a NixOS host does not get {}", missing.display()).into());
     }
-    if let Some(path) = elsewhere.iter().find(|path| path.exists()) {
-        return Err(format!("a NixOS host gets {}, which it has its own way for", path.display()).into());
+    if let Some(unit) = ELSEWHERE.iter().find(|unit| units.join(unit).exists()) {
+        return Err(format!("a NixOS host gets {unit}, which it has its own way for").into());
     }
+    if fs::read_to_string(units.join("sepulcher-health.service"))?.contains("fall-back") {
+        return Err("a NixOS host falls back to a body that it does not have".into());
+    }
+    quadlets(&tree)?;
     println!("the tree of a NixOS host is whole");
+    Ok(())
+}
+
+/// Units of the appliance that have no place on a NixOS host.
+const ELSEWHERE: [&str; 6] = [
+    "sepulcher-console@.service",
+    "sepulcher-fall-back.service",
+    "sepulcher-fall-back.timer",
+    "sepulcher-firewall.service",
+    "sepulcher-reactor.path",
+    "sepulcher-reactor.service",
+];
+
+/// The quadlets of a NixOS host are those of the golden tree, and whoever may write to its root has a folder /tmp for it.
+fn quadlets(tree: &Path) -> Result<()> {
+    const WRITABLE: &str = "Tmpfs=/tmp:rw,mode=1777";
+    let place = "usr/share/containers/systemd";
+    let golden = root().join("tests/golden/lychd/expected").join(place);
+    for entry in fs::read_dir(golden)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let rendered = fs::read_to_string(&path)?;
+        let sealed = rendered.lines().any(|line| line == "ReadOnly=true");
+        let expected = rendered.lines().flat_map(|line| {
+            let writable = line.starts_with("Rootfs=") && !sealed;
+            std::iter::once(line).chain(writable.then_some(WRITABLE))
+        });
+        let found = fs::read_to_string(tree.join(place).join(&name))?;
+        if !found.lines().eq(expected) {
+            return Err(
+                format!("{} on a NixOS host is not what it should be:\n{found}", path.display()).into()
+            );
+        }
+    }
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use xshell::{Shell, cmd};
 
+use super::ready;
 use crate::{Result, root};
 
 /// Where the functions of nixpkgs come from.
@@ -93,9 +94,11 @@ impl Flake {
             let tests = fs::read_dir(root().join("nix/tests"))?.filter_map(std::result::Result::ok);
             let tests =
                 tests.filter(|entry| entry.path().is_file() && entry.file_name() != "default.nix").count();
+            let statix = if ready::has("statix") { "" } else { ", `statix check`" };
             println!(
-                "not run without nixpkgs: {tests} tests of virtual machines, the development shell, `nix run .#boot`; \
-                 name one with SEPULCHER_NIXPKGS=FOLDER or SEPULCHER_NIXPKGS=locked"
+                "not run without nixpkgs: the program's static build by nixpkgs, {tests} tests of virtual machines, the \
+                 development shell, `nix run .#boot`{statix}; name one with SEPULCHER_NIXPKGS=FOLDER or \
+                 SEPULCHER_NIXPKGS=locked"
             );
             return Ok(());
         }

@@ -1,9 +1,10 @@
-//! Unused code and formatting of all Nix code, by pinned tools that cargo installs below `target`.
+//! Unused code and formatting of all Nix code, by pinned tools that cargo installs below `target`; and statix, where it is.
 
 use std::path::PathBuf;
 
 use xshell::{Shell, cmd};
 
+use super::ready;
 use crate::{Result, root};
 
 /// A tool as cargo installs it.
@@ -30,6 +31,21 @@ pub fn run(shell: &Shell, files: &[PathBuf]) -> Result<()> {
     cmd!(shell, "{unused} --fail {files...}").quiet().run()?;
     cmd!(shell, "{format} --check {files...}").quiet().run().map_err(|_| "format it with `nix fmt`")?;
     println!("Nix code is formatted, and none of it is unused");
+    statix(shell)
+}
+
+/// Neither Debian nor crates.io has statix.
+fn statix(shell: &Shell) -> Result<()> {
+    if !ready::has("statix") {
+        println!(
+            "not run: `statix check`, which is not on PATH: the development shell (`nix develop`) has it"
+        );
+        return Ok(());
+    }
+    for place in ["flake.nix", "examples/flake", "nix"] {
+        cmd!(shell, "statix check {place}").quiet().run()?;
+    }
+    println!("statix has nothing against the Nix code");
     Ok(())
 }
 

@@ -12,7 +12,8 @@ pub fn missing() -> Option<&'static str> {
     )
 }
 
-fn has(program: &str) -> bool {
+/// Whether a program is there.
+pub fn has(program: &str) -> bool {
     Shell::new().is_ok_and(|shell| {
         cmd!(shell, "{program} --version").quiet().ignore_stdout().ignore_stderr().run().is_ok()
     })
