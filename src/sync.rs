@@ -101,6 +101,8 @@ pub struct DesiredPeer {
 /// What the kernel (or a userspace WireGuard) holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// When it was read, in seconds since the epoch.
+    pub at: u64,
     /// The link, when there is one.
     pub link: Option<ObservedLink>,
     /// Public half of the private key it holds, when it holds one.
@@ -253,7 +255,7 @@ impl Plan {
 /// Removals stand before additions, so that an address changes hands without two holders, and the link is
 /// brought up only when everything on it is right. Every step concerns one thing that differs.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let desired = &desired.settled(&observed.peers);
+    let desired = &desired.settled(observed);
     let Desired { public_key, listen_port, mtu, addresses, routes, peers, overlaps: _ } = desired.as_ref();
     let mut steps = Vec::new();
     let link = observed.link.as_ref();

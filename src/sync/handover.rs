@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use super::{Desired, Observed, ObservedPeer, Prefix, peers_digest};
+use super::{Desired, Observed, Prefix, peers_digest};
 use crate::codex::key::PublicKey;
 use crate::tree::Sha256Digest;
 
@@ -22,13 +22,20 @@ impl Desired {
     /// Gives the addresses that two keys of one peer share to that key which is in use: the one that shook hands
     /// last, and the old one until the new one has. The other one keeps its place without an address, so that it
     /// can shake hands, and take over by that.
-    pub(super) fn settled(&self, observed: &BTreeMap<PublicKey, ObservedPeer>) -> Cow<'_, Self> {
+    ///
+    /// After the clock was set back, a handshake from before may lie in the future, for hours: one that proves a
+    /// living session comes before it.
+    pub(super) fn settled(&self, observed: &Observed) -> Cow<'_, Self> {
         if self.overlaps.is_empty() {
             return Cow::Borrowed(self);
         }
         let mut settled = self.clone();
         for (old, new) in std::mem::take(&mut settled.overlaps) {
-            let last = |key| observed.get(key).and_then(|peer| peer.traffic.last_handshake);
+            let last = |key| {
+                let at = observed.peers.get(key)?.traffic.last_handshake?;
+                let living = observed.at.checked_sub(at).is_some_and(|age| age < SESSION);
+                Some((living, at))
+            };
             let taken_over = last(&new).is_some() && last(&new) >= last(&old);
             let loser = if taken_over { old } else { new };
             if let Some(peer) = settled.peers.get_mut(&loser) {
@@ -55,13 +62,13 @@ impl Observed {
         peers_digest(held.iter().map(|(key, allowed_ips)| (*key, allowed_ips.as_ref())))
     }
 
-    /// Notes which peers are left where they are. `asked` are the endpoints that were asked for before, `now` is
-    /// in seconds since the epoch.
+    /// Notes which peers are left where they are. `asked` are the endpoints that were asked for before.
     ///
     /// A peer with a living session is where its packets come from, and an agent that has just started takes it
     /// that the endpoint of the Codex was asked for. One that we keep alive and that has fallen silent is dialled
     /// anew where the Codex says: the place that it roamed to does not answer.
-    pub fn note_dialled(&mut self, desired: &Desired, asked: &BTreeMap<PublicKey, SocketAddr>, now: u64) {
+    pub fn note_dialled(&mut self, desired: &Desired, asked: &BTreeMap<PublicKey, SocketAddr>) {
+        let now = self.at;
         for (key, peer) in &mut self.peers {
             let Some(wanted) = desired.peers.get(key) else { continue };
             let alive = peer.traffic.last_handshake.is_some_and(|at| now.abs_diff(at) < SESSION);

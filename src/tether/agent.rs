@@ -177,7 +177,7 @@ impl Agent {
         if self.is_new() {
             interface::claim(name, &observed, self.public_key)?;
         }
-        observed.note_dialled(desired, &self.asked, sys::clock::epoch_seconds());
+        observed.note_dialled(desired, &self.asked);
         Ok(observed)
     }
 

@@ -21,6 +21,7 @@ fn any_overlaps() -> impl Strategy<Value = (Desired, BTreeMap<u32, Option<u64>>)
 }
 
 fn shake_hands(observed: &mut Observed, handshakes: &BTreeMap<u32, Option<u64>>) {
+    observed.at = 4;
     for (number, at) in handshakes {
         if let Some(peer) = observed.peers.get_mut(&key(*number)) {
             peer.traffic.last_handshake = *at;
@@ -104,6 +105,47 @@ fn a_new_key_takes_over_in_one_update_when_it_has_shaken_hands_and_gives_back_wh
     assert_eq!(observed.peers[&new].allowed_ips, BTreeSet::from([address(2)]));
 }
 
+/// Which of two keys of a peer is to hold its address at 10,000, after these handshakes: the new one?
+fn taken_over(old: Option<u64>, new: Option<u64>) -> bool {
+    let peer = desired_peer(BTreeSet::from([address(2)]));
+    let mut wanted = desired(BTreeMap::from([(key(OLD), peer.clone()), (key(1), peer)]));
+    wanted.overlaps.insert(key(OLD), key(1));
+    let mut observed = Observed { at: 10_000, ..Observed::default() };
+    for (number, last_handshake) in [(OLD, old), (1, new)] {
+        let traffic = Traffic { last_handshake, ..Traffic::default() };
+        observed.peers.insert(key(number), ObservedPeer { traffic, ..ObservedPeer::default() });
+    }
+    wanted.settled(&observed).peers[&key(OLD)].allowed_ips.is_empty()
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_keep_a_new_key_from_taking_over() {
+    assert!(taken_over(Some(17_200), Some(9_990)), "the old key shook hands before the clock was set back");
+    assert!(!taken_over(Some(9_990), Some(17_200)), "and the new one gives back in the same way");
+    assert!(taken_over(Some(17_200), Some(17_300)), "of two from before, the later one");
+    assert!(!taken_over(Some(17_200), None));
+    assert!(taken_over(Some(9_000), Some(17_200)), "a session that is dead proves nothing");
+}
+
+proptest! {
+    #[test]
+    fn the_later_handshake_decides_and_a_living_session_comes_before_one_of_the_future(
+        old in proptest::option::of(9_700..10_300_u64),
+        new in proptest::option::of(9_700..10_300_u64),
+    ) {
+        let living = |at: Option<u64>| at.is_some_and(|at| (9_821..=10_000).contains(&at));
+        let expected = match (living(old), living(new)) {
+            (true, false) => false,
+            (false, true) => true,
+            _ => new.is_some() && new >= old,
+        };
+        prop_assert_eq!(taken_over(old, new), expected);
+        if old.max(new) <= Some(10_000) {
+            prop_assert_eq!(expected, new.is_some() && new >= old, "nothing else where no clock was set back");
+        }
+    }
+}
+
 #[test]
 fn a_preshared_key_is_changed_in_place_and_never_shown() {
     let shared = |byte| SharedKey::new([byte; 32]);
@@ -141,7 +183,8 @@ fn place(last: u8) -> SocketAddr {
 
 fn dials(wanted: &Desired, observed: &mut Observed, asked: Option<SocketAddr>) -> Option<SocketAddr> {
     let asked = asked.map(|endpoint| (key(1), endpoint)).into_iter().collect();
-    observed.note_dialled(wanted, &asked, 1000);
+    observed.at = 1000;
+    observed.note_dialled(wanted, &asked);
     match &plan(wanted, observed).steps[..] {
         [] => None,
         [Step::UpdatePeer(_, change)] => change.endpoint,
