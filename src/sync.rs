@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::codex::key::{LowOrderKey, PublicKey, SharedKey};
-use crate::codex::name::Name;
+use crate::codex::name::{DnsName, Name};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::tree::Sha256Digest;
 
-pub use desired::{DialTargets, PresharedKeys, Unresolved, dialled_names};
-pub use handover::contested;
+pub use desired::{DialTargets, PresharedKeys};
+pub use handover::{Asked, contested};
 
 /// An address with a prefix length: an interface's own address, an allowed IP, or a route's destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +92,8 @@ pub struct DesiredPeer {
     pub allowed_ips: BTreeSet<Prefix>,
     /// Where to dial it first; WireGuard then follows it when it roams.
     pub endpoint: Option<SocketAddr>,
+    /// Host name and port that the endpoint stands for, where the Codex names a host.
+    pub named: Option<(DnsName, Port)>,
     /// PersistentKeepalive in seconds; 0 is off.
     pub keepalive: u16,
     /// Preshared key.
@@ -306,7 +308,7 @@ fn plan_peers(
 /// What differs, if anything does. A learnt endpoint is left alone: only one that was asked for and was
 /// not asked for before is dialled.
 fn change(desired: &DesiredPeer, observed: &ObservedPeer) -> Option<PeerChange> {
-    let DesiredPeer { name, allowed_ips, endpoint, keepalive, preshared } = desired;
+    let DesiredPeer { name, allowed_ips, endpoint, named: _, keepalive, preshared } = desired;
     let change = PeerChange {
         name: name.clone(),
         allowed_ips: (*allowed_ips != observed.allowed_ips).then(|| allowed_ips.clone()),

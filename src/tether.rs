@@ -174,11 +174,10 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let mut waker = Waker::new(folders).map_err(Error::Wait)?;
     let recheck = options.recheck;
     let mut agent = Agent::new(options)?;
-    let mut wake = Wake::Changed;
     let (mut after_error, mut for_services) = (FIRST_RETRY, FIRST_RETRY);
     loop {
         let first = agent.is_new();
-        let result = agent.look(wake, &waker, say);
+        let result = agent.look(&waker, say);
         if let Err(error) = agent.tell(&result, first, say) {
             // Health notices that the status is old; peers need none.
             say(&explain(&error));
@@ -198,8 +197,7 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
             }
         };
         let pause = pause.min(recheck);
-        wake = rest(&mut agent, &mut waker, pause, say)?;
-        if wake == Wake::Stop {
+        if rest(&mut agent, &mut waker, pause, say)? == Wake::Stop {
             notify(sys::notify::stopping(), say);
             say("stopping; the interface stays as it is");
             return Ok(());

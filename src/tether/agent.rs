@@ -16,11 +16,12 @@ use super::status::{Peers, Status};
 use super::withheld::withheld;
 use super::{Error, Options, bonds, explain, interface, notify, source};
 use crate::codex::key::PublicKey;
+use crate::codex::name::DnsName;
 use crate::codex::time::Timestamp;
 use crate::codex::{Backend, Codex, DOOR_PORT, Protocol};
-use crate::sync::{self, Desired, Observed, Plan};
+use crate::sync::{self, Asked, Desired, Observed, Plan};
 use crate::sys;
-use crate::sys::wake::{Wake, Waker};
+use crate::sys::wake::Waker;
 use crate::sys::wireguard::SecretKey;
 
 /// What the agent remembers from one look to the next.
@@ -38,7 +39,7 @@ pub(super) struct Agent {
     now: Timestamp,
     broken: Vec<Broken>,
     /// Endpoints that were asked for.
-    asked: BTreeMap<PublicKey, SocketAddr>,
+    asked: BTreeMap<PublicKey, Asked>,
     drift: u64,
     /// Declared ports without a listener.
     silent: Vec<String>,
@@ -102,7 +103,7 @@ impl Agent {
 
     /// Reads the Codex, compares, repairs, and reads back. A Codex that cannot be read leaves the last one in
     /// force: time goes on for its bonds, and what somebody changes is put right.
-    pub(super) fn look(&mut self, wake: Wake, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    pub(super) fn look(&mut self, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
         self.now = sys::clock::now();
         let mut broken = Vec::new();
         let read = self.read(&mut broken);
@@ -112,10 +113,7 @@ impl Agent {
         if read.is_ok() {
             self.report(broken, say);
         }
-        self.resolver.known();
-        let names = sync::dialled_names(&held.codex);
-        self.resolver.look_up(names, wake == Wake::Tick, waker.nudger().map_err(Error::Wait)?);
-        let kept = self.keep(&held, say);
+        let kept = self.keep(&held, waker, say);
         read.and(kept)
     }
 
@@ -139,12 +137,12 @@ impl Agent {
     }
 
     /// Makes ruleset and interface what can be held of the bonds.
-    fn keep(&mut self, held: &Fit, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let Fit { codex, preshared, unfit: _ } = held;
+    fn keep(&mut self, held: &Fit, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let codex = &held.codex;
         let start = Instant::now();
-        let desired = Desired::of(codex, self.public_key, self.resolver.known(), preshared);
         let backend = self.options.backend.unwrap_or(codex.tether.backend);
-        let observed = self.observe(backend, &desired)?;
+        let (desired, observed) = self.compare(held, backend)?;
+        self.look_up(desired.stale_names(&observed), waker, say);
         let plan = sync::plan(&desired, &observed);
         let withheld = withheld(codex, &sync::contested(&desired, &observed));
         let mut reloaded = match self.load_ruleset(withheld.as_ref().unwrap_or(codex)) {
@@ -170,15 +168,25 @@ impl Agent {
         Ok(())
     }
 
-    /// Reads the interface; at the first time also whether it is ours.
-    fn observe(&self, backend: Backend, desired: &Desired) -> Result<Observed, Error> {
+    /// What is wanted, and what the interface holds; at the first time also whether it is ours.
+    fn compare(&mut self, held: &Fit, backend: Backend) -> Result<(Desired, Observed), Error> {
+        let Fit { codex, preshared, unfit: _ } = held;
+        let mut desired = Desired::of(codex, self.public_key, self.resolver.known(), preshared);
         let name = &self.options.interface;
         let mut observed = interface::observe(name, backend)?;
         if self.is_new() {
             interface::claim(name, &observed, self.public_key)?;
         }
-        observed.note_dialled(desired, &self.asked);
-        Ok(observed)
+        desired.hold_living(&observed, &self.asked);
+        observed.note_dialled(&desired, &self.asked);
+        Ok((desired, observed))
+    }
+
+    /// Has host names looked up beside us. That it cannot be done now holds nobody up.
+    fn look_up(&mut self, names: BTreeSet<DnsName>, waker: &Waker, say: &mut dyn FnMut(&str)) {
+        if let Err(error) = self.resolver.look_up(names, self.options.recheck, || waker.nudger()) {
+            say(&format!("cannot look up host names of peers: {error}"));
+        }
     }
 
     fn carry_out(
@@ -198,7 +206,9 @@ impl Agent {
     /// more to do, which needs a look.
     pub(super) fn glance(&mut self, say: &mut dyn FnMut(&str)) -> Result<bool, Error> {
         let Some(last) = &self.last else { return Ok(true) };
-        let plan = sync::plan(&last.desired, &self.observe(last.backend, &last.desired)?);
+        let mut observed = interface::observe(&self.options.interface, last.backend)?;
+        observed.note_dialled(&last.desired, &self.asked);
+        let plan = sync::plan(&last.desired, &observed);
         if plan.is_empty() || plan.repairs(&last.desired) {
             return Ok(!plan.is_empty());
         }
@@ -220,7 +230,7 @@ impl Agent {
         observed: &Observed,
         start: Instant,
     ) {
-        self.asked = desired.peers.iter().filter_map(|(key, peer)| Some((*key, peer.endpoint?))).collect();
+        self.asked = desired.asked(&self.asked);
         let peers = Peers {
             declared: self.declared.as_ref().map_or(0, |declared| declared.peers.len()),
             active: codex.active().count(),

@@ -182,7 +182,7 @@ fn place(last: u8) -> SocketAddr {
 }
 
 fn dials(wanted: &Desired, observed: &mut Observed, asked: Option<SocketAddr>) -> Option<SocketAddr> {
-    let asked = asked.map(|endpoint| (key(1), endpoint)).into_iter().collect();
+    let asked = asked.map(|endpoint| (key(1), Asked { endpoint, named: None })).into_iter().collect();
     observed.at = 1000;
     observed.note_dialled(wanted, &asked);
     match &plan(wanted, observed).steps[..] {
@@ -214,6 +214,96 @@ fn a_peer_that_is_kept_alive_and_fell_silent_is_dialled_where_the_codex_says() {
         let dialled = dials(&wanted, &mut observed, Some(place(1)));
         assert_eq!(dialled, expected, "keepalive {keepalive}, handshake {last_handshake:?}");
         assert!(!plan(&wanted, &observed).repairs(&wanted), "that is nobody's doing");
+    }
+}
+
+/// A peer that is dialled by a name, one look of the agent after another.
+struct Named {
+    wanted: Desired,
+    observed: Observed,
+    asked: BTreeMap<PublicKey, Asked>,
+}
+
+impl Named {
+    /// Not yet dialled.
+    fn new(keepalive: u16) -> Self {
+        let mut peer = desired_peer(BTreeSet::from([address(2)]));
+        peer.keepalive = keepalive;
+        let wanted = desired(BTreeMap::from([(key(1), peer)]));
+        Self { wanted, observed: Observed { at: 1000, ..Observed::default() }, asked: BTreeMap::new() }
+    }
+
+    /// A look, when the Codex names `host` and `port`, and that has this address. Tells which names it would look up.
+    fn look(&mut self, host: &str, port: u16, address: Option<u8>) -> Vec<String> {
+        let mut wanted = self.wanted.clone();
+        let peer = wanted.peers.get_mut(&key(1)).unwrap();
+        peer.named = Some((host.parse().unwrap(), Port::new(port).unwrap()));
+        peer.endpoint = address.map(|last| SocketAddr::from(([192, 0, 2, last], port)));
+        wanted.hold_living(&self.observed, &self.asked);
+        self.observed.note_dialled(&wanted, &self.asked);
+        apply(&plan(&wanted, &self.observed), &mut self.observed);
+        self.asked = wanted.asked(&self.asked);
+        wanted.stale_names(&self.observed).iter().map(ToString::to_string).collect()
+    }
+
+    /// Its last handshake, and the place where it is since, if that is another.
+    fn meet(&mut self, at: u64, place: Option<u8>) {
+        let held = self.observed.peers.get_mut(&key(1)).unwrap();
+        held.traffic.last_handshake = Some(at);
+        held.endpoint = place.map(|last| SocketAddr::from(([192, 0, 2, last], 4000))).or(held.endpoint);
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        self.observed.peers[&key(1)].endpoint.map(|endpoint| endpoint.to_string())
+    }
+}
+
+#[test]
+fn another_address_of_a_name_is_dialled_when_the_session_is_dead_and_not_before() {
+    for keepalive in [25, 0] {
+        let mut peer = Named::new(keepalive);
+        assert_eq!(peer.look("lych.example", 51820, None), ["lych.example"], "it has no address");
+        assert_eq!(peer.endpoint(), None);
+        assert_eq!(peer.look("lych.example", 51820, Some(1)), ["lych.example"], "it has no session");
+        assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:51820");
+        peer.meet(990, None);
+        for _ in 0..2 {
+            assert!(peer.look("lych.example", 51820, Some(7)).is_empty(), "nothing to ask");
+            assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:51820", "it is left where it is");
+        }
+        peer.observed.at = 990 + 180;
+        assert_eq!(peer.look("lych.example", 51820, Some(7)), ["lych.example"]);
+        assert_eq!(peer.endpoint().unwrap(), "192.0.2.7:51820", "keepalive {keepalive}");
+    }
+}
+
+#[test]
+fn another_name_or_port_in_the_codex_is_dialled_at_once() {
+    let mut peer = Named::new(25);
+    peer.look("lych.example", 51820, Some(1));
+    peer.meet(990, None);
+    peer.look("lych.example", 4000, Some(1));
+    assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:4000");
+    assert_eq!(peer.look("other.example", 4000, None), ["other.example"], "its address is not known");
+    assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:4000");
+    assert!(peer.look("other.example", 4000, Some(3)).is_empty());
+    assert_eq!(peer.endpoint().unwrap(), "192.0.2.3:4000");
+}
+
+#[test]
+fn an_agent_that_starts_anew_dials_a_name_when_the_session_is_dead() {
+    for keepalive in [25, 0] {
+        let mut peer = Named::new(keepalive);
+        peer.look("lych.example", 51820, Some(1));
+        peer.meet(990, Some(99));
+        peer.asked.clear();
+        for address in [None, Some(7), Some(7)] {
+            peer.look("lych.example", 51820, address);
+            assert_eq!(peer.endpoint().unwrap(), "192.0.2.99:4000", "it roamed there");
+        }
+        peer.observed.at = 990 + 180;
+        peer.look("lych.example", 51820, Some(7));
+        assert_eq!(peer.endpoint().unwrap(), "192.0.2.7:51820", "keepalive {keepalive}");
     }
 }
 
