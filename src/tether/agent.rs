@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::board::{Board, Known};
 use super::bonds::{Broken, Texts};
 use super::door::Door;
-use super::fit::{Fit, fit};
+use super::fit::{Fit, ReadKeys, fit};
 use super::rules::Rules;
 use super::ruleset::{Outcome, Ruleset};
 use super::status::{Peers, Status};
@@ -40,6 +40,8 @@ pub(super) struct Agent {
     broken: Vec<Broken>,
     /// Endpoints that were asked for.
     asked: BTreeMap<PublicKey, Asked>,
+    /// Preshared keys as they were last read.
+    shared: ReadKeys,
     drift: u64,
     /// Declared ports without a listener.
     silent: Vec<String>,
@@ -73,6 +75,7 @@ impl Agent {
             now: Timestamp::from_epoch(0),
             broken: Vec::new(),
             asked: BTreeMap::new(),
+            shared: ReadKeys::new(),
             drift: 0,
             silent: Vec::new(),
             last: None,
@@ -108,7 +111,7 @@ impl Agent {
         let mut broken = Vec::new();
         let read = self.read(&mut broken);
         let Some(declared) = &self.declared else { return read };
-        let held = fit(declared, self.now, Some(self.public_key), &self.options.secrets);
+        let held = fit(declared, self.now, Some(self.public_key), &self.options.secrets, &mut self.shared);
         broken.extend(held.unfit.iter().cloned());
         if read.is_ok() {
             self.report(broken, say);
