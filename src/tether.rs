@@ -119,6 +119,14 @@ pub enum Error {
         /// Public half of the key that it holds.
         public_key: PublicKey,
     },
+    /// The ruleset cannot be changed, and neither can the peers be cut off that are bonded no more.
+    #[error("{}; and who is bonded no more cannot be cut off: {}", explain(.ruleset), explain(.cut))]
+    NotCut {
+        /// What is wrong with the ruleset.
+        ruleset: Box<Error>,
+        /// What is wrong with the interface.
+        cut: Box<Error>,
+    },
     /// Everything was applied and something is still missing.
     #[error("{interface} does not take what it was given; still to do:\n{plan}")]
     NotTaken {
@@ -147,6 +155,7 @@ impl Error {
             Self::Link(error) => error.remedy(),
             Self::WireGuard(error) => error.remedy(),
             Self::Nft(error) => error.remedy(),
+            Self::NotCut { ruleset, cut } => ruleset.remedy().or_else(|| cut.remedy()),
             Self::NotOurs { .. } => Some(
                 "`ip link delete` removes it when nobody needs it; after the host's own key was replaced, reboot",
             ),

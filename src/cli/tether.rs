@@ -134,17 +134,21 @@ impl From<Error> for Failure {
 }
 
 fn failure(error: &Error) -> Failure {
-    let kind = match error {
+    let failure = Failure::from_error(kind(error), error);
+    match error.remedy() {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
+fn kind(error: &Error) -> Kind {
+    match error {
         Error::Key { .. } | Error::Codex(_) | Error::NoBonds(_) | Error::NotOurs { .. } => Kind::Input,
         Error::Nft(_) | Error::Link(_) | Error::WireGuard(_) => Kind::Unavailable,
         Error::Render(_) | Error::NoTable | Error::NotTaken { .. } => Kind::Internal,
         Error::File(error) if error.is_not_found() => Kind::Input,
         Error::File(_) | Error::Wait(_) | Error::Door { .. } => Kind::Io,
-    };
-    let failure = Failure::from_error(kind, error);
-    match error.remedy() {
-        Some(remedy) => failure.hint(remedy),
-        None => failure,
+        Error::NotCut { ruleset, .. } => kind(ruleset),
     }
 }
 

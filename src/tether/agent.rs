@@ -152,8 +152,8 @@ impl Agent {
             Ok(outcome) => outcome == Outcome::Repaired,
             // Also an agent that has just started finds peers of the one before it.
             Err(error) => {
-                interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret)?;
-                return Err(error);
+                let cut = interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret);
+                return Err(not_cut(error, cut));
             }
         };
         let observed = self.carry_out(backend, &desired, &plan, say)?;
@@ -298,6 +298,14 @@ impl Agent {
     }
 }
 
+/// The ruleset's error, and how it went to cut off whoever is bonded no more.
+fn not_cut(ruleset: Error, cut: Result<(), Error>) -> Error {
+    match cut {
+        Ok(()) => ruleset,
+        Err(cut) => Error::NotCut { ruleset: Box::new(ruleset), cut: Box::new(cut) },
+    }
+}
+
 /// Ports of services that nobody listens on.
 fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
     let mut silent = Vec::new();
@@ -329,4 +337,23 @@ fn excerpt(plan: &Plan) -> String {
         lines.push(format!("and {} more", plan.steps.len() - LINES));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_ruleset_is_told_also_when_nobody_can_be_cut_off() {
+        let cut = || Err(sys::link::Error::Vanished("wg0".into()).into());
+        let error = not_cut(Error::NoTable, cut());
+        assert_eq!(
+            explain(&error),
+            "the ruleset was loaded, but table inet sepulcher is not there; and who is bonded no more cannot be cut off: \
+             wg0 vanished while it was being configured"
+        );
+        assert_eq!(not_cut(Error::NoTable, Ok(())).to_string(), Error::NoTable.to_string());
+        let missing = sys::link::Error::NoModule("wg0".into());
+        assert!(not_cut(Error::NoTable, Err(missing.into())).remedy().unwrap().contains("wireguard"));
+    }
 }
