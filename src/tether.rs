@@ -22,6 +22,7 @@ pub mod door;
 pub mod fit;
 pub mod health;
 mod interface;
+mod memory;
 mod rules;
 mod ruleset;
 pub mod source;
@@ -66,7 +67,7 @@ pub struct Options {
     pub backend: Option<Backend>,
     /// Interface name.
     pub interface: String,
-    /// Where to write the status; its folder must exist.
+    /// Where to write the status; its folder must exist. The bonds that were in force last are kept beside it.
     pub status: PathBuf,
     /// Time between two looks when nothing happens.
     pub recheck: Duration,
@@ -191,6 +192,7 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
             // Health notices that the status is old; peers need none.
             say(&explain(&error));
         }
+        agent.keep_in_mind(say);
         let pause = match result {
             Err(error) if first => return Err(error),
             Err(_) => longer(&mut after_error),

@@ -10,6 +10,7 @@ use super::board::{Board, Known};
 use super::bonds::{Broken, Texts};
 use super::door::Door;
 use super::fit::{Fit, ReadKeys, fit};
+use super::memory::Memory;
 use super::rules::Rules;
 use super::ruleset::{Outcome, Ruleset};
 use super::status::{Peers, Status};
@@ -42,6 +43,7 @@ pub(super) struct Agent {
     asked: BTreeMap<PublicKey, Asked>,
     /// Preshared keys as they were last read.
     shared: ReadKeys,
+    memory: Memory,
     drift: u64,
     /// Declared ports without a listener.
     silent: Vec<String>,
@@ -64,18 +66,20 @@ impl Agent {
             SecretKey::parse(&bytes).map_err(|source| Error::Key { path: options.key.clone(), source })?;
         let board = Arc::new(Board::new(&options.interface, &options.nft));
         let door = Door::open(Arc::clone(&board), &options.door, &options.control)?;
+        let memory = Memory::open(&options.status);
         Ok(Self {
             public_key: secret.public(),
             ruleset: Ruleset::new(&options.nft),
             options,
             secret,
             resolver: sys::resolve::Resolver::default(),
-            texts: Texts::new(),
+            texts: memory.bonds().clone(),
             declared: None,
             now: Timestamp::from_epoch(0),
             broken: Vec::new(),
             asked: BTreeMap::new(),
             shared: ReadKeys::new(),
+            memory,
             drift: 0,
             silent: Vec::new(),
             last: None,
@@ -118,6 +122,11 @@ impl Agent {
         }
         let kept = self.keep(&held, waker, say);
         read.and(kept)
+    }
+
+    /// Keeps what is in force for an agent that starts anew.
+    pub(super) fn keep_in_mind(&mut self, say: &mut dyn FnMut(&str)) {
+        self.memory.keep(&self.texts, say);
     }
 
     /// Reads the Codex in force: bonds as they stand, or as they last were good.
