@@ -45,6 +45,9 @@ pub use interface::observe;
 /// [`Options::recheck`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 
+/// [`Options::recheck`] where nobody says otherwise.
+pub const RECHECK: Duration = Duration::from_secs(30);
+
 /// While a peer has two keys, this often it is looked which of them is in use.
 const GLANCE: Duration = Duration::from_secs(1);
 

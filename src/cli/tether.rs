@@ -61,7 +61,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", default_value = status::PATH)]
     status: PathBuf,
     /// Seconds between two looks when nothing changes
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = tether::RECHECK.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     recheck: u64,
     /// Socket to answer the host on
     #[arg(long, value_name = "PATH", default_value = door::PATH)]
