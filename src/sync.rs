@@ -13,12 +13,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::codex::key::{LowOrderKey, PublicKey, SharedKey};
-use crate::codex::name::Name;
+use crate::codex::name::{DnsName, Name};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::tree::Sha256Digest;
 
-pub use desired::{DialTargets, PresharedKeys, Unresolved, dialled_names};
-pub use handover::contested;
+pub use desired::{DialTargets, PresharedKeys};
+pub use handover::{Asked, contested};
 
 /// An address with a prefix length: an interface's own address, an allowed IP, or a route's destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +92,8 @@ pub struct DesiredPeer {
     pub allowed_ips: BTreeSet<Prefix>,
     /// Where to dial it first; WireGuard then follows it when it roams.
     pub endpoint: Option<SocketAddr>,
+    /// Host name and port that the endpoint stands for, where the Codex names a host.
+    pub named: Option<(DnsName, Port)>,
     /// PersistentKeepalive in seconds; 0 is off.
     pub keepalive: u16,
     /// Preshared key.
@@ -101,6 +103,8 @@ pub struct DesiredPeer {
 /// What the kernel (or a userspace WireGuard) holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
+    /// When it was read, in seconds since the epoch.
+    pub at: u64,
     /// The link, when there is one.
     pub link: Option<ObservedLink>,
     /// Public half of the private key it holds, when it holds one.
@@ -253,7 +257,7 @@ impl Plan {
 /// Removals stand before additions, so that an address changes hands without two holders, and the link is
 /// brought up only when everything on it is right. Every step concerns one thing that differs.
 pub fn plan(desired: &Desired, observed: &Observed) -> Plan {
-    let desired = &desired.settled(&observed.peers);
+    let desired = &desired.settled(observed);
     let Desired { public_key, listen_port, mtu, addresses, routes, peers, overlaps: _ } = desired.as_ref();
     let mut steps = Vec::new();
     let link = observed.link.as_ref();
@@ -304,7 +308,7 @@ fn plan_peers(
 /// What differs, if anything does. A learnt endpoint is left alone: only one that was asked for and was
 /// not asked for before is dialled.
 fn change(desired: &DesiredPeer, observed: &ObservedPeer) -> Option<PeerChange> {
-    let DesiredPeer { name, allowed_ips, endpoint, keepalive, preshared } = desired;
+    let DesiredPeer { name, allowed_ips, endpoint, named: _, keepalive, preshared } = desired;
     let change = PeerChange {
         name: name.clone(),
         allowed_ips: (*allowed_ips != observed.allowed_ips).then(|| allowed_ips.clone()),

@@ -22,6 +22,7 @@ pub mod door;
 pub mod fit;
 pub mod health;
 mod interface;
+mod memory;
 mod rules;
 mod ruleset;
 pub mod source;
@@ -43,6 +44,9 @@ pub use interface::observe;
 /// After a look that failed the next one comes after this long, then twice as long, up to
 /// [`Options::recheck`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// [`Options::recheck`] where nobody says otherwise.
+pub const RECHECK: Duration = Duration::from_secs(30);
 
 /// While a peer has two keys, this often it is looked which of them is in use.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -66,7 +70,7 @@ pub struct Options {
     pub backend: Option<Backend>,
     /// Interface name.
     pub interface: String,
-    /// Where to write the status; its folder must exist.
+    /// Where to write the status; its folder must exist. The bonds that were in force last are kept beside it.
     pub status: PathBuf,
     /// Time between two looks when nothing happens.
     pub recheck: Duration,
@@ -119,6 +123,14 @@ pub enum Error {
         /// Public half of the key that it holds.
         public_key: PublicKey,
     },
+    /// The ruleset cannot be changed, and neither can the peers be cut off that are bonded no more.
+    #[error("{}; and who is bonded no more cannot be cut off: {}", explain(.ruleset), explain(.cut))]
+    NotCut {
+        /// What is wrong with the ruleset.
+        ruleset: Box<Error>,
+        /// What is wrong with the interface.
+        cut: Box<Error>,
+    },
     /// Everything was applied and something is still missing.
     #[error("{interface} does not take what it was given; still to do:\n{plan}")]
     NotTaken {
@@ -147,6 +159,7 @@ impl Error {
             Self::Link(error) => error.remedy(),
             Self::WireGuard(error) => error.remedy(),
             Self::Nft(error) => error.remedy(),
+            Self::NotCut { ruleset, cut } => ruleset.remedy().or_else(|| cut.remedy()),
             Self::NotOurs { .. } => Some(
                 "`ip link delete` removes it when nobody needs it; after the host's own key was replaced, reboot",
             ),
@@ -174,15 +187,15 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
     let mut waker = Waker::new(folders).map_err(Error::Wait)?;
     let recheck = options.recheck;
     let mut agent = Agent::new(options)?;
-    let mut wake = Wake::Changed;
     let (mut after_error, mut for_services) = (FIRST_RETRY, FIRST_RETRY);
     loop {
         let first = agent.is_new();
-        let result = agent.look(wake, &waker, say);
+        let result = agent.look(&waker, say);
         if let Err(error) = agent.tell(&result, first, say) {
             // Health notices that the status is old; peers need none.
             say(&explain(&error));
         }
+        agent.keep_in_mind(say);
         let pause = match result {
             Err(error) if first => return Err(error),
             Err(_) => longer(&mut after_error),
@@ -198,8 +211,7 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
             }
         };
         let pause = pause.min(recheck);
-        wake = rest(&mut agent, &mut waker, pause, say)?;
-        if wake == Wake::Stop {
+        if rest(&mut agent, &mut waker, pause, say)? == Wake::Stop {
             notify(sys::notify::stopping(), say);
             say("stopping; the interface stays as it is");
             return Ok(());

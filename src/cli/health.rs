@@ -9,7 +9,7 @@ use super::{Failure, Kind, rebirth};
 use crate::codex::Codex;
 use crate::sys::nft::{Nft, fingerprint};
 use crate::sys::{self, cmd};
-use crate::tether::fit::fit;
+use crate::tether::fit::{ReadKeys, fit};
 use crate::tether::health::{Check, Facts, judge, units};
 use crate::tether::{explain, source, status};
 use crate::tree::Sha256Digest;
@@ -103,7 +103,7 @@ fn look(args: &Args, expected: &Result<Sha256Digest, String>) -> Vec<Check> {
     let facts = facts(args, &codex, expected);
     let own = facts.public_key.as_ref().ok().and_then(|text| text.parse().ok());
     let now = sys::clock::now();
-    let held = fit(&codex, now, own, &args.secrets);
+    let held = fit(&codex, now, own, &args.secrets, &mut ReadKeys::new());
     let ruleset = match source::ruleset(&held.codex) {
         Ok(text) => Sha256Digest::of(text.as_bytes()),
         Err(error) => return vec![Check { subject: "codex", result: Err(told(&error)) }],

@@ -61,7 +61,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", default_value = status::PATH)]
     status: PathBuf,
     /// Seconds between two looks when nothing changes
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = tether::RECHECK.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     recheck: u64,
     /// Socket to answer the host on
     #[arg(long, value_name = "PATH", default_value = door::PATH)]
@@ -134,17 +134,21 @@ impl From<Error> for Failure {
 }
 
 fn failure(error: &Error) -> Failure {
-    let kind = match error {
+    let failure = Failure::from_error(kind(error), error);
+    match error.remedy() {
+        Some(remedy) => failure.hint(remedy),
+        None => failure,
+    }
+}
+
+fn kind(error: &Error) -> Kind {
+    match error {
         Error::Key { .. } | Error::Codex(_) | Error::NoBonds(_) | Error::NotOurs { .. } => Kind::Input,
         Error::Nft(_) | Error::Link(_) | Error::WireGuard(_) => Kind::Unavailable,
         Error::Render(_) | Error::NoTable | Error::NotTaken { .. } => Kind::Internal,
         Error::File(error) if error.is_not_found() => Kind::Input,
         Error::File(_) | Error::Wait(_) | Error::Door { .. } => Kind::Io,
-    };
-    let failure = Failure::from_error(kind, error);
-    match error.remedy() {
-        Some(remedy) => failure.hint(remedy),
-        None => failure,
+        Error::NotCut { ruleset, .. } => kind(ruleset),
     }
 }
 

@@ -190,8 +190,16 @@ pub const DOOR_PORT: Port = match Port::new(51821) {
     None => unreachable!(),
 };
 
-/// Whether the text of a bond says that it is revoked, whatever else it says.
+/// Whether the text of a bond says that it is revoked, whatever else it says: also where that makes it no TOML.
 pub fn is_tombstone(text: &str) -> bool {
-    let table = text.parse::<toml::Table>();
-    table.is_ok_and(|bond| bond.get("state").and_then(toml::Value::as_str) == Some("revoked"))
+    match text.parse::<toml::Table>() {
+        Ok(bond) => bond.get("state").and_then(toml::Value::as_str) == Some("revoked"),
+        Err(_) => text.lines().any(says_revoked),
+    }
+}
+
+fn says_revoked(line: &str) -> bool {
+    line.split_once('=').is_some_and(|(key, value)| {
+        key.trim() == "state" && value.trim_start().trim_start_matches(['"', '\'']).starts_with("revoked")
+    })
 }

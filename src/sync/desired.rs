@@ -6,13 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Desired, DesiredPeer, Prefix};
 use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::name::{DnsName, Name};
+use crate::codex::net::Port;
 use crate::codex::{Codex, Endpoint, Peer, PeerKind};
 
 /// Addresses of the host names that are dialled, as far as they are known.
 pub type DialTargets = BTreeMap<DnsName, IpAddr>;
-
-/// Host names that are dialled and have no known address yet.
-pub type Unresolved = BTreeSet<DnsName>;
 
 /// Preshared keys by the public key that they belong to.
 pub type PresharedKeys = BTreeMap<PublicKey, SharedKey>;
@@ -65,19 +63,8 @@ fn keys(peer: &Peer) -> impl Iterator<Item = (PublicKey, bool)> {
 }
 
 fn wanted(name: &Name, peer: &Peer, preshared: Option<SharedKey>, known: &DialTargets) -> DesiredPeer {
-    let (endpoint, keepalive) = dial(peer, known);
-    DesiredPeer { name: name.clone(), allowed_ips: allowed_ips(peer), endpoint, keepalive, preshared }
-}
-
-/// The host names that active peers of `codex` are dialled by.
-pub fn dialled_names(codex: &Codex) -> Unresolved {
-    codex
-        .active()
-        .filter_map(|(_, peer)| match &peer.kind {
-            PeerKind::Lych { endpoint: Some((Endpoint::Dns(name), _)), .. } => Some(name.clone()),
-            _ => None,
-        })
-        .collect()
+    let (endpoint, named, keepalive) = dial(peer, known);
+    DesiredPeer { name: name.clone(), allowed_ips: allowed_ips(peer), endpoint, named, keepalive, preshared }
 }
 
 fn allowed_ips(peer: &Peer) -> BTreeSet<Prefix> {
@@ -91,18 +78,16 @@ fn routes(peer: &Peer) -> impl Iterator<Item = Prefix> {
     peer.routes().iter().copied().map(Prefix::from)
 }
 
-fn dial(peer: &Peer, known: &DialTargets) -> (Option<SocketAddr>, u16) {
-    match &peer.kind {
-        PeerKind::Device => (None, 0),
-        PeerKind::Lych { endpoint, keepalive, .. } => {
-            let endpoint = endpoint.as_ref().and_then(|(host, port)| {
-                let address = match host {
-                    Endpoint::Ip(address) => Some(*address),
-                    Endpoint::Dns(name) => known.get(name).copied(),
-                };
-                address.map(|address| SocketAddr::new(address, port.get()))
-            });
-            (endpoint, *keepalive)
+/// Where a peer is dialled, the host name and port that this stands for, and the keepalive.
+fn dial(peer: &Peer, known: &DialTargets) -> (Option<SocketAddr>, Option<(DnsName, Port)>, u16) {
+    let PeerKind::Lych { endpoint, keepalive, .. } = &peer.kind else { return (None, None, 0) };
+    let (address, named) = match endpoint {
+        None => (None, None),
+        Some((Endpoint::Ip(address), port)) => (Some(SocketAddr::new(*address, port.get())), None),
+        Some((Endpoint::Dns(name), port)) => {
+            let address = known.get(name).map(|address| SocketAddr::new(*address, port.get()));
+            (address, Some((name.clone(), *port)))
         }
-    }
+    };
+    (address, named, *keepalive)
 }

@@ -40,7 +40,7 @@ impl fmt::Display for Step {
 }
 
 fn added(f: &mut fmt::Formatter<'_>, key: &PublicKey, peer: &DesiredPeer) -> fmt::Result {
-    let DesiredPeer { name, allowed_ips, endpoint, keepalive, preshared } = peer;
+    let DesiredPeer { name, allowed_ips, endpoint, named: _, keepalive, preshared } = peer;
     write!(f, "+ peer {name} {key} allowed ips {}", joined(allowed_ips))?;
     if let Some(endpoint) = endpoint {
         write!(f, ", endpoint {endpoint}")?;

@@ -20,7 +20,8 @@ fn address(number: u32) -> Prefix {
 }
 
 fn desired_peer(allowed_ips: BTreeSet<Prefix>) -> DesiredPeer {
-    DesiredPeer { name: "phone".parse().unwrap(), allowed_ips, endpoint: None, keepalive: 0, preshared: None }
+    let name = "phone".parse().unwrap();
+    DesiredPeer { name, allowed_ips, endpoint: None, named: None, keepalive: 0, preshared: None }
 }
 
 fn desired(peers: BTreeMap<PublicKey, DesiredPeer>) -> Desired {
@@ -56,7 +57,7 @@ fn apply(plan: &Plan, observed: &mut Observed) {
             Step::RemovePeer(key) => assert!(observed.peers.remove(&key).is_some()),
             Step::RemoveStray(key) => assert!(observed.strays.remove(&key)),
             Step::AddPeer(key, peer) => {
-                let DesiredPeer { name: _, allowed_ips, endpoint, keepalive, preshared } = peer;
+                let DesiredPeer { name: _, allowed_ips, endpoint, named: _, keepalive, preshared } = peer;
                 take(observed, &allowed_ips);
                 let held = ObservedPeer {
                     allowed_ips,

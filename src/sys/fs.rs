@@ -375,6 +375,18 @@ pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     context(write(), "write", path)
 }
 
+/// Writes a file so that a reader sees the old content or the new, never a part. Not durable: for what the next boot
+/// need not find.
+pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = temporary(path);
+    let replaced = write(&temporary, mode, bytes)
+        .and_then(|()| context(fs::rename(&temporary, path), "rename to", path));
+    if replaced.is_err() {
+        remove_file(&temporary)?;
+    }
+    replaced
+}
+
 /// Makes a change of names in the folder of `path` durable.
 pub fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = folder_of(path);
@@ -395,6 +407,19 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(list(folder.path()).unwrap(), [path]);
+    }
+
+    #[test]
+    fn a_replaced_file_has_the_new_content_and_mode_and_nothing_is_left_beside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        replace(&path, 0o644, b"the old one").unwrap();
+        replace(&path, 0o600, b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        create_dir_all(&folder.path().join("folder/inside")).unwrap();
+        assert!(replace(&folder.path().join("folder"), 0o600, b"new").is_err());
+        assert_eq!(list(folder.path()).unwrap(), [path, folder.path().join("folder")]);
     }
 
     #[test]

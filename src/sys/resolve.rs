@@ -1,8 +1,10 @@
 //! Host names that peers are dialled by, looked up beside the agent: a slow server holds nobody up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::{IpAddr, ToSocketAddrs as _};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
 
 use super::wake::Nudger;
 use crate::codex::name::DnsName;
@@ -13,8 +15,8 @@ use crate::sync::DialTargets;
 pub struct Resolver {
     known: DialTargets,
     running: Option<Receiver<(DnsName, Vec<IpAddr>)>>,
-    /// Names looked up since everything was last looked up anew.
-    asked: BTreeSet<DnsName>,
+    /// When names were last looked up.
+    asked: BTreeMap<DnsName, Instant>,
 }
 
 impl Resolver {
@@ -40,24 +42,29 @@ impl Resolver {
         &self.known
     }
 
-    /// Looks `names` up, unless a look-up is under way, and nudges when it is done: all of them `anew`, else those
-    /// without an address that were not asked for since.
-    pub fn look_up(&mut self, mut names: BTreeSet<DnsName>, anew: bool, mut nudger: Nudger) {
+    /// Looks `names` up, unless a look-up is under way, and nudges when it is done. Each of them once in `pause`,
+    /// however often that is wished.
+    ///
+    /// # Errors
+    /// When no thread can be made for it, or nothing to nudge with; the next time tries again.
+    pub fn look_up(
+        &mut self,
+        names: BTreeSet<DnsName>,
+        pause: Duration,
+        nudger: impl FnOnce() -> io::Result<Nudger>,
+    ) -> io::Result<()> {
         if self.running.is_some() {
-            return;
+            return Ok(());
         }
-        if anew {
-            self.asked.clear();
-        } else {
-            names.retain(|name| !self.known.contains_key(name) && !self.asked.contains(name));
-        }
+        let now = Instant::now();
+        let names = due(&mut self.asked, names, now, pause);
         if names.is_empty() {
-            return;
+            return Ok(());
         }
-        self.asked.extend(names.iter().cloned());
+        let asked: Vec<_> = names.iter().map(|name| (name.clone(), now)).collect();
         let (sender, receiver) = channel();
-        self.running = Some(receiver);
-        std::thread::spawn(move || {
+        let mut nudger = nudger()?;
+        std::thread::Builder::new().name("resolver".into()).spawn(move || {
             for name in names {
                 let found = (name.as_str(), 0_u16).to_socket_addrs();
                 let addresses =
@@ -69,8 +76,22 @@ impl Resolver {
             drop(sender);
             // When nobody waits any more there is nobody to wake.
             let _ = nudger.nudge();
-        });
+        })?;
+        self.running = Some(receiver);
+        self.asked.extend(asked);
+        Ok(())
     }
+}
+
+/// Those of `names` that were not `asked` for within the last `pause`. What was asked for before that is forgotten.
+fn due(
+    asked: &mut BTreeMap<DnsName, Instant>,
+    names: BTreeSet<DnsName>,
+    now: Instant,
+    pause: Duration,
+) -> BTreeSet<DnsName> {
+    asked.retain(|_, at| now.duration_since(*at) < pause);
+    names.into_iter().filter(|name| !asked.contains_key(name)).collect()
 }
 
 /// The address to dial: the known one while it is still among those found (servers rotate their answers), or
@@ -82,6 +103,26 @@ fn settled(known: Option<IpAddr>, found: &[IpAddr]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_is_asked_for_once_in_a_pause_however_often_somebody_looks() {
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<BTreeSet<_>>();
+        let (start, pause) = (Instant::now(), Duration::from_secs(30));
+        let mut asked = BTreeMap::new();
+        let mut times = Vec::new();
+        // Somebody bonds every second.
+        for second in 0..=60 {
+            let now = start + Duration::from_secs(second);
+            let due = due(&mut asked, names(&["one.example"]), now, pause);
+            asked.extend(due.iter().map(|name| (name.clone(), now)));
+            times.extend((!due.is_empty()).then_some(second));
+        }
+        assert_eq!(times, [0, 30, 60]);
+        let both = names(&["one.example", "two.example"]);
+        let soon = start + Duration::from_secs(61);
+        assert_eq!(due(&mut asked, both, soon, pause), names(&["two.example"]), "a new one waits for nobody");
+        assert!(due(&mut asked, names(&[]), soon + pause, pause).is_empty() && asked.is_empty());
+    }
 
     #[test]
     fn an_address_is_kept_while_the_name_still_has_it() {

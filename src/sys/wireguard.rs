@@ -131,7 +131,7 @@ fn update(plan: &Plan, secret: &SecretKey) -> Option<DeviceUpdate> {
 }
 
 fn added(key: &PublicKey, peer: &DesiredPeer) -> PeerConfigBuilder {
-    let DesiredPeer { name: _, allowed_ips, endpoint, keepalive, preshared } = peer;
+    let DesiredPeer { name: _, allowed_ips, endpoint, named: _, keepalive, preshared } = peer;
     let mut builder = allow(PeerConfigBuilder::new(&Key(*key.as_bytes())), allowed_ips);
     if let Some(endpoint) = endpoint {
         builder = builder.set_endpoint(*endpoint);

@@ -9,18 +9,20 @@ use std::time::Instant;
 use super::board::{Board, Known};
 use super::bonds::{Broken, Texts};
 use super::door::Door;
-use super::fit::{Fit, fit};
+use super::fit::{Fit, ReadKeys, fit};
+use super::memory::Memory;
 use super::rules::Rules;
 use super::ruleset::{Outcome, Ruleset};
 use super::status::{Peers, Status};
 use super::withheld::withheld;
 use super::{Error, Options, bonds, explain, interface, notify, source};
 use crate::codex::key::PublicKey;
+use crate::codex::name::DnsName;
 use crate::codex::time::Timestamp;
 use crate::codex::{Backend, Codex, DOOR_PORT, Protocol};
-use crate::sync::{self, Desired, Observed, Plan};
+use crate::sync::{self, Asked, Desired, Observed, Plan};
 use crate::sys;
-use crate::sys::wake::{Wake, Waker};
+use crate::sys::wake::Waker;
 use crate::sys::wireguard::SecretKey;
 
 /// What the agent remembers from one look to the next.
@@ -38,7 +40,10 @@ pub(super) struct Agent {
     now: Timestamp,
     broken: Vec<Broken>,
     /// Endpoints that were asked for.
-    asked: BTreeMap<PublicKey, SocketAddr>,
+    asked: BTreeMap<PublicKey, Asked>,
+    /// Preshared keys as they were last read.
+    shared: ReadKeys,
+    memory: Memory,
     drift: u64,
     /// Declared ports without a listener.
     silent: Vec<String>,
@@ -61,17 +66,20 @@ impl Agent {
             SecretKey::parse(&bytes).map_err(|source| Error::Key { path: options.key.clone(), source })?;
         let board = Arc::new(Board::new(&options.interface, &options.nft));
         let door = Door::open(Arc::clone(&board), &options.door, &options.control)?;
+        let memory = Memory::open(&options.status);
         Ok(Self {
             public_key: secret.public(),
             ruleset: Ruleset::new(&options.nft),
             options,
             secret,
             resolver: sys::resolve::Resolver::default(),
-            texts: Texts::new(),
+            texts: memory.bonds().clone(),
             declared: None,
             now: Timestamp::from_epoch(0),
             broken: Vec::new(),
             asked: BTreeMap::new(),
+            shared: ReadKeys::new(),
+            memory,
             drift: 0,
             silent: Vec::new(),
             last: None,
@@ -102,21 +110,23 @@ impl Agent {
 
     /// Reads the Codex, compares, repairs, and reads back. A Codex that cannot be read leaves the last one in
     /// force: time goes on for its bonds, and what somebody changes is put right.
-    pub(super) fn look(&mut self, wake: Wake, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+    pub(super) fn look(&mut self, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
         self.now = sys::clock::now();
         let mut broken = Vec::new();
         let read = self.read(&mut broken);
         let Some(declared) = &self.declared else { return read };
-        let held = fit(declared, self.now, Some(self.public_key), &self.options.secrets);
+        let held = fit(declared, self.now, Some(self.public_key), &self.options.secrets, &mut self.shared);
         broken.extend(held.unfit.iter().cloned());
         if read.is_ok() {
             self.report(broken, say);
         }
-        self.resolver.known();
-        let names = sync::dialled_names(&held.codex);
-        self.resolver.look_up(names, wake == Wake::Tick, waker.nudger().map_err(Error::Wait)?);
-        let kept = self.keep(&held, say);
+        let kept = self.keep(&held, waker, say);
         read.and(kept)
+    }
+
+    /// Keeps what is in force for an agent that starts anew.
+    pub(super) fn keep_in_mind(&mut self, say: &mut dyn FnMut(&str)) {
+        self.memory.keep(&self.texts, say);
     }
 
     /// Reads the Codex in force: bonds as they stand, or as they last were good.
@@ -139,20 +149,20 @@ impl Agent {
     }
 
     /// Makes ruleset and interface what can be held of the bonds.
-    fn keep(&mut self, held: &Fit, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
-        let Fit { codex, preshared, unfit: _ } = held;
+    fn keep(&mut self, held: &Fit, waker: &Waker, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let codex = &held.codex;
         let start = Instant::now();
-        let desired = Desired::of(codex, self.public_key, self.resolver.known(), preshared);
         let backend = self.options.backend.unwrap_or(codex.tether.backend);
-        let observed = self.observe(backend, &desired)?;
+        let (desired, observed) = self.compare(held, backend)?;
+        self.look_up(desired.stale_names(&observed), waker, say);
         let plan = sync::plan(&desired, &observed);
         let withheld = withheld(codex, &sync::contested(&desired, &observed));
         let mut reloaded = match self.load_ruleset(withheld.as_ref().unwrap_or(codex)) {
             Ok(outcome) => outcome == Outcome::Repaired,
             // Also an agent that has just started finds peers of the one before it.
             Err(error) => {
-                interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret)?;
-                return Err(error);
+                let cut = interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret);
+                return Err(not_cut(error, cut));
             }
         };
         let observed = self.carry_out(backend, &desired, &plan, say)?;
@@ -170,15 +180,25 @@ impl Agent {
         Ok(())
     }
 
-    /// Reads the interface; at the first time also whether it is ours.
-    fn observe(&self, backend: Backend, desired: &Desired) -> Result<Observed, Error> {
+    /// What is wanted, and what the interface holds; at the first time also whether it is ours.
+    fn compare(&mut self, held: &Fit, backend: Backend) -> Result<(Desired, Observed), Error> {
+        let Fit { codex, preshared, unfit: _ } = held;
+        let mut desired = Desired::of(codex, self.public_key, self.resolver.known(), preshared);
         let name = &self.options.interface;
         let mut observed = interface::observe(name, backend)?;
         if self.is_new() {
             interface::claim(name, &observed, self.public_key)?;
         }
-        observed.note_dialled(desired, &self.asked, sys::clock::epoch_seconds());
-        Ok(observed)
+        desired.hold_living(&observed, &self.asked);
+        observed.note_dialled(&desired, &self.asked);
+        Ok((desired, observed))
+    }
+
+    /// Has host names looked up beside us. That it cannot be done now holds nobody up.
+    fn look_up(&mut self, names: BTreeSet<DnsName>, waker: &Waker, say: &mut dyn FnMut(&str)) {
+        if let Err(error) = self.resolver.look_up(names, self.options.recheck, || waker.nudger()) {
+            say(&format!("cannot look up host names of peers: {error}"));
+        }
     }
 
     fn carry_out(
@@ -198,7 +218,9 @@ impl Agent {
     /// more to do, which needs a look.
     pub(super) fn glance(&mut self, say: &mut dyn FnMut(&str)) -> Result<bool, Error> {
         let Some(last) = &self.last else { return Ok(true) };
-        let plan = sync::plan(&last.desired, &self.observe(last.backend, &last.desired)?);
+        let mut observed = interface::observe(&self.options.interface, last.backend)?;
+        observed.note_dialled(&last.desired, &self.asked);
+        let plan = sync::plan(&last.desired, &observed);
         if plan.is_empty() || plan.repairs(&last.desired) {
             return Ok(!plan.is_empty());
         }
@@ -220,7 +242,7 @@ impl Agent {
         observed: &Observed,
         start: Instant,
     ) {
-        self.asked = desired.peers.iter().filter_map(|(key, peer)| Some((*key, peer.endpoint?))).collect();
+        self.asked = desired.asked(&self.asked);
         let peers = Peers {
             declared: self.declared.as_ref().map_or(0, |declared| declared.peers.len()),
             active: codex.active().count(),
@@ -285,6 +307,14 @@ impl Agent {
     }
 }
 
+/// The ruleset's error, and how it went to cut off whoever is bonded no more.
+fn not_cut(ruleset: Error, cut: Result<(), Error>) -> Error {
+    match cut {
+        Ok(()) => ruleset,
+        Err(cut) => Error::NotCut { ruleset: Box::new(ruleset), cut: Box::new(cut) },
+    }
+}
+
 /// Ports of services that nobody listens on.
 fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
     let mut silent = Vec::new();
@@ -316,4 +346,23 @@ fn excerpt(plan: &Plan) -> String {
         lines.push(format!("and {} more", plan.steps.len() - LINES));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_the_ruleset_is_told_also_when_nobody_can_be_cut_off() {
+        let cut = || Err(sys::link::Error::Vanished("wg0".into()).into());
+        let error = not_cut(Error::NoTable, cut());
+        assert_eq!(
+            explain(&error),
+            "the ruleset was loaded, but table inet sepulcher is not there; and who is bonded no more cannot be cut off: \
+             wg0 vanished while it was being configured"
+        );
+        assert_eq!(not_cut(Error::NoTable, Ok(())).to_string(), Error::NoTable.to_string());
+        let missing = sys::link::Error::NoModule("wg0".into());
+        assert!(not_cut(Error::NoTable, Err(missing.into())).remedy().unwrap().contains("wireguard"));
+    }
 }

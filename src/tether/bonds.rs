@@ -81,7 +81,7 @@ fn hopeless(mistakes: &[Mistake]) -> Hopeless {
     Hopeless(reports.join("\n"))
 }
 
-fn is_bond(file: &str) -> bool {
+pub(super) fn is_bond(file: &str) -> bool {
     file.starts_with("peers/")
 }
 

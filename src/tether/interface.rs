@@ -5,7 +5,7 @@ use crate::codex::Backend;
 use crate::codex::key::PublicKey;
 use crate::sync::{self, Desired, Observed, Plan, Step};
 use crate::sys::wireguard::SecretKey;
-use crate::sys::{link, wireguard};
+use crate::sys::{clock, link, wireguard};
 
 /// Reads the interface `name`: link, addresses, routes, WireGuard configuration.
 pub fn observe(name: &str, backend: Backend) -> Result<Observed, Error> {
@@ -18,7 +18,8 @@ pub fn observe(name: &str, backend: Backend) -> Result<Observed, Error> {
         None => wireguard::Held::default(),
     };
     let wireguard::Held { public_key, listen_port, peers, strays } = held;
-    Ok(Observed { link, public_key, listen_port, peers, strays })
+    // After the reading: no handshake in it is later, unless the clock was set back.
+    Ok(Observed { at: clock::epoch_seconds(), link, public_key, listen_port, peers, strays })
 }
 
 /// Refuses an interface that somebody else has set up: one that holds another private key than ours. One that

@@ -84,6 +84,21 @@ mod tests {
     }
 
     #[test]
+    fn a_tombstone_is_one_whatever_else_is_in_it() {
+        for text in [
+            "state = \"revoked\"\n",
+            "state=\"revoked\" # lost\nslip\n",
+            "slip\n state = 'revoked'\n",
+            "state = revoked\n",
+        ] {
+            assert!(is_tombstone(text), "{text}");
+        }
+        for text in ["state = \"active\"\n", "slip\n", "note = \"revoked\"\nslip\n", "state\nrevoked\n"] {
+            assert!(!is_tombstone(text), "{text}");
+        }
+    }
+
+    #[test]
     fn a_revoked_key_does_not_come_back_under_another_name_after_a_restart() {
         let bond = |last: u8, state: &str| {
             format!(

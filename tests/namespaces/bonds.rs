@@ -143,3 +143,35 @@ fn a_new_key_and_a_new_agent_leave_every_other_tunnel_alone() {
     assert_eq!(new.try_page(), None);
     gateway.assert_untouched(&other, &before);
 }
+
+#[test]
+fn a_bond_that_broke_while_no_agent_ran_keeps_its_tunnel_and_its_grants() {
+    if !can_run("a_bond_that_broke_while_no_agent_ran_keeps_its_tunnel_and_its_grants") {
+        return;
+    }
+    let (_scratch, folder) = scratch();
+    let gateway = Gateway::new(&folder);
+    let (phone, laptop) = (Device::new(&gateway, 0), Device::new(&gateway, 1));
+    gateway.bond("phone", &phone.file(""));
+    gateway.bond("laptop", &laptop.file(""));
+    let [_oculus, agent] = gateway.running(1);
+    assert!(phone.page().contains("caller") && laptop.page().contains("caller"));
+    let kept = folder.join("last-good/peers/laptop.toml");
+    until("the bonds are kept", || kept.exists().then_some(()));
+    drop(agent);
+    std::fs::remove_file(folder.join("tether.json")).unwrap();
+    gateway.bond("phone", "public-key = 7\n");
+    gateway.bond("laptop", &laptop.file("state = \"revoked\"\nslip\n"));
+    let before = gateway.peer(phone.key)["received_bytes"].as_u64().unwrap();
+    let _agent = gateway.agent();
+    gateway.ready();
+    let broken = gateway.status().unwrap().broken;
+    let told: Vec<_> = broken.iter().map(|one| (one.file.as_str(), one.last_good)).collect();
+    assert_eq!(told, [("peers/laptop.toml", false), ("peers/phone.toml", true)]);
+    assert_eq!(gateway.held(), 1);
+    assert!(phone.page().contains("caller"), "a broken file does not cut its peer off");
+    assert_eq!(laptop.try_page(), None, "what is kept brings nobody back");
+    assert!(gateway.peer(phone.key)["received_bytes"].as_u64().unwrap() > before, "it is the peer of before");
+    assert!(!gateway.log().contains(&phone.key.to_string()), "and nothing was done to it");
+    until("who is revoked is forgotten", || (!kept.exists()).then_some(()));
+}

@@ -48,9 +48,13 @@ fn missing() -> Option<String> {
 
 /// Whether the test can run; says so when it cannot, and fails where it has to (`CI` is set).
 pub fn can_run(test: &str) -> bool {
-    let Some(missing) = missing() else { return true };
-    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {missing}");
-    eprintln!("SKIPPED {test}: {missing}");
+    missing().is_none_or(|missing| cannot_run(test, &missing))
+}
+
+/// Says why the test cannot run, and fails where it has to (`CI` is set).
+pub fn cannot_run(test: &str, why: &str) -> bool {
+    assert!(std::env::var_os("CI").is_none(), "{test} cannot run: {why}");
+    eprintln!("SKIPPED {test}: {why}");
     false
 }
 

@@ -10,6 +10,7 @@ mod door;
 mod gateway;
 mod lab;
 mod low_order;
+mod names;
 #[path = "../topology/netavark.rs"]
 mod netavark;
 mod obstacles;

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::gateway::Gateway;
-use crate::lab::{can_run, scratch};
+use crate::lab::{can_run, cannot_run, scratch};
 
 /// Runs the agent to its end; exit code and what it said.
 fn ended(mut command: Command) -> (i32, String) {
@@ -74,4 +74,32 @@ fn without_the_capability_the_remedy_names_it() {
     assert_eq!(code, 69, "{said}");
     assert!(said.contains("CAP_NET_ADMIN"), "{said}");
     assert!(gateway.machine.try_sh("ip link show wg0").is_err(), "nothing was made");
+}
+
+/// The ruleset stays in the pod: it is loaded before any interface is made, and while it is there alone nothing gets in.
+/// Taking it away again would open what it closes until the next try.
+#[test]
+fn a_kernel_without_wireguard_is_told_with_its_remedy_and_leaves_the_pod_closed() {
+    const TEST: &str = "a_kernel_without_wireguard_is_told_with_its_remedy_and_leaves_the_pod_closed";
+    if !can_run(TEST) {
+        return;
+    }
+    let (_scratch, folder) = scratch();
+    let gateway = Gateway::new(&folder);
+    if gateway.machine.try_sh("ip link add probe type wireguard && ip link delete probe").is_ok() {
+        cannot_run(TEST, "this kernel has WireGuard");
+        return;
+    }
+    let phone = sepulcher::sys::wireguard::SecretKey::generate().public();
+    gateway.bond("phone", &format!("public-key = \"{phone}\"\naddress = \"10.88.16.2\"\ngrants = [\"*\"]\n"));
+    let mut command = gateway.agent_command(1);
+    command.args(["--backend", "kernel"]);
+    let (code, said) = ended(command);
+    assert_eq!(code, 69, "{said}");
+    assert!(said.contains("cannot create wg0: the kernel has no WireGuard"), "{said}");
+    assert!(said.contains("hint: load the kernel module `wireguard`"), "{said}");
+    assert!(said.contains("`backend = \"userspace\"`"), "{said}");
+    assert!(gateway.machine.try_sh("ip link show wg0").is_err(), "nothing was made");
+    assert!(!gateway.status().unwrap().ready);
+    assert!(gateway.machine.sh("nft list tables").contains("inet sepulcher"), "the pod stays closed");
 }

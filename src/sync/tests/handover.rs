@@ -21,6 +21,7 @@ fn any_overlaps() -> impl Strategy<Value = (Desired, BTreeMap<u32, Option<u64>>)
 }
 
 fn shake_hands(observed: &mut Observed, handshakes: &BTreeMap<u32, Option<u64>>) {
+    observed.at = 4;
     for (number, at) in handshakes {
         if let Some(peer) = observed.peers.get_mut(&key(*number)) {
             peer.traffic.last_handshake = *at;
@@ -104,6 +105,47 @@ fn a_new_key_takes_over_in_one_update_when_it_has_shaken_hands_and_gives_back_wh
     assert_eq!(observed.peers[&new].allowed_ips, BTreeSet::from([address(2)]));
 }
 
+/// Which of two keys of a peer is to hold its address at 10,000, after these handshakes: the new one?
+fn taken_over(old: Option<u64>, new: Option<u64>) -> bool {
+    let peer = desired_peer(BTreeSet::from([address(2)]));
+    let mut wanted = desired(BTreeMap::from([(key(OLD), peer.clone()), (key(1), peer)]));
+    wanted.overlaps.insert(key(OLD), key(1));
+    let mut observed = Observed { at: 10_000, ..Observed::default() };
+    for (number, last_handshake) in [(OLD, old), (1, new)] {
+        let traffic = Traffic { last_handshake, ..Traffic::default() };
+        observed.peers.insert(key(number), ObservedPeer { traffic, ..ObservedPeer::default() });
+    }
+    wanted.settled(&observed).peers[&key(OLD)].allowed_ips.is_empty()
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_keep_a_new_key_from_taking_over() {
+    assert!(taken_over(Some(17_200), Some(9_990)), "the old key shook hands before the clock was set back");
+    assert!(!taken_over(Some(9_990), Some(17_200)), "and the new one gives back in the same way");
+    assert!(taken_over(Some(17_200), Some(17_300)), "of two from before, the later one");
+    assert!(!taken_over(Some(17_200), None));
+    assert!(taken_over(Some(9_000), Some(17_200)), "a session that is dead proves nothing");
+}
+
+proptest! {
+    #[test]
+    fn the_later_handshake_decides_and_a_living_session_comes_before_one_of_the_future(
+        old in proptest::option::of(9_700..10_300_u64),
+        new in proptest::option::of(9_700..10_300_u64),
+    ) {
+        let living = |at: Option<u64>| at.is_some_and(|at| (9_821..=10_000).contains(&at));
+        let expected = match (living(old), living(new)) {
+            (true, false) => false,
+            (false, true) => true,
+            _ => new.is_some() && new >= old,
+        };
+        prop_assert_eq!(taken_over(old, new), expected);
+        if old.max(new) <= Some(10_000) {
+            prop_assert_eq!(expected, new.is_some() && new >= old, "nothing else where no clock was set back");
+        }
+    }
+}
+
 #[test]
 fn a_preshared_key_is_changed_in_place_and_never_shown() {
     let shared = |byte| SharedKey::new([byte; 32]);
@@ -140,8 +182,9 @@ fn place(last: u8) -> SocketAddr {
 }
 
 fn dials(wanted: &Desired, observed: &mut Observed, asked: Option<SocketAddr>) -> Option<SocketAddr> {
-    let asked = asked.map(|endpoint| (key(1), endpoint)).into_iter().collect();
-    observed.note_dialled(wanted, &asked, 1000);
+    let asked = asked.map(|endpoint| (key(1), Asked { endpoint, named: None })).into_iter().collect();
+    observed.at = 1000;
+    observed.note_dialled(wanted, &asked);
     match &plan(wanted, observed).steps[..] {
         [] => None,
         [Step::UpdatePeer(_, change)] => change.endpoint,
@@ -171,6 +214,96 @@ fn a_peer_that_is_kept_alive_and_fell_silent_is_dialled_where_the_codex_says() {
         let dialled = dials(&wanted, &mut observed, Some(place(1)));
         assert_eq!(dialled, expected, "keepalive {keepalive}, handshake {last_handshake:?}");
         assert!(!plan(&wanted, &observed).repairs(&wanted), "that is nobody's doing");
+    }
+}
+
+/// A peer that is dialled by a name, one look of the agent after another.
+struct Named {
+    wanted: Desired,
+    observed: Observed,
+    asked: BTreeMap<PublicKey, Asked>,
+}
+
+impl Named {
+    /// Not yet dialled.
+    fn new(keepalive: u16) -> Self {
+        let mut peer = desired_peer(BTreeSet::from([address(2)]));
+        peer.keepalive = keepalive;
+        let wanted = desired(BTreeMap::from([(key(1), peer)]));
+        Self { wanted, observed: Observed { at: 1000, ..Observed::default() }, asked: BTreeMap::new() }
+    }
+
+    /// A look, when the Codex names `host` and `port`, and that has this address. Tells which names it would look up.
+    fn look(&mut self, host: &str, port: u16, address: Option<u8>) -> Vec<String> {
+        let mut wanted = self.wanted.clone();
+        let peer = wanted.peers.get_mut(&key(1)).unwrap();
+        peer.named = Some((host.parse().unwrap(), Port::new(port).unwrap()));
+        peer.endpoint = address.map(|last| SocketAddr::from(([192, 0, 2, last], port)));
+        wanted.hold_living(&self.observed, &self.asked);
+        self.observed.note_dialled(&wanted, &self.asked);
+        apply(&plan(&wanted, &self.observed), &mut self.observed);
+        self.asked = wanted.asked(&self.asked);
+        wanted.stale_names(&self.observed).iter().map(ToString::to_string).collect()
+    }
+
+    /// Its last handshake, and the place where it is since, if that is another.
+    fn meet(&mut self, at: u64, place: Option<u8>) {
+        let held = self.observed.peers.get_mut(&key(1)).unwrap();
+        held.traffic.last_handshake = Some(at);
+        held.endpoint = place.map(|last| SocketAddr::from(([192, 0, 2, last], 4000))).or(held.endpoint);
+    }
+
+    fn endpoint(&self) -> Option<String> {
+        self.observed.peers[&key(1)].endpoint.map(|endpoint| endpoint.to_string())
+    }
+}
+
+#[test]
+fn another_address_of_a_name_is_dialled_when_the_session_is_dead_and_not_before() {
+    for keepalive in [25, 0] {
+        let mut peer = Named::new(keepalive);
+        assert_eq!(peer.look("lych.example", 51820, None), ["lych.example"], "it has no address");
+        assert_eq!(peer.endpoint(), None);
+        assert_eq!(peer.look("lych.example", 51820, Some(1)), ["lych.example"], "it has no session");
+        assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:51820");
+        peer.meet(990, None);
+        for _ in 0..2 {
+            assert!(peer.look("lych.example", 51820, Some(7)).is_empty(), "nothing to ask");
+            assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:51820", "it is left where it is");
+        }
+        peer.observed.at = 990 + 180;
+        assert_eq!(peer.look("lych.example", 51820, Some(7)), ["lych.example"]);
+        assert_eq!(peer.endpoint().unwrap(), "192.0.2.7:51820", "keepalive {keepalive}");
+    }
+}
+
+#[test]
+fn another_name_or_port_in_the_codex_is_dialled_at_once() {
+    let mut peer = Named::new(25);
+    peer.look("lych.example", 51820, Some(1));
+    peer.meet(990, None);
+    peer.look("lych.example", 4000, Some(1));
+    assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:4000");
+    assert_eq!(peer.look("other.example", 4000, None), ["other.example"], "its address is not known");
+    assert_eq!(peer.endpoint().unwrap(), "192.0.2.1:4000");
+    assert!(peer.look("other.example", 4000, Some(3)).is_empty());
+    assert_eq!(peer.endpoint().unwrap(), "192.0.2.3:4000");
+}
+
+#[test]
+fn an_agent_that_starts_anew_dials_a_name_when_the_session_is_dead() {
+    for keepalive in [25, 0] {
+        let mut peer = Named::new(keepalive);
+        peer.look("lych.example", 51820, Some(1));
+        peer.meet(990, Some(99));
+        peer.asked.clear();
+        for address in [None, Some(7), Some(7)] {
+            peer.look("lych.example", 51820, address);
+            assert_eq!(peer.endpoint().unwrap(), "192.0.2.99:4000", "it roamed there");
+        }
+        peer.observed.at = 990 + 180;
+        peer.look("lych.example", 51820, Some(7));
+        assert_eq!(peer.endpoint().unwrap(), "192.0.2.7:51820", "keepalive {keepalive}");
     }
 }
 

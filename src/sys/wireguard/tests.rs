@@ -31,6 +31,7 @@ fn new_allowed_ips_replace_the_old_ones() {
         name: "phone".parse().unwrap(),
         allowed_ips: BTreeSet::from([Prefix::host([10, 88, 16, 2])]),
         endpoint: None,
+        named: None,
         keepalive: 0,
         preshared: None,
     };
@@ -115,6 +116,7 @@ fn one_of_ten_thousand_peers_is_one_in_the_update_and_all_of_them_are_encoded_on
             name: "phone".parse().unwrap(),
             allowed_ips: BTreeSet::from([Prefix::host(std::net::Ipv4Addr::from_bits(0x0a58_1002 + number))]),
             endpoint: None,
+            named: None,
             keepalive: 0,
             preshared: SharedKey::new(bytes),
         };

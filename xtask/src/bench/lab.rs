@@ -130,6 +130,19 @@ impl Agent {
         serde_json::from_slice(&fs::read(&self.status).ok()?).ok()
     }
 
+    /// How often it has told its status within a time: once a look.
+    pub fn looks_within(&self, time: Duration) -> usize {
+        let told = || self.status().map(|status| status.written_ms);
+        let (end, mut last, mut looks) = (Instant::now() + time, told(), 0);
+        while Instant::now() < end {
+            thread::sleep(Duration::from_millis(50));
+            let now = told();
+            looks += usize::from(now != last);
+            last = now;
+        }
+        looks
+    }
+
     /// Waits until it has read back so many peers.
     pub fn until_it_holds(&self, count: u32) -> Result<()> {
         until("the agent holds the peer", || {

@@ -10,6 +10,7 @@ use sepulcher::render::nftables;
 use sepulcher::sync::{Desired, Plan, Step};
 use sepulcher::sys::nft::Nft;
 use sepulcher::sys::wireguard::{self, SecretKey};
+use sepulcher::tether::RECHECK;
 
 use super::lab::{Interface, Lab, inside};
 use super::{
@@ -74,7 +75,8 @@ fn changes_among(lab: &Lab, count: u32) -> Result<Changes> {
     Ok(Changes { step, syncconf, whole, policy })
 }
 
-/// The idle agent: its memory, and how often it wakes up.
+/// The idle agent: its memory, how often its timers have it look, and how often its threads slept meanwhile, which is more:
+/// a look waits for answers.
 pub fn idle(lab: &Lab) -> Result<()> {
     let (count, time) = IDLE;
     let codex = lab.codex("idle", &with_peers(&example_sources(), count)?)?;
@@ -83,10 +85,12 @@ pub fn idle(lab: &Lab) -> Result<()> {
     // Services that nobody runs here are looked after sooner at first.
     std::thread::sleep(time);
     let before = agent.running.wake_ups()?;
-    std::thread::sleep(time);
+    let looks = agent.looks_within(time);
     let wake_ups = agent.running.wake_ups()? - before;
+    let most = time.as_secs() / RECHECK.as_secs() + 1;
     line("idle agent with 1,000 peers, memory", "20 MiB", &format!("{} MiB", agent.running.memory()? >> 10));
-    line("idle agent, wake-ups in a minute", "none", &wake_ups.to_string());
+    line("idle agent, looks in a minute", &most.to_string(), &looks.to_string());
+    line("  how often its threads slept", "none", &wake_ups.to_string());
     Ok(())
 }
 
