@@ -16,6 +16,8 @@ use crate::tree::Sha256Digest;
 /// A device whose last handshake is not older than this, in seconds, is online: WireGuard makes a new one every two
 /// minutes while there is traffic.
 const PRESENT: u64 = 180;
+/// So much later than the agent's time a handshake may be, in seconds: the agent notes the time, then looks.
+const BEHIND: u64 = 10;
 /// The longest wait after a wrong phrase.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -51,10 +53,14 @@ pub fn needed(
     }
 }
 
-/// Ages are told by the clock of whoever looked.
+/// Ages are told by the clock of whoever looked. A handshake that is yet to come is from before that was set back, and as
+/// old as anything.
 fn is_online(observed: &Observed, key: &crate::codex::key::PublicKey) -> bool {
+    let recent = |at: u64| {
+        at > 0 && at <= observed.now.saturating_add(BEHIND) && observed.now.saturating_sub(at) < PRESENT
+    };
     let mut held = observed.peers.iter().filter(|peer| peer.public_key == *key && peer.held);
-    held.any(|peer| peer.last_handshake.is_some_and(|at| at > 0 && observed.now.saturating_sub(at) < PRESENT))
+    held.any(|peer| peer.last_handshake.is_some_and(recent))
 }
 
 /// Whether what was typed is the phrase.
@@ -137,6 +143,17 @@ mod tests {
         }
         let other = SecretKey::generate();
         assert_eq!(needed(&phone, None, Some(&seen(&other, Some(NOW))), now()), Proof::Phrase(None));
+    }
+
+    #[test]
+    fn a_handshake_that_is_yet_to_come_proves_nothing() {
+        let secret = SecretKey::generate();
+        let phone = codex(&[("phone", key(&secret))]);
+        let proof = |handshake| needed(&phone, None, Some(&seen(&secret, Some(handshake))), now());
+        assert_eq!(proof(NOW + 1), Proof::Present("phone".parse().unwrap()), "made while the agent looked");
+        for handshake in [NOW + BEHIND + 1, NOW + 1000, u64::MAX] {
+            assert_eq!(proof(handshake), Proof::Phrase(None), "{handshake}");
+        }
     }
 
     #[test]
