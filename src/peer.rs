@@ -8,6 +8,7 @@ mod allocate;
 pub mod audit;
 mod client;
 mod edit;
+mod ending;
 mod migrate;
 mod observed;
 pub mod store;
@@ -30,6 +31,7 @@ use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 pub use client::Client;
 use edit::Edited;
 pub(crate) use edit::{buried, tombstone};
+pub use ending::Ending;
 pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
@@ -77,7 +79,7 @@ pub struct Bond {
     pub grants: Vec<String>,
     /// From when on it is cut off.
     #[serde(default)]
-    pub expires: Option<Timestamp>,
+    pub expires: Option<Ending>,
     /// Whether a preshared key is made.
     #[serde(default)]
     pub preshared: bool,
@@ -157,7 +159,7 @@ pub struct Extend {
     /// The peer's name.
     pub name: Name,
     /// From when on it is cut off; `None` is never.
-    pub expires: Option<Timestamp>,
+    pub expires: Option<Ending>,
 }
 
 /// Nothing to say.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 use super::allocate::{self, Held};
-use super::{Bond, Extend, Granting, Kind, Refused, Revoke, Rotate, Situation};
+use super::{Bond, Ending, Extend, Granting, Kind, Refused, Revoke, Rotate, Situation};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -63,9 +63,9 @@ pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
         lines.push("+ preshared key".to_owned());
     }
     document["created"] = moment(now);
-    if let Some(expires) = expires {
-        future(*expires, now)?;
-        document["expires"] = moment(*expires);
+    if let Some(ending) = expires {
+        let expires = future(*ending, now)?;
+        document["expires"] = moment(expires);
         lines.push(format!("+ expires {expires}"));
     }
     Ok(Edited { fresh_preshared: *preshared, ..Edited::of(&document, lines) })
@@ -201,13 +201,13 @@ pub fn ungrant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited,
 pub fn extend(extend: &Extend, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let (peer, mut document) = open(&extend.name, situation)?;
     let told = |expires: Option<Timestamp>| expires.map_or("never".to_owned(), |at| at.to_string());
-    if let Some(expires) = extend.expires {
-        future(expires, situation.now)?;
+    let expires = extend.expires.map(|ending| future(ending, situation.now)).transpose()?;
+    if let Some(expires) = expires {
         document["expires"] = moment(expires);
     } else {
         document.remove("expires");
     }
-    let line = format!("~ {} expires {} -> {}", extend.name, told(peer.expires), told(extend.expires));
+    let line = format!("~ {} expires {} -> {}", extend.name, told(peer.expires), told(expires));
     Ok(Edited::of(&document, vec![line]))
 }
 
@@ -335,9 +335,10 @@ fn full(codex: &Codex, now: Timestamp) -> Refused {
     Refused::new(format!("every address of {} is taken", codex.tether.network), hint)
 }
 
-fn future(expires: Timestamp, now: Timestamp) -> Result<(), Refused> {
+fn future(ending: Ending, now: Timestamp) -> Result<Timestamp, Refused> {
+    let expires = ending.moment(now);
     if expires > now {
-        return Ok(());
+        return Ok(expires);
     }
     Err(Refused::new(format!("{expires} is past: it is {now}"), "choose a later time, like `--expires 30d`"))
 }

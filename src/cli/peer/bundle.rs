@@ -11,7 +11,7 @@ use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Grants, Peer, PeerKind, PeerState};
-use crate::peer::{Bond, Granting, PeerView, Request, StateWord, store};
+use crate::peer::{Bond, Ending, Granting, PeerView, Request, StateWord, store};
 use crate::sys::codex::LEDGER_LIMIT;
 use crate::sys::fs;
 
@@ -198,7 +198,7 @@ impl Exported {
             address6,
             kind,
             grants,
-            expires,
+            expires: expires.map(Ending::At),
             preshared: false,
             dial: None,
             client: false,
