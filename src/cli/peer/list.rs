@@ -28,6 +28,8 @@ pub struct Overview {
     schema: u32,
     /// Whether an agent was asked; without one, nothing is known of the kernel.
     observed: bool,
+    /// When the agent looked, by its clock, which all times here go by.
+    now: Option<Timestamp>,
     /// Bonds, by name.
     peers: Vec<Row>,
     /// Peers of the kernel that no bond declares.
@@ -74,11 +76,12 @@ pub fn parse(body: &[u8]) -> Result<Observed, Failure> {
 
 /// Joins bonds with what the kernel holds.
 pub fn join(declared: Vec<PeerView>, observed: Option<Observed>) -> Overview {
+    let now = observed.as_ref().map(|observed| Timestamp::from_epoch(observed.now));
     let seen = observed.is_some();
     let peers = observed.into_iter().flat_map(|observed| observed.peers).filter(|peer| peer.held);
     let mut held: BTreeMap<PublicKey, ObservedPeer> = peers.map(|peer| (peer.public_key, peer)).collect();
     let peers = declared.into_iter().map(|view| row(view, seen, &mut held)).collect();
-    Overview { schema: 1, observed: seen, peers, undeclared: held.into_values().collect() }
+    Overview { schema: 1, observed: seen, now, peers, undeclared: held.into_values().collect() }
 }
 
 /// Takes a bond's keys out of what is held.
@@ -101,6 +104,12 @@ fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, ObservedPe
 }
 
 impl Overview {
+    /// The time that ages count from: that of the agent, or `clock` where none was asked. This machine's clock may differ
+    /// from the appliance's.
+    pub fn time(&self, clock: Timestamp) -> Timestamp {
+        self.now.unwrap_or(clock)
+    }
+
     /// The bond of that name.
     pub fn find(&self, name: &str) -> Option<&Row> {
         self.peers.iter().find(|row| row.declared.name.as_str() == name)

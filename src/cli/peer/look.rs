@@ -65,7 +65,7 @@ impl Look {
         let transport = Transport::open(&self.place)?;
         self.watch.show(Self::folders(&transport), &mut || {
             let overview = self.overview(&transport)?;
-            let now = clock::now();
+            let now = overview.time(clock::now());
             if self.json { json(&overview) } else { text(&overview, now) }
         })
     }

@@ -160,3 +160,14 @@ fn no_agent_is_no_failure_and_a_silent_one_is() {
     assert_eq!(failure.kind, Kind::Unavailable);
     assert!(failure.to_string().contains("door.sock") && failure.to_string().contains("hint: "), "{failure}");
 }
+
+#[test]
+fn ages_go_by_the_clock_of_whoever_looked() {
+    let here = || vec![view("here", 5, StateWord::Active)];
+    let wrong = Timestamp::from_epoch(NOW - 86400);
+    let overview = join(here(), Some(observed(&[(5, Some(70))])));
+    let table = overview.table(overview.time(wrong));
+    assert!(table.contains("1 min ago"), "{table}");
+    assert_eq!(serde_json::to_value(&overview).unwrap()["now"], now().to_string());
+    assert_eq!(join(here(), None).time(wrong), wrong);
+}
