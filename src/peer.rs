@@ -6,6 +6,7 @@
 
 mod allocate;
 pub mod audit;
+mod broken;
 mod client;
 mod edit;
 mod ending;
@@ -28,6 +29,7 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
+pub use broken::Broken;
 pub use client::Client;
 use edit::Edited;
 pub(crate) use edit::{buried, tombstone};
@@ -185,10 +187,19 @@ pub struct Situation<'a> {
     pub codex: &'a Codex,
     /// The texts that it was read from.
     pub sources: &'a Sources,
+    /// Bonds that are left out of both because they hold mistakes.
+    pub broken: &'a [Broken],
     /// The appliance's own public key, where it is known.
     pub host_key: Option<PublicKey>,
     /// The time.
     pub now: Timestamp,
+}
+
+impl<'a> Situation<'a> {
+    /// The broken bond of that name.
+    fn broken_bond(&self, name: &Name) -> Option<&'a Broken> {
+        self.broken.iter().find(|broken| broken.name().as_ref() == Some(name))
+    }
 }
 
 /// What a request changes: everything concerns one peer.

@@ -36,7 +36,8 @@ impl Bonds {
     fn plan(&self, request: &Request) -> Result<Change, Refused> {
         let codex = self.codex();
         let now = Timestamp::from_epoch(self.now);
-        let situation = Situation { codex: &codex, sources: &self.sources, host_key: Some(key(125)), now };
+        let situation =
+            Situation { codex: &codex, sources: &self.sources, broken: &[], host_key: Some(key(125)), now };
         change(request, &situation, &mut || SharedKey::new([9; 32]).unwrap())
     }
 

@@ -127,7 +127,7 @@ pub fn import(args: &Import) -> Result<(), Failure> {
     let Import { file, changing } = args;
     let bundle = read(file)?;
     let transport = Transport::open(&changing.place)?;
-    let known = transport.list()?;
+    let (known, _) = transport.list()?;
     let there = |exported: &Exported| {
         let same = |peer: &&PeerView| peer.name == exported.name && peer.public_key == exported.public_key;
         known.iter().find(same).is_some_and(|peer| peer.state != StateWord::Revoked)

@@ -180,7 +180,14 @@ mod tests {
         let to = Outputs { conf: at("w.conf").filter(|_| conf), png: at("w.png"), svg: at("w.svg") };
         let delivery = Delivery::prepare(&to, false).unwrap();
         let client: Client = serde_json::from_value("x".repeat(length).into()).unwrap();
-        let mut reply = Reply { schema: 1, plan: Vec::new(), peer: None, peers: None, client: Some(client) };
+        let mut reply = Reply {
+            schema: 1,
+            plan: Vec::new(),
+            peer: None,
+            peers: None,
+            broken: Vec::new(),
+            client: Some(client),
+        };
         let outcome = delivery.hand_over(&"wraith".parse().unwrap(), &mut reply, None);
         let there = ["w.conf", "w.png", "w.svg"].into_iter().filter(|name| folder.path().join(name).exists());
         (outcome, there.collect())

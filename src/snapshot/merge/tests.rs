@@ -42,7 +42,13 @@ impl Folder {
     /// Whether it was granted.
     fn ask(&mut self, request: &Request) -> bool {
         let codex = self.codex();
-        let situation = Situation { codex: &codex, sources: &self.sources, host_key: None, now: self.time() };
+        let situation = Situation {
+            codex: &codex,
+            sources: &self.sources,
+            broken: &[],
+            host_key: None,
+            now: self.time(),
+        };
         let Ok(change) = change(request, &situation, &mut || SharedKey::new([9; 32]).unwrap()) else {
             return false;
         };
