@@ -10,6 +10,7 @@ mod heal;
 pub mod migrate;
 mod place;
 mod reply;
+mod room;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -176,6 +177,7 @@ fn judged(
             .iter()
             .filter_map(|(change, _)| change.as_ref().map(|(verb, change)| (*verb, change)))
             .collect();
+        room::judge(place, bonds.codex.active().count(), &changes)?;
         let changing = changes.iter().map(|(_, change)| &change.name).collect();
         let Bonds { codex, sources, broken, flawed: _ } = &bonds;
         let situation = Situation { codex, sources, broken, host_key: None, now };

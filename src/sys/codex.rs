@@ -16,7 +16,7 @@ use crate::codex::{Diagnostic, LAW, Place, SCHEMA, Sources, Text, file_name, in_
 pub const FILE_LIMIT: u64 = 1 << 20;
 
 /// The longest ledger that is read, in bytes: some hundred thousand keys.
-pub const LEDGER_LIMIT: u64 = 16 << 20;
+pub const LEDGER_LIMIT: u64 = 64 << 20;
 
 /// How many files are worth a thread.
 const FILES_PER_THREAD: usize = 256;
