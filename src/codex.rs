@@ -152,6 +152,16 @@ impl Codex {
         self.peers.get(name).map(Arc::as_ref)
     }
 
+    /// Whose key is whose, both keys of a peer that has two; those who are revoked included.
+    pub fn names_by_key(&self) -> BTreeMap<PublicKey, &Name> {
+        let keys = |peer: &Peer| [Some(peer.public_key), peer.overlap.as_ref().map(|old| old.public_key)];
+        let named = self
+            .peers
+            .iter()
+            .map(|(name, peer)| keys(peer).into_iter().flatten().map(move |key| (key, name)));
+        named.flatten().collect()
+    }
+
     /// The service of the host that is called `name`.
     pub fn host_service(&self, name: &str) -> Option<&HostService> {
         self.host.iter().find(|service| service.name.as_str() == name)

@@ -6,8 +6,10 @@
 
 mod allocate;
 pub mod audit;
+mod broken;
 mod client;
 mod edit;
+mod ending;
 mod migrate;
 mod observed;
 pub mod store;
@@ -27,9 +29,11 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
 
+pub use broken::Broken;
 pub use client::Client;
 use edit::Edited;
 pub(crate) use edit::{buried, tombstone};
+pub use ending::Ending;
 pub use observed::{Observed, ObservedPeer};
 pub use view::{PeerView, StateWord};
 
@@ -77,7 +81,7 @@ pub struct Bond {
     pub grants: Vec<String>,
     /// From when on it is cut off.
     #[serde(default)]
-    pub expires: Option<Timestamp>,
+    pub expires: Option<Ending>,
     /// Whether a preshared key is made.
     #[serde(default)]
     pub preshared: bool,
@@ -157,7 +161,7 @@ pub struct Extend {
     /// The peer's name.
     pub name: Name,
     /// From when on it is cut off; `None` is never.
-    pub expires: Option<Timestamp>,
+    pub expires: Option<Ending>,
 }
 
 /// Nothing to say.
@@ -183,10 +187,19 @@ pub struct Situation<'a> {
     pub codex: &'a Codex,
     /// The texts that it was read from.
     pub sources: &'a Sources,
+    /// Bonds that are left out of both because they hold mistakes.
+    pub broken: &'a [Broken],
     /// The appliance's own public key, where it is known.
     pub host_key: Option<PublicKey>,
     /// The time.
     pub now: Timestamp,
+}
+
+impl<'a> Situation<'a> {
+    /// The broken bond of that name.
+    fn broken_bond(&self, name: &Name) -> Option<&'a Broken> {
+        self.broken.iter().find(|broken| broken.name().as_ref() == Some(name))
+    }
 }
 
 /// What a request changes: everything concerns one peer.

@@ -12,7 +12,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use crate::codex::key::{LowOrderKey, PublicKey, SharedKey};
+use crate::codex::key::{PublicKey, SharedKey, StrayKey};
 use crate::codex::name::{DnsName, Name};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::tree::Sha256Digest;
@@ -113,8 +113,8 @@ pub struct Observed {
     pub listen_port: Option<Port>,
     /// Its peers.
     pub peers: BTreeMap<PublicKey, ObservedPeer>,
-    /// Peers that nobody can be. Whoever added them by hand, they hold addresses.
-    pub strays: BTreeSet<LowOrderKey>,
+    /// Peers that no bond can name. Whoever added them by hand, they hold addresses.
+    pub strays: BTreeSet<StrayKey>,
 }
 
 /// The link of the interface.
@@ -180,7 +180,7 @@ pub enum Step {
     /// Cut a peer off.
     RemovePeer(PublicKey),
     /// Remove a peer that nobody can be.
-    RemoveStray(LowOrderKey),
+    RemoveStray(StrayKey),
     /// Add a peer.
     AddPeer(PublicKey, DesiredPeer),
     /// Change a peer in place.

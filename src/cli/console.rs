@@ -15,8 +15,8 @@ use input::{Answer, Input};
 use super::output::age;
 use super::peer::list;
 use super::{Failure, Kind, recovery};
-use crate::codex::{Codex, plain};
-use crate::peer::store::{self, Place};
+use crate::codex::plain;
+use crate::peer::store::{self, Bonds, Place};
 use crate::peer::{Observed, PeerView, StateWord};
 use crate::sys::tty::Tty;
 use crate::sys::{clock, fs};
@@ -100,8 +100,8 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     }
 
     fn menu(&mut self) -> io::Result<()> {
-        let codex = match self.codex() {
-            Ok(codex) => codex,
+        let Bonds { codex, broken, .. } = match self.bonds() {
+            Ok(bonds) => bonds,
             Err(failure) => {
                 self.refuse(&failure)?;
                 return self.say("\nb bond a device   s peers   h health\n");
@@ -111,8 +111,12 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         let addresses = if addresses.is_empty() { "none yet".to_owned() } else { addresses.join(" ") };
         let key = machine::public_key(self.root).unwrap_or_else(|| "none yet".to_owned());
         let bonded = codex.as_of(clock::now()).active().count();
+        let broken = match broken.len() {
+            0 => String::new(),
+            count => format!(", and {count} of which the file is broken"),
+        };
         self.say(&format!(
-            "\n{}\n  address  {addresses}\n  health   {}\n  bonded   {bonded}\n  tether public key: {key}\n\n\
+            "\n{}\n  address  {addresses}\n  health   {}\n  bonded   {bonded}{broken}\n  tether public key: {key}\n\n\
              b bond a device   s peers   h health\n",
             codex.appliance.name,
             machine::health(),
@@ -120,25 +124,28 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     }
 
     fn peers(&mut self) -> io::Result<()> {
-        let (codex, observed) = match self.codex().and_then(|codex| Ok((codex, self.observed()?))) {
+        let (bonds, observed) = match self.bonds().and_then(|bonds| Ok((bonds, self.observed()?))) {
             Ok(both) => both,
             Err(failure) => return self.refuse(&failure),
         };
-        let views = PeerView::all(&codex, clock::now());
+        let views = PeerView::all(&bonds.codex, clock::now());
         let mut text = String::from("\n");
+        for broken in bonds.broken.iter().take(LISTED) {
+            text += &format!("  {}\n", plain(&broken.why()).replace('\n', " "));
+        }
         for view in views.iter().take(LISTED) {
             text += &format!("  {:<32} {}\n", view.name, state(view, observed.as_ref()));
         }
         match views.len() {
-            0 => text += "nobody is bonded\n",
+            0 if bonds.broken.is_empty() => text += "nobody is bonded\n",
             count if count > LISTED => text += &format!("  and {} more\n", count - LISTED),
             _ => {}
         }
         self.say(&text)
     }
 
-    fn codex(&self) -> Result<Codex, Failure> {
-        Ok(store::load(&self.place)?.1)
+    fn bonds(&self) -> Result<Bonds, Failure> {
+        Ok(store::load_sound(&self.place)?)
     }
 
     /// What the agent sees; `None` where none runs.

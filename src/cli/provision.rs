@@ -126,7 +126,7 @@ impl Args {
             client: true,
         });
         let now = clock::now();
-        let situation = Situation { codex, sources, host_key: Some(host.public()), now };
+        let situation = Situation { codex, sources, broken: &[], host_key: Some(host.public()), now };
         Ok(store::prepare(&request, &situation)?)
     }
 }

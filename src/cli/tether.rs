@@ -162,18 +162,16 @@ fn show(args: &Status) -> Result<(), Failure> {
             .hint("on the appliance, run it in the agent's container: podman exec <appliance>-vpn sepulcher tether status"));
     }
     if args.json {
-        println!("{}", json(name, &codex, &observed));
-    } else {
-        print!("{}", table(name, &codex, &observed, sys::clock::epoch_seconds()));
+        return output::print(&format!("{}\n", json(name, &codex, &observed)));
     }
-    Ok(())
+    output::print(&table(name, &codex, &observed, sys::clock::epoch_seconds()))
 }
 
 /// Held peers with their names, ordered by name; a key that the Codex does not know has none.
 fn named<'a>(codex: &'a Codex, observed: &'a Observed) -> Vec<(Option<&'a Name>, String, &'a ObservedPeer)> {
-    let name_of = |key| codex.peers.iter().find(|(_, peer)| peer.public_key == key).map(|(name, _)| name);
+    let names = codex.names_by_key();
     let mut peers: Vec<_> =
-        observed.peers.iter().map(|(key, peer)| (name_of(*key), key.to_string(), peer)).collect();
+        observed.peers.iter().map(|(key, peer)| (names.get(key).copied(), key.to_string(), peer)).collect();
     peers.sort_by(|left, right| (left.0, &left.1).cmp(&(right.0, &right.1)));
     peers
 }
@@ -217,4 +215,37 @@ fn table(interface: &str, codex: &Codex, observed: &Observed, now: u64) -> Strin
     let headings = ["NAME", "PUBLIC KEY", "HANDSHAKE", "RECEIVED", "SENT"].map(str::to_owned).to_vec();
     let rows: Vec<_> = [headings].into_iter().chain(named(codex, observed).into_iter().map(row)).collect();
     format!("interface {interface}  port {port}  public key {key}\n{}", output::table(&rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codex::Sources;
+    use crate::codex::key::PublicKey;
+
+    #[test]
+    fn both_keys_of_a_peer_that_has_two_have_its_name_and_a_strangers_has_none() {
+        let key = |number: u8| PublicKey::try_from([number; 32]).unwrap();
+        let phone = format!(
+            "public-key = \"{}\"\naddress = \"10.88.16.2\"\ngrants = []\ngeneration = 2\n\
+             [overlap]\npublic-key = \"{}\"\nuntil = 2033-05-18T03:33:20Z\n",
+            key(3),
+            key(2)
+        );
+        let law = "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned();
+        let sources: Sources = [("lychd.toml", law), ("peers/phone.toml", phone)].into_iter().collect();
+        let codex = Codex::parse(&sources).unwrap();
+        let observed = Observed {
+            peers: [2, 3, 4].map(|number| (key(number), ObservedPeer::default())).into(),
+            ..Observed::default()
+        };
+        let told = json("wg0", &codex, &observed);
+        let name = |number| {
+            let peers = told["peers"].as_array().unwrap();
+            peers.iter().find(|peer| peer["public_key"] == key(number).to_string()).unwrap()["name"].clone()
+        };
+        assert_eq!([2, 3, 4].map(name), ["phone".into(), "phone".into(), serde_json::Value::Null]);
+        let shown = table("wg0", &codex, &observed, 0);
+        assert_eq!((shown.matches("phone").count(), shown.matches("(unknown)").count()), (2, 1), "{shown}");
+    }
 }

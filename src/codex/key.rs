@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A WireGuard public key: 32 bytes of a Curve25519 point that is not of low order.
+/// A WireGuard public key: 32 bytes of a Curve25519 point that is not of low order, in the one way that tools write it.
 ///
 /// Displays as `wg` prints it: 44 characters of base64.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +22,9 @@ pub enum NotAKey {
     /// A point with which every shared secret is zero: nobody holds its private key.
     #[error("this public key is a low-order point: nobody can hold its private key")]
     LowOrder,
+    /// Another way to write a key: the same private key belongs to it, though it is compared as a different one.
+    #[error("this public key is another one in disguise: no tool writes a key like this")]
+    Disguised,
 }
 
 /// The u-coordinates of order 1, 2, 4 and 8 on the curve and its twist, and their non-canonical
@@ -56,6 +59,13 @@ const fn near_p(first: u8) -> [u8; 32] {
     point
 }
 
+/// Whether these bytes are the least that make a point: Curve25519 (RFC 7748) passes over the top bit and counts modulo
+/// 2^255 - 19, WireGuard compares all bytes.
+fn is_least(bytes: &[u8; 32]) -> bool {
+    let [first, middle @ .., last] = bytes;
+    *last < 0x7f || (*last == 0x7f && (*first < 0xed || middle.iter().any(|byte| *byte != 0xff)))
+}
+
 impl PublicKey {
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
@@ -63,23 +73,32 @@ impl PublicKey {
     }
 
     /// What 32 bytes are that an interface holds as a peer's key.
-    pub fn held(bytes: [u8; 32]) -> Result<Self, LowOrderKey> {
-        Self::try_from(bytes).map_err(|_| LowOrderKey(bytes))
+    pub fn held(bytes: [u8; 32]) -> Result<Self, StrayKey> {
+        Self::try_from(bytes).map_err(|_| StrayKey(bytes))
     }
 }
 
-/// What an interface can hold as a peer's public key although it is nobody's: a point of low order.
+/// What an interface can hold as a peer's public key although no bond can name it: a point of low order, or a key in
+/// disguise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LowOrderKey([u8; 32]);
+pub struct StrayKey([u8; 32]);
 
-impl LowOrderKey {
+impl StrayKey {
     /// The key's bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// What kind of key it is, for people.
+    pub fn kind(&self) -> &'static str {
+        match PublicKey::try_from(self.0) {
+            Err(NotAKey::LowOrder) => "a key of low order",
+            _ => "a key in disguise",
+        }
+    }
 }
 
-impl fmt::Display for LowOrderKey {
+impl fmt::Display for StrayKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&STANDARD.encode(self.0))
     }
@@ -91,7 +110,11 @@ impl TryFrom<[u8; 32]> for PublicKey {
     fn try_from(bytes: [u8; 32]) -> Result<Self, NotAKey> {
         let mut masked = bytes;
         masked[31] &= 0x7f;
-        if LOW_ORDER.contains(&masked) { Err(NotAKey::LowOrder) } else { Ok(Self(bytes)) }
+        match bytes {
+            _ if LOW_ORDER.contains(&masked) => Err(NotAKey::LowOrder),
+            bytes if is_least(&bytes) => Ok(Self(bytes)),
+            _ => Err(NotAKey::Disguised),
+        }
     }
 }
 
@@ -194,6 +217,28 @@ mod tests {
             point[31] |= 0x80;
             assert_eq!(PublicKey::try_from(point), Err(NotAKey::LowOrder));
         }
+    }
+
+    #[test]
+    fn a_key_that_is_another_one_written_differently_is_refused() {
+        let key: PublicKey = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=".parse().unwrap();
+        let mut twin = *key.as_bytes();
+        twin[31] |= 0x80;
+        assert_eq!(PublicKey::try_from(twin), Err(NotAKey::Disguised));
+        let text = "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Lg=";
+        assert_eq!(
+            (STANDARD.encode(twin).as_str(), text.parse::<PublicKey>()),
+            (text, Err(NotAKey::Disguised))
+        );
+        assert_eq!(PublicKey::held(twin).unwrap_err().kind(), "a key in disguise");
+        // 9, the base point, and 2^255 - 19 + 9.
+        let (mut nine, mut beyond) = ([0; 32], near_p(0xed + 9));
+        nine[0] = 9;
+        assert!(PublicKey::try_from(nine).is_ok());
+        assert_eq!(PublicKey::try_from(beyond), Err(NotAKey::Disguised));
+        beyond[7] = 0xfe;
+        assert!(PublicKey::try_from(beyond).is_ok(), "this one is below 2^255 - 19");
+        assert_eq!(PublicKey::held([0; 32]).unwrap_err().kind(), "a key of low order");
     }
 
     #[test]

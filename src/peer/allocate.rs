@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::Situation;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Peer, PeerState};
 
@@ -16,30 +17,48 @@ pub enum Held {
     Resting(Option<Timestamp>),
 }
 
-/// The lowest IPv4 address of the tether's network that nobody holds at `now`.
-pub fn lowest_free(codex: &Codex, now: Timestamp) -> Option<Ipv4Addr> {
-    let taken: BTreeSet<_> = holders(codex, now).map(|(peer, _)| peer.address).collect();
+/// The lowest IPv4 address of the tether's network that nobody holds.
+pub fn lowest_free(situation: &Situation<'_>) -> Option<Ipv4Addr> {
+    let codex = situation.codex;
+    let mut taken: BTreeSet<_> = holders(codex, situation.now).map(|(peer, _)| peer.address).collect();
+    taken.extend(unclear(situation).filter_map(|address| match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }));
     let network = codex.tether.network;
     let first = codex.tether.address.to_bits().checked_add(1)?;
     (first..network.last().to_bits()).map(Ipv4Addr::from_bits).find(|address| !taken.contains(address))
 }
 
 /// The lowest IPv6 address that nobody holds; `None` when the tether has no such network.
-pub fn lowest_free6(codex: &Codex, now: Timestamp) -> Option<Ipv6Addr> {
+pub fn lowest_free6(situation: &Situation<'_>) -> Option<Ipv6Addr> {
+    let codex = situation.codex;
     let (network, own) = codex.tether.network6?;
-    let taken: BTreeSet<_> = holders(codex, now).filter_map(|(peer, _)| peer.address6).collect();
+    let mut taken: BTreeSet<_> =
+        holders(codex, situation.now).filter_map(|(peer, _)| peer.address6).collect();
+    taken.extend(unclear(situation).filter_map(|address| match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address),
+    }));
     let first = own.to_bits().checked_add(1)?;
     let mut candidates = (first..=u128::MAX).map(Ipv6Addr::from_bits);
     candidates.find(|address| !taken.contains(address)).filter(|address| network.contains(*address))
 }
 
-/// Who holds an address at `now`.
-pub fn holder(codex: &Codex, address: IpAddr, now: Timestamp) -> Option<Held> {
+/// Who holds an address.
+pub fn holder(situation: &Situation<'_>, address: IpAddr) -> Option<Held> {
     let has = |peer: &Peer| match address {
         IpAddr::V4(address) => peer.address == address,
         IpAddr::V6(address) => peer.address6 == Some(address),
     };
-    holders(codex, now).find(|(peer, _)| has(peer)).map(|(_, held)| held)
+    let mut holders = holders(situation.codex, situation.now);
+    let held = holders.find(|(peer, _)| has(peer)).map(|(_, held)| held);
+    held.or_else(|| unclear(situation).any(|found| found == address).then_some(Held::Bonded))
+}
+
+/// Addresses that broken bonds name.
+fn unclear(situation: &Situation<'_>) -> impl Iterator<Item = IpAddr> {
+    situation.broken.iter().flat_map(|broken| broken.addresses.iter().copied())
 }
 
 /// Peers whose addresses are not free: bonded ones, expired or not, and revoked ones until the fence is over.

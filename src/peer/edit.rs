@@ -1,11 +1,13 @@
 //! The text of a peer's file, before and after. What a person wrote in it stays as it is: comments, order, spacing.
 
+mod unclear;
+
 use std::net::IpAddr;
 
 use toml_edit::{Array, DocumentMut, Item, Table, Value, value};
 
 use super::allocate::{self, Held};
-use super::{Bond, Extend, Granting, Kind, Refused, Revoke, Rotate, Situation};
+use super::{Bond, Ending, Extend, Granting, Kind, Refused, Revoke, Rotate, Situation};
 use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -32,24 +34,25 @@ pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let Situation { codex, now, .. } = *situation;
     let Bond { name, public_key, address, address6, kind, grants, expires, preshared, dial: _, client: _ } =
         bond;
-    free_name(codex, name)?;
+    free_name(situation, name)?;
     free_key(situation, public_key)?;
+    unclear::nothing_unknown(situation, kind)?;
     // Its configuration is yet to be made.
-    granted_peers(name, grants, codex)?;
+    granted_peers(name, grants, situation)?;
     let address = match address {
         Some(address) => {
-            free_address(codex, (*address).into(), allocate::lowest_free(codex, now), now)?;
+            free_address(situation, (*address).into(), allocate::lowest_free(situation))?;
             *address
         }
-        None => allocate::lowest_free(codex, now).ok_or_else(|| full(codex, now))?,
+        None => allocate::lowest_free(situation).ok_or_else(|| full(codex, now))?,
     };
     let mut document = DocumentMut::new();
     document["public-key"] = value(public_key.to_string());
     document["address"] = value(address.to_string());
     let mut lines = vec![format!("+ peer {name} {address} {public_key}")];
-    let free6 = allocate::lowest_free6(codex, now);
+    let free6 = allocate::lowest_free6(situation);
     if let Some(address6) = address6 {
-        free_address(codex, (*address6).into(), free6, now)?;
+        free_address(situation, (*address6).into(), free6)?;
     }
     if let Some(address6) = address6.or(free6) {
         document["address6"] = value(address6.to_string());
@@ -63,9 +66,9 @@ pub fn bond(bond: &Bond, situation: &Situation<'_>) -> Result<Edited, Refused> {
         lines.push("+ preshared key".to_owned());
     }
     document["created"] = moment(now);
-    if let Some(expires) = expires {
-        future(*expires, now)?;
-        document["expires"] = moment(*expires);
+    if let Some(ending) = expires {
+        let expires = future(*ending, now)?;
+        document["expires"] = moment(expires);
         lines.push(format!("+ expires {expires}"));
     }
     Ok(Edited { fresh_preshared: *preshared, ..Edited::of(&document, lines) })
@@ -91,6 +94,9 @@ fn write_kind(document: &mut DocumentMut, kind: &Kind) -> Vec<String> {
 
 /// The tombstone of a peer.
 pub fn revoke(revoke: &Revoke, situation: &Situation<'_>) -> Result<Edited, Refused> {
+    if let Some(broken) = situation.broken_bond(&revoke.name) {
+        return unclear::grave(broken, revoke, situation);
+    }
     let (peer, mut document) = open(&revoke.name, situation)?;
     bury_overlap(&mut document, peer);
     entomb(&mut document, situation.now, revoke.reason.as_deref());
@@ -102,6 +108,7 @@ pub fn rotate(rotate: &Rotate, situation: &Situation<'_>) -> Result<Edited, Refu
     let Rotate { name, public_key, preshared, overlap, dial: _, client: _ } = rotate;
     let (peer, mut document) = open(name, situation)?;
     free_key(situation, public_key)?;
+    unclear::no_key_unknown(situation)?;
     let generation = peer.generation.checked_add(1).ok_or_else(|| {
         Refused::new(format!("`{name}` had as many keys as can be counted"), "revoke it, and bond it anew")
     })?;
@@ -134,14 +141,14 @@ fn stands_beside_all(word: &str, codex: &Codex) -> bool {
 
 /// Looks at words that grant other peers: who is not bonded cannot be granted. What else is wrong with a word is told when
 /// the new text is read. Networks that come with the grants are told, a line each.
-fn granted_peers(name: &Name, words: &[String], codex: &Codex) -> Result<Vec<String>, Refused> {
+fn granted_peers(name: &Name, words: &[String], situation: &Situation<'_>) -> Result<Vec<String>, Refused> {
     let mut lines = Vec::new();
     for granted in words.iter().filter_map(|word| Grants::peer_named(word)?.parse::<Name>().ok()) {
         // It is told as a mistake of the text.
         if granted == *name {
             continue;
         }
-        let peer = bonded(&granted, codex)?;
+        let peer = bonded(&granted, situation)?;
         lines.extend(
             peer.routes().iter().map(|route| format!("~ {route} belongs into the AllowedIPs of {name}")),
         );
@@ -152,7 +159,7 @@ fn granted_peers(name: &Name, words: &[String], codex: &Codex) -> Result<Vec<Str
 /// The peer with more grants.
 pub fn grant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let (peer, mut document) = open(&granting.name, situation)?;
-    let told = granted_peers(&granting.name, &granting.grants, situation.codex)?;
+    let told = granted_peers(&granting.name, &granting.grants, situation)?;
     let mut lines = Vec::new();
     let array = grants_of(&mut document, &granting.name)?;
     for word in &granting.grants {
@@ -201,13 +208,13 @@ pub fn ungrant(granting: &Granting, situation: &Situation<'_>) -> Result<Edited,
 pub fn extend(extend: &Extend, situation: &Situation<'_>) -> Result<Edited, Refused> {
     let (peer, mut document) = open(&extend.name, situation)?;
     let told = |expires: Option<Timestamp>| expires.map_or("never".to_owned(), |at| at.to_string());
-    if let Some(expires) = extend.expires {
-        future(expires, situation.now)?;
+    let expires = extend.expires.map(|ending| future(ending, situation.now)).transpose()?;
+    if let Some(expires) = expires {
         document["expires"] = moment(expires);
     } else {
         document.remove("expires");
     }
-    let line = format!("~ {} expires {} -> {}", extend.name, told(peer.expires), told(extend.expires));
+    let line = format!("~ {} expires {} -> {}", extend.name, told(peer.expires), told(expires));
     Ok(Edited::of(&document, vec![line]))
 }
 
@@ -224,7 +231,7 @@ pub fn end_overlap(name: &Name, situation: &Situation<'_>) -> Result<Edited, Ref
 
 /// A bonded peer and its file, without an overlap that is over.
 fn open<'a>(name: &Name, situation: &Situation<'a>) -> Result<(&'a Peer, DocumentMut), Refused> {
-    let peer = bonded(name, situation.codex)?;
+    let peer = bonded(name, situation)?;
     let text = situation.sources.text(&format!("peers/{name}.toml")).unwrap_or_default();
     let mut document = document(name, text)?;
     if is_over(peer, situation.now) {
@@ -241,7 +248,11 @@ fn document(name: &Name, text: &str) -> Result<DocumentMut, Refused> {
 }
 
 /// A peer that is bonded, whether or not its time is over.
-fn bonded<'a>(name: &Name, codex: &'a Codex) -> Result<&'a Peer, Refused> {
+fn bonded<'a>(name: &Name, situation: &Situation<'a>) -> Result<&'a Peer, Refused> {
+    if let Some(broken) = situation.broken_bond(name) {
+        return Err(broken.refused(&format!("`{name}` cannot be read")));
+    }
+    let codex = situation.codex;
     let Some(peer) = codex.peers.get(name) else {
         let names = codex.peers.keys().map(Name::as_str);
         let hint = match crate::codex::nearest(name.as_str(), names) {
@@ -257,7 +268,17 @@ fn bonded<'a>(name: &Name, codex: &'a Codex) -> Result<&'a Peer, Refused> {
     Ok(peer)
 }
 
-fn free_name(codex: &Codex, name: &Name) -> Result<(), Refused> {
+fn free_name(situation: &Situation<'_>, name: &Name) -> Result<(), Refused> {
+    if let Some(broken) = situation.broken_bond(name) {
+        return Err(broken.refused(&format!("the name `{name}` is taken")));
+    }
+    let codex = situation.codex;
+    // Only beside a bond that is not whole: nobody may be bonded into what was granted to somebody who is gone.
+    let granted = codex.active().find(|(_, peer)| peer.grants.peers.contains(name));
+    if let (Some((other, _)), None) = (granted, codex.peer(name)) {
+        let hint = format!("take that away: `sepulcher peer ungrant {other} {}`", Grants::peer_word(name));
+        return Err(Refused::new(format!("`{other}` is granted a `{name}` that is gone"), hint));
+    }
     match codex.peers.get(name).map(|peer| peer.state) {
         None => Ok(()),
         Some(PeerState::Active) => Err(Refused::new(
@@ -294,21 +315,23 @@ fn free_key(situation: &Situation<'_>, key: &PublicKey) -> Result<(), Refused> {
     if codex.revoked_keys.contains(key) {
         return Err(Refused::new("this public key was revoked and never comes back", new_pair));
     }
-    Ok(())
+    match situation.broken.iter().find(|broken| broken.public_keys.contains(key)) {
+        Some(broken) => Err(broken.refused("this public key is somebody else's")),
+        None => Ok(()),
+    }
 }
 
 /// Refuses an address that somebody holds; `free` is one that nobody does.
 fn free_address(
-    codex: &Codex,
+    situation: &Situation<'_>,
     address: IpAddr,
     free: Option<impl Into<IpAddr>>,
-    now: Timestamp,
 ) -> Result<(), Refused> {
     let hint = match free.map(Into::into) {
         Some(free) => format!("the first free address is {free}; it is taken where none is asked for"),
         None => "the network is full: make it larger".to_owned(),
     };
-    let message = match allocate::holder(codex, address, now) {
+    let message = match allocate::holder(situation, address) {
         None => return Ok(()),
         Some(Held::Bonded) => format!("the address {address} is taken"),
         Some(Held::Resting(Some(until))) => {
@@ -335,9 +358,10 @@ fn full(codex: &Codex, now: Timestamp) -> Refused {
     Refused::new(format!("every address of {} is taken", codex.tether.network), hint)
 }
 
-fn future(expires: Timestamp, now: Timestamp) -> Result<(), Refused> {
+fn future(ending: Ending, now: Timestamp) -> Result<Timestamp, Refused> {
+    let expires = ending.moment(now);
     if expires > now {
-        return Ok(());
+        return Ok(expires);
     }
     Err(Refused::new(format!("{expires} is past: it is {now}"), "choose a later time, like `--expires 30d`"))
 }

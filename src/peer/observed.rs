@@ -17,7 +17,7 @@ pub struct Observed {
     pub now: u64,
     /// Its peers.
     pub peers: Vec<ObservedPeer>,
-    /// Keys of low order that it holds as peers, base64: nobody's, and about to be removed.
+    /// Keys that it holds as peers and no bond can name, base64: of low order or in disguise, and about to be removed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub strays: Vec<String>,
 }

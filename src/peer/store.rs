@@ -10,9 +10,9 @@ mod heal;
 pub mod migrate;
 mod place;
 mod reply;
+mod room;
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use commit::{add_to_ledger, record};
@@ -20,7 +20,7 @@ pub(crate) use heal::{heal, is_temporary, remove};
 pub use place::Place;
 pub use reply::Reply;
 
-use super::{Change, PeerView, Refused, Request, Situation, change, client};
+use super::{Broken, Change, PeerView, Refused, Request, Situation, change, client};
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Diagnostic, Door, Sources, render_all};
 use crate::peer::audit;
@@ -28,6 +28,9 @@ pub use crate::peer::audit::Who;
 use crate::sys::journal::Lock;
 pub use crate::sys::journal::NotLocked;
 use crate::sys::{clock, codex as files, fs, wireguard};
+
+/// So much of a file that is no text is looked at, in bytes.
+const LONGEST: u64 = 16 << 20;
 
 /// How long a change waits for another one to finish.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -69,8 +72,48 @@ pub struct Order<'a> {
     pub dry_run: bool,
 }
 
+/// Law, bonds and ledger, as far as they hold no mistakes.
+#[derive(Debug)]
+pub struct Bonds {
+    /// What is sound.
+    pub codex: Codex,
+    /// The texts that it was read from.
+    pub sources: Sources,
+    /// Bonds that hold mistakes, and are in neither.
+    pub broken: Vec<Broken>,
+    /// Bonds that are in force, but name somebody who is gone: until that is mended, they are only taken away from.
+    pub flawed: Vec<Broken>,
+}
+
+impl Bonds {
+    /// Whether there is no mistake at all.
+    fn is_whole(&self) -> bool {
+        self.broken.is_empty() && self.flawed.is_empty()
+    }
+
+    /// Refuses to go on with a bond that holds a mistake.
+    fn may_change(&self, request: &Request) -> Result<(), Refused> {
+        let name = match request {
+            Request::Rotate(rotate) => &rotate.name,
+            Request::Grant(granting) => &granting.name,
+            Request::Extend(extend) => &extend.name,
+            Request::Bond(_)
+            | Request::Revoke(_)
+            | Request::Ungrant(_)
+            | Request::List(_)
+            | Request::Batch(_) => {
+                return Ok(());
+            }
+        };
+        match self.flawed.iter().find(|flawed| flawed.name().as_ref() == Some(name)) {
+            Some(flawed) => Err(flawed.refused(&format!("`{name}` cannot be changed"))),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Judges the bonds as they are when nobody else changes them any more.
-pub type Allowed<'a> = &'a dyn Fn(&Codex, Timestamp) -> Result<(), Refused>;
+pub type Allowed<'a> = &'a dyn Fn(&Bonds, Timestamp) -> Result<(), Refused>;
 
 /// Carries out one request.
 ///
@@ -123,22 +166,27 @@ fn judged(
         None
     };
     let now = clock::now();
-    let (sources, codex, whole) = load_for(place, order.requests)?;
-    may_manage(order.who, &codex, now)?;
-    allowed(&codex, now)?;
-    let decided = decide(place, order.requests, &codex, &sources, now)?;
+    let bonds = load_sound(place)?;
+    may_manage(order.who, &bonds.codex, now)?;
+    allowed(&bonds, now)?;
+    let decided = decide(place, order.requests, &bonds, now)?;
     let plan: Vec<String> = decided.iter().flat_map(|(_, reply)| reply.plan.clone()).collect();
     tell(&plan);
     if lock.is_some() {
-        let changes: Vec<_> = decided.iter().filter_map(|(change, _)| change.as_ref()).collect();
+        let changes: Vec<_> = decided
+            .iter()
+            .filter_map(|(change, _)| change.as_ref().map(|(verb, change)| (*verb, change)))
+            .collect();
+        room::judge(place, bonds.codex.active().count(), &changes)?;
         let changing = changes.iter().map(|(_, change)| &change.name).collect();
-        let situation = Situation { codex: &codex, sources: &sources, host_key: None, now };
+        let Bonds { codex, sources, broken, flawed: _ } = &bonds;
+        let situation = Situation { codex, sources, broken, host_key: None, now };
         // What is left out for now must not be taken for gone.
-        if whole {
+        if bonds.is_whole() {
             heal(place, order.who, &situation, &changing)?;
         }
         for (verb, change) in changes {
-            commit::commit(place, &audit::Entry::of(*verb, order.who, change, now), change)?;
+            commit::commit(place, &audit::Entry::of(verb, order.who, change, now), change)?;
         }
     }
     Ok(decided.into_iter().map(|(_, reply)| reply).collect())
@@ -160,28 +208,39 @@ fn broken(mistakes: &[Diagnostic], sources: &Sources) -> Error {
     Error::Broken(mistakes.len(), render_all(mistakes, sources, false))
 }
 
-/// Reads them for these requests; the flag says whether nothing was left out.
+/// Reads law, bonds and ledger, and leaves out bonds that hold mistakes: nobody is out of reach because somebody else's
+/// file is broken.
 ///
-/// Somebody's broken bond must not keep another one from being cut off: for that alone, broken ones are left out.
-fn load_for(place: &Place, requests: &[Request]) -> Result<(Sources, Codex, bool), Error> {
+/// # Errors
+/// [`Error::Broken`] when others hold mistakes.
+pub fn load_sound(place: &Place) -> Result<Bonds, Error> {
     let mut sources = files::load(&place.folders());
     let mistakes = match Codex::parse(&sources) {
-        Ok(codex) => return Ok((sources, codex, true)),
+        Ok(codex) => return Ok(Bonds { codex, sources, broken: Vec::new(), flawed: Vec::new() }),
         Err(mistakes) => mistakes,
     };
-    let broken = broken(&mistakes, &sources);
-    let mut kept = BTreeSet::new();
-    for request in requests {
-        match request {
-            Request::Revoke(revoke) => kept.insert(format!("peers/{}.toml", revoke.name)),
-            Request::Ungrant(granting) => kept.insert(format!("peers/{}.toml", granting.name)),
-            _ => return Err(broken),
-        };
+    let refused = broken(&mistakes, &sources);
+    let (all, mut gone) = (sources.clone(), Vec::new());
+    match Codex::parse_sound(&mut sources, |_| true, &mut |mistake| gone.push(mistake)) {
+        Ok(codex) => {
+            let text =
+                |file: &str| all.text(file).map_or_else(|| piece(place, file), |text| Some(text.to_owned()));
+            let broken = Broken::all(gone, &all, text);
+            let sound = |mistake: &Diagnostic| broken.iter().all(|broken| broken.file != mistake.file);
+            let flawed = Broken::all(mistakes.into_iter().filter(sound).collect(), &all, text);
+            Ok(Bonds { codex, sources, broken, flawed })
+        }
+        Err(_) => Err(refused),
     }
-    match Codex::parse_sound(&mut sources, |file| !kept.contains(file), &mut |_| {}) {
-        Ok(codex) => Ok((sources, codex, false)),
-        Err(_) => Err(broken),
-    }
+}
+
+/// What a file holds that is no text; `None` where it is no file, or cannot be read.
+fn piece(place: &Place, file: &str) -> Option<String> {
+    let path = place.bonds.join(file);
+    // Whatever stands in the way is told as the mistake already.
+    let bytes =
+        matches!(fs::entry(&path), Ok(fs::Entry::File)).then(|| fs::read_bounded(&path, LONGEST))?.ok()?;
+    Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Refuses a peer that may not manage bonds (any more).
@@ -204,26 +263,25 @@ pub fn prepare(request: &Request, situation: &Situation<'_>) -> Result<(Change, 
 type Decided = (Option<(audit::Verb, Change)>, Reply);
 
 /// What each request changes, given those before it.
-fn decide(
-    place: &Place,
-    requests: &[Request],
-    codex: &Codex,
-    sources: &Sources,
-    now: Timestamp,
-) -> Result<Vec<Decided>, Error> {
+fn decide(place: &Place, requests: &[Request], bonds: &Bonds, now: Timestamp) -> Result<Vec<Decided>, Error> {
     let host_key = place.host_key()?;
-    let (mut codex, mut sources) = (Cow::Borrowed(codex), Cow::Borrowed(sources));
+    let (mut codex, mut sources) = (Cow::Borrowed(&bonds.codex), Cow::Borrowed(&bonds.sources));
+    let mut broken = Cow::Borrowed(&bonds.broken);
     let mut decided = Vec::new();
     for (index, request) in requests.iter().enumerate() {
         if let Request::List(_) = request {
-            decided.push((None, Reply::list(PeerView::all(&codex, now))));
+            decided.push((None, Reply::list(PeerView::all(&codex, now), broken.to_vec())));
             continue;
         }
-        let situation = Situation { codex: &codex, sources: &sources, host_key, now };
+        bonds.may_change(request)?;
+        let situation = Situation { codex: &codex, sources: &sources, broken: &broken, host_key, now };
         let (change, reply) = prepare(request, &situation)?;
         if index + 1 < requests.len() {
             sources.to_mut().insert(change.file.clone(), change.text.clone());
             change.apply(codex.to_mut());
+            if !broken.is_empty() {
+                broken.to_mut().retain(|broken| broken.file != change.file);
+            }
         }
         decided.push((audit::Verb::of(request).map(|verb| (verb, change)), reply));
     }

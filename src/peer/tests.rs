@@ -36,7 +36,8 @@ impl Bonds {
     fn plan(&self, request: &Request) -> Result<Change, Refused> {
         let codex = self.codex();
         let now = Timestamp::from_epoch(self.now);
-        let situation = Situation { codex: &codex, sources: &self.sources, host_key: Some(key(250)), now };
+        let situation =
+            Situation { codex: &codex, sources: &self.sources, broken: &[], host_key: Some(key(125)), now };
         change(request, &situation, &mut || SharedKey::new([9; 32]).unwrap())
     }
 
@@ -163,15 +164,19 @@ fn an_overlap_keeps_the_old_key_until_its_end_and_no_longer() {
 fn expiry_is_in_the_future_and_can_be_extended() {
     let mut bonds = Bonds::new();
     bonds.apply(&bond("phone", 3)).unwrap();
-    let extend = |at: u64| {
-        Request::Extend(Extend { name: "phone".parse().unwrap(), expires: Some(Timestamp::from_epoch(at)) })
-    };
+    let ends = |ending| Request::Extend(Extend { name: "phone".parse().unwrap(), expires: Some(ending) });
+    let extend = |at: u64| ends(Ending::At(Timestamp::from_epoch(at)));
     assert!(bonds.plan(&extend(NOW)).unwrap_err().message.contains("past"));
     bonds.apply(&extend(NOW + 60)).unwrap();
     bonds.now += 60;
     assert!(bonds.codex().as_of(Timestamp::from_epoch(bonds.now)).peers.is_empty());
     bonds.apply(&extend(bonds.now + 60)).unwrap();
     assert_eq!(bonds.codex().as_of(Timestamp::from_epoch(bonds.now)).peers.len(), 1);
+    // A length counts from the time of the machine that holds the bonds, whenever it was asked for.
+    bonds.now += 600;
+    let length = bonds.apply(&ends(Ending::In(Length::from_seconds(30)))).unwrap();
+    assert_eq!(length.peer.expires, Some(Timestamp::from_epoch(bonds.now + 30)));
+    assert!(bonds.plan(&ends(Ending::In(Length::from_seconds(0)))).is_err());
 }
 
 #[test]
@@ -265,7 +270,7 @@ fn keys_that_are_somebody_elses_are_refused() {
     bonds.apply(&bond("phone", 3)).unwrap();
     for (request, words) in [
         (bond("laptop", 3), "`phone`'s"),
-        (bond("laptop", 250), "the appliance's own"),
+        (bond("laptop", 125), "the appliance's own"),
         (rotate("phone", 3, None), "`phone`'s"),
         (bond("phone", 4), "is taken"),
         (revoke("fone"), "no peer"),
@@ -299,6 +304,15 @@ fn a_request_reads_back_from_its_json_and_unknown_keys_are_refused() {
     assert!(serde_json::from_str::<Request>(&short).is_ok());
     assert!(serde_json::from_str::<Request>(&short.replace("name", "nom")).is_err());
     assert!(serde_json::from_str::<Request>("{\"verb\":\"list\"}").is_ok());
+    // A moment is written as it always was; older appliances refuse a length, which they would not understand.
+    for (text, ending) in [
+        ("2026-12-31T18:00:00Z", Ending::At(Timestamp::from_epoch(1_798_740_000))),
+        ("30days", Ending::In(Length::from_seconds(30 * 86400))),
+    ] {
+        let extend = Request::Extend(Extend { name: "phone".parse().unwrap(), expires: Some(ending) });
+        let json = format!("{{\"verb\":\"extend\",\"name\":\"phone\",\"expires\":\"{text}\"}}");
+        assert_eq!(serde_json::from_str::<Request>(&json).unwrap(), extend);
+    }
 }
 
 #[derive(Debug, Clone)]

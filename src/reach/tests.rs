@@ -11,7 +11,7 @@ const KEYS: [&str; 4] = [
     "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=",
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
     "/O8+G5a2GFPG6Kl6oB0kmvCkbKhLkf9a8HcHGEJGUlc=",
-    "xJ/qdCX6f4aZiXqXwVnGaQJn2QA7t4xT+vqPwVwyXYQ=",
+    "xJ/qdCX6f4aZiXqXwVnGaQJn2QA7t4xT+vqPwVwyXQQ=",
 ];
 
 /// Before anything expires.

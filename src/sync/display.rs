@@ -28,7 +28,7 @@ impl fmt::Display for Step {
             Self::RemoveAddress(prefix) => write!(f, "- address {prefix}"),
             Self::SetKey(key) => write!(f, "~ private key of {key}"),
             Self::RemovePeer(key) => write!(f, "- peer {key}"),
-            Self::RemoveStray(key) => write!(f, "- peer {key}, a key of low order"),
+            Self::RemoveStray(key) => write!(f, "- peer {key}, {}", key.kind()),
             Self::AddPeer(key, peer) => added(f, key, peer),
             Self::UpdatePeer(key, change) => changed(f, key, change),
             Self::SetListenPort(port) => write!(f, "~ listen port {port}"),

@@ -16,7 +16,7 @@ use crate::codex::{Diagnostic, LAW, Place, SCHEMA, Sources, Text, file_name, in_
 pub const FILE_LIMIT: u64 = 1 << 20;
 
 /// The longest ledger that is read, in bytes: some hundred thousand keys.
-pub const LEDGER_LIMIT: u64 = 16 << 20;
+pub const LEDGER_LIMIT: u64 = 64 << 20;
 
 /// How many files are worth a thread.
 const FILES_PER_THREAD: usize = 256;
@@ -39,14 +39,8 @@ pub fn load(folders: &[&Path]) -> Sources {
         return sources;
     }
     top(law, &mut sources);
-    let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
-    folder(law, "services", &mut sources);
-    match other_schema(&peers.join("peers")) {
-        // What another body wrote is nothing to guess at.
-        Some(why) => sources.insert_shown("peers", peers.join("peers").display().to_string(), Err(why)),
-        None => folder(peers, "peers", &mut sources),
-    }
-    // Revocations add up: those of the law hold wherever the bonds come from.
+    // First, because what dies leaves its file before it comes into the ledger: read behind the files, the ledger could hold
+    // the key of a file that was read before it was changed. Revocations add up: those of the law hold wherever the bonds come from.
     let ledgers = match bonds.last() {
         Some(bonds) => vec![(LEDGER, bonds), (LAW_LEDGER, law)],
         None => vec![(LEDGER, law)],
@@ -56,6 +50,13 @@ pub fn load(folders: &[&Path]) -> Sources {
         if exists(&path) {
             file(&path, name, LEDGER_LIMIT, &mut sources);
         }
+    }
+    let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
+    folder(law, "services", &mut sources);
+    match other_schema(&peers.join("peers")) {
+        // What another body wrote is nothing to guess at.
+        Some(why) => sources.insert_shown("peers", peers.join("peers").display().to_string(), Err(why)),
+        None => folder(peers, "peers", &mut sources),
     }
     sources
 }

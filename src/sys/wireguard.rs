@@ -11,7 +11,7 @@ use wireguard_control::{Device, DeviceUpdate, InterfaceName, Key, PeerConfigBuil
 pub use secret::{NotASecret, SecretKey, fresh_preshared_key};
 
 use crate::codex::Backend;
-use crate::codex::key::{LowOrderKey, PublicKey, SharedKey};
+use crate::codex::key::{PublicKey, SharedKey, StrayKey};
 use crate::codex::net::Port;
 use crate::sync::{DesiredPeer, ObservedPeer, PeerChange, Plan, Prefix, PresharedChange, Step, Traffic};
 
@@ -72,7 +72,7 @@ pub struct Held {
     /// Peers; [`ObservedPeer::dialled`] is not known here.
     pub peers: BTreeMap<PublicKey, ObservedPeer>,
     /// Peers that nobody can be.
-    pub strays: BTreeSet<LowOrderKey>,
+    pub strays: BTreeSet<StrayKey>,
 }
 
 /// Reads a device; `None` when there is no WireGuard device of that name.
@@ -201,7 +201,7 @@ fn held(device: &Device) -> Held {
 
 /// The kernel tells a peer whose allowed IPs do not fit into one message in several parts: the first has
 /// everything, the others have only more allowed IPs.
-fn collect(parts: &[PeerInfo]) -> (BTreeMap<PublicKey, ObservedPeer>, BTreeSet<LowOrderKey>) {
+fn collect(parts: &[PeerInfo]) -> (BTreeMap<PublicKey, ObservedPeer>, BTreeSet<StrayKey>) {
     let (mut peers, mut strays) = (BTreeMap::<_, ObservedPeer>::new(), BTreeSet::new());
     for part in parts {
         match PublicKey::held(part.config.public_key.0) {

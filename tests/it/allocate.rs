@@ -80,7 +80,7 @@ proptest! {
         let sources = folder(&peers);
         let codex = Codex::parse(&sources).unwrap();
         let situation =
-            Situation { codex: &codex, sources: &sources, host_key: None, now: Timestamp::from_epoch(NOW) };
+            Situation { codex: &codex, sources: &sources, broken: &[], host_key: None, now: Timestamp::from_epoch(NOW) };
         let bond = Request::Bond(Bond {
             name: "new".parse().unwrap(),
             public_key: key(99),

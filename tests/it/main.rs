@@ -20,6 +20,7 @@ mod look;
 mod noise;
 mod packages;
 mod peer;
+mod peer_broken;
 mod peer_faults;
 mod probe;
 mod proxy;

@@ -337,6 +337,42 @@ fn an_export_is_imported_elsewhere_whole_or_not_at_all_and_twice_is_once() {
 }
 
 #[test]
+fn whose_time_is_over_is_exported_only_when_it_has_more() {
+    let (from, to) = (Site::new(), Site::new());
+    from.run(&["peer", "bond", "wraith", "--public-key", KEY, "--no-config"]);
+    from.run(&["peer", "bond", "ghoul", "--public-key", OTHER, "--no-config", "--grant", "peer:wraith"]);
+    let expired = from.text("peers/wraith.toml") + "expires = 2020-01-01T00:00:00Z\n";
+    fs::write(from.codex().join("peers/wraith.toml"), expired).unwrap();
+    let run = from.command(&["peer", "export"]).assert().success();
+    let said = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+    assert!(said.contains("wraith is left out") && said.contains("peer extend wraith"), "{said}");
+    fs::write(to.0.path().join("bundle.toml"), &run.get_output().stdout).unwrap();
+    to.run(&["peer", "import", "bundle.toml"]);
+    let names: Vec<_> = to.load().peers.keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["ghoul", "laptop", "phone"]);
+    from.refuses(&["peer", "export", "wraith"], 1, &["the time of `wraith` is over", "peer extend wraith"]);
+    from.run(&["peer", "extend", "wraith", "--expires", "1d"]);
+    assert!(from.run(&["peer", "export", "wraith"]).contains(KEY));
+}
+
+#[test]
+fn an_import_answers_with_one_list_of_json() {
+    let (from, to) = (Site::new(), Site::new());
+    from.run(&["peer", "bond", "wraith", "--public-key", KEY, "--no-config"]);
+    from.run(&["peer", "bond", "ghoul", "--public-key", OTHER, "--no-config"]);
+    fs::write(to.0.path().join("bundle.toml"), from.run(&["peer", "export"])).unwrap();
+    let answered = |more: &[&str]| -> Vec<serde_json::Value> {
+        let words = [&["peer", "import", "bundle.toml", "--json"], more].concat();
+        serde_json::from_str(&to.run(&words)).unwrap()
+    };
+    for more in [&["--dry-run"][..], &[]] {
+        let names: Vec<_> = answered(more).iter().map(|reply| reply["peer"]["name"].clone()).collect();
+        assert_eq!(names, ["ghoul", "wraith"], "{more:?}");
+    }
+    assert!(answered(&[]).is_empty(), "all of them are bonded");
+}
+
+#[test]
 fn bonds_that_cannot_be_are_refused_with_a_remedy_and_nothing_changes() {
     let site = Site::new();
     let laptop = "4CKf3Grh+ot3G/k/W2rXBf17+VSE1LPBsq9m4Ly1zik=";
@@ -348,7 +384,10 @@ fn bonds_that_cannot_be_are_refused_with_a_remedy_and_nothing_changes() {
     for name in ["", "Wraith", "wr aith", "../wraith", "wraith.toml", &long] {
         site.refuses(&bond(name), 2, &["a name"]);
     }
-    for (key, why) in [("x", "44 characters"), (zeros, "low-order"), (one, "low-order")] {
+    let disguised = "4CKf3Grh+ot3G/k/W2rXBf17+VSE1LPBsq9m4Ly1zqk=";
+    for (key, why) in
+        [("x", "44 characters"), (zeros, "low-order"), (one, "low-order"), (disguised, "in disguise")]
+    {
         site.refuses(&["peer", "bond", "wraith", "--public-key", key], 2, &[why]);
     }
     site.refuses(&bond("phone"), 1, &["the name `phone` is taken", "rotate phone"]);
@@ -422,7 +461,9 @@ fn places_that_are_none_are_named_with_a_remedy() {
     nowhere(&["peer", "bond", "wraith", "--codex", "gone"], &["gone", "sepulcher init"]);
     assert!(!site.0.path().join("gone").exists());
     fs::write(site.codex().join("peers/phone.toml"), "x = 1\n").unwrap();
-    site.refuses(&["peer", "bond", "wraith"], 1, &["peers/phone.toml:1:1", "the Codex holds 4 mistakes"]);
+    // Nothing of it can be read: whoever came now could be given what is the phone's.
+    let parts = ["peers/phone.toml:1:1", "peers/phone.toml is broken", "peer revoke phone"];
+    site.refuses(&["peer", "bond", "wraith"], 1, &parts);
 }
 
 #[test]

@@ -283,3 +283,20 @@ fn a_full_disk_at_any_point_leaves_the_bonds_as_they_were_or_the_change_done() {
         assert_eq!(ends, ["0", "74"].map(str::to_owned).into(), "{words}");
     }
 }
+
+#[test]
+fn the_ledger_is_read_before_the_bonds_that_it_is_about() {
+    let Some(strace) = program("the_ledger_is_read_before_the_bonds_that_it_is_about", "strace") else {
+        return;
+    };
+    let site = site(true);
+    site.run(&["peer", "revoke", PEER]);
+    let trace = tempfile::NamedTempFile::new().unwrap();
+    let traced = strace.args(["-f", "-qq", "-e", "trace=open,openat,openat2", "-o"]).arg(trace.path());
+    let run = traced.arg(env!("CARGO_BIN_EXE_sepulcher")).args(["peer", "list", "--codex"]).arg(site.codex());
+    assert!(run.output().unwrap().status.success());
+    let calls = fs::read_to_string(trace.path()).unwrap();
+    let opened = |file: &str| calls.find(file).unwrap_or_else(|| panic!("{file} is not read:\n{calls}"));
+    // A peer that is rotated in between would have its old key in its file and in the ledger.
+    assert!(opened("/revoked\"") < opened("phone.toml\""), "{calls}");
+}

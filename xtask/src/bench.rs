@@ -185,7 +185,7 @@ fn bonding(folder: &Path) -> Result<()> {
     let mut turn = 0_u8;
     let bond = median(9, || {
         turn += 1;
-        let key = PublicKey::try_from([0x80 | turn; 32])?.to_string();
+        let key = PublicKey::try_from([0x60 | turn; 32])?.to_string();
         let words = ["peer", "bond", &format!("new-{turn}"), "--public-key", &key, "--no-config", "--codex"];
         let run = Command::new(&program).args(words).arg(&codex).output()?;
         if run.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&run.stderr).into()) }

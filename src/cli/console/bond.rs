@@ -9,9 +9,9 @@ use super::proof::{self, Proof};
 use super::{CLEAR, Console, Failure, machine, recovery};
 use crate::cli::recovery::Phrase;
 use crate::codex::name::Name;
+use crate::codex::plain;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, plain};
-use crate::peer::store::{self, Who};
+use crate::peer::store::{self, Bonds, Who};
 use crate::peer::{self, Client, Kind, Refused, Request};
 use crate::qr::{self, Code, Ink};
 use crate::sys::wireguard::SecretKey;
@@ -50,7 +50,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     fn proof(&self) -> Result<Proof, Failure> {
         // An agent that does not answer must not stand in the way of the phrase.
         let observed = self.observed().unwrap_or_default();
-        Ok(proof::needed(&self.codex()?, self.recovery()?, observed.as_ref(), clock::now()))
+        Ok(proof::needed(&self.bonds()?, self.recovery()?, observed.as_ref(), clock::now()))
     }
 
     /// Whether whoever sits here may bond.
@@ -96,15 +96,19 @@ impl<R: Read, W: Write> Console<'_, R, W> {
 
     /// Asks what is to be bonded.
     fn request(&mut self, proof: &Proof) -> Asked<(Request, SecretKey)> {
-        let codex = match self.codex() {
-            Ok(codex) => codex,
+        let Bonds { codex, broken, .. } = match self.bonds() {
+            Ok(bonds) => bonds,
             Err(failure) => return self.refuse(&failure).map(|()| None),
         };
         self.say("\nEnter takes what stands in brackets, Ctrl-D goes back.\n")?;
         let free = ["phone", "laptop", "tablet"]
             .into_iter()
-            .find(|name| !codex.peers.keys().any(|held| held.as_str() == *name));
-        let Some(name) = self.ask("name", free.unwrap_or_default(), |typed| {
+            .filter_map(|name| name.parse::<Name>().ok())
+            .find(|name| {
+                codex.peer(name).is_none()
+                    && !broken.iter().any(|broken| broken.name().as_ref() == Some(name))
+            });
+        let Some(name) = self.ask("name", free.as_ref().map_or("", Name::as_str), |typed| {
             typed.parse::<Name>().map_err(|error| error.to_string())
         })?
         else {
@@ -167,9 +171,9 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     /// Bonds, if it still takes no more than what was proven: others may have bonded while the questions stood open.
     fn carry_out(&self, request: &Request, proof: &Proof) -> Result<Client, Failure> {
         let recovery = self.recovery()?;
-        let still = |codex: &Codex, now: Timestamp| {
+        let still = |bonds: &Bonds, now: Timestamp| {
             let observed = self.observed().unwrap_or_default();
-            match (proof, proof::needed(codex, recovery, observed.as_ref(), now)) {
+            match (proof, proof::needed(bonds, recovery, observed.as_ref(), now)) {
                 (Proof::Phrase(_), _)
                 | (Proof::First, Proof::First)
                 | (Proof::Present(_), Proof::Present(_)) => Ok(()),

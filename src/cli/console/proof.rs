@@ -9,13 +9,16 @@ use std::time::Duration;
 use crate::cli::recovery::Phrase;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Door, PeerKind};
+use crate::codex::{Door, PeerKind};
 use crate::peer::Observed;
+use crate::peer::store::Bonds;
 use crate::tree::Sha256Digest;
 
 /// A device whose last handshake is not older than this, in seconds, is online: WireGuard makes a new one every two
 /// minutes while there is traffic.
 const PRESENT: u64 = 180;
+/// So much later than the agent's time a handshake may be, in seconds: the agent notes the time, then looks.
+const BEHIND: u64 = 10;
 /// The longest wait after a wrong phrase.
 const LONGEST: Duration = Duration::from_secs(30);
 
@@ -32,15 +35,16 @@ pub enum Proof {
 
 /// Decides what it takes.
 pub fn needed(
-    codex: &Codex,
+    bonds: &Bonds,
     recovery: Option<Sha256Digest>,
     observed: Option<&Observed>,
     now: Timestamp,
 ) -> Proof {
-    if codex.peers.is_empty() && recovery.is_none() {
+    // A bond that cannot be read is one all the same.
+    if bonds.codex.peers.is_empty() && bonds.broken.is_empty() && recovery.is_none() {
         return Proof::First;
     }
-    let current = codex.as_of(now);
+    let current = bonds.codex.as_of(now);
     let mut devices = current
         .active()
         .filter(|(_, peer)| peer.kind == PeerKind::Device && peer.grants.doors.contains(&Door::Bonds));
@@ -51,10 +55,14 @@ pub fn needed(
     }
 }
 
-/// Ages are told by the clock of whoever looked.
+/// Ages are told by the clock of whoever looked. A handshake that is yet to come is from before that was set back, and as
+/// old as anything.
 fn is_online(observed: &Observed, key: &crate::codex::key::PublicKey) -> bool {
+    let recent = |at: u64| {
+        at > 0 && at <= observed.now.saturating_add(BEHIND) && observed.now.saturating_sub(at) < PRESENT
+    };
     let mut held = observed.peers.iter().filter(|peer| peer.public_key == *key && peer.held);
-    held.any(|peer| peer.last_handshake.is_some_and(|at| at > 0 && observed.now.saturating_sub(at) < PRESENT))
+    held.any(|peer| peer.last_handshake.is_some_and(recent))
 }
 
 /// Whether what was typed is the phrase.
@@ -72,20 +80,21 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::codex::Sources;
+    use crate::codex::{Codex, Sources};
     use crate::peer::ObservedPeer;
     use crate::sys::wireguard::SecretKey;
 
     const NOW: u64 = 2_000_000_000;
 
-    fn codex(peers: &[(&str, String)]) -> Codex {
+    fn bonds(peers: &[(&str, String)]) -> Bonds {
         let mut sources = Sources::default();
         sources.insert("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n");
         for (at, (name, more)) in peers.iter().enumerate() {
             let text = format!("address = \"10.88.16.{}\"\ngrants = [\"bonds\"]\n{more}", at + 2);
             sources.insert(format!("peers/{name}.toml"), text);
         }
-        Codex::parse(&sources).unwrap()
+        let codex = Codex::parse(&sources).unwrap();
+        Bonds { codex, sources, broken: Vec::new(), flawed: Vec::new() }
     }
 
     fn key(secret: &SecretKey) -> String {
@@ -118,17 +127,21 @@ mod tests {
 
     #[test]
     fn the_first_device_needs_no_proof_and_every_other_does() {
-        assert_eq!(needed(&codex(&[]), None, None, now()), Proof::First);
+        assert_eq!(needed(&bonds(&[]), None, None, now()), Proof::First);
         let digest = Sha256Digest::of(b"phrase");
-        assert_eq!(needed(&codex(&[]), Some(digest), None, now()), Proof::Phrase(Some(digest)));
+        assert_eq!(needed(&bonds(&[]), Some(digest), None, now()), Proof::Phrase(Some(digest)));
+        let place = crate::codex::Place::file("peers/phone.toml");
+        let slip = vec![crate::codex::Diagnostic::error("a slip", &place)];
+        let broken = crate::peer::Broken::all(slip, &Sources::default(), |_| None);
+        assert_eq!(needed(&Bonds { broken, ..bonds(&[]) }, None, None, now()), Proof::Phrase(None));
         let tombstone = key(&SecretKey::generate()) + "state = \"revoked\"\n";
-        assert_eq!(needed(&codex(&[("phone", tombstone)]), None, None, now()), Proof::Phrase(None));
+        assert_eq!(needed(&bonds(&[("phone", tombstone)]), None, None, now()), Proof::Phrase(None));
     }
 
     #[test]
     fn a_device_with_a_fresh_handshake_is_present() {
         let secret = SecretKey::generate();
-        let phone = codex(&[("phone", key(&secret))]);
+        let phone = bonds(&[("phone", key(&secret))]);
         let proof = |handshake| needed(&phone, None, Some(&seen(&secret, handshake)), now());
         assert_eq!(proof(Some(NOW - 10)), Proof::Present("phone".parse().unwrap()));
         assert_eq!(proof(Some(NOW - PRESENT)), Proof::Phrase(None));
@@ -140,10 +153,21 @@ mod tests {
     }
 
     #[test]
+    fn a_handshake_that_is_yet_to_come_proves_nothing() {
+        let secret = SecretKey::generate();
+        let phone = bonds(&[("phone", key(&secret))]);
+        let proof = |handshake| needed(&phone, None, Some(&seen(&secret, Some(handshake))), now());
+        assert_eq!(proof(NOW + 1), Proof::Present("phone".parse().unwrap()), "made while the agent looked");
+        for handshake in [NOW + BEHIND + 1, NOW + 1000, u64::MAX] {
+            assert_eq!(proof(handshake), Proof::Phrase(None), "{handshake}");
+        }
+    }
+
+    #[test]
     fn a_device_that_may_not_manage_bonds_vouches_for_nobody() {
         let secret = SecretKey::generate();
-        let mut guest = codex(&[("guest", key(&secret))]);
-        if let Some(peer) = guest.peers.values_mut().next() {
+        let mut guest = bonds(&[("guest", key(&secret))]);
+        if let Some(peer) = guest.codex.peers.values_mut().next() {
             Arc::make_mut(peer).grants.doors.clear();
         }
         assert_eq!(needed(&guest, None, Some(&seen(&secret, Some(NOW))), now()), Proof::Phrase(None));
@@ -153,8 +177,8 @@ mod tests {
     fn sites_and_those_who_are_bonded_no_more_prove_nothing() {
         let secret = SecretKey::generate();
         for more in ["kind = \"lych\"\n", "state = \"revoked\"\n", "expires = 2033-05-18T03:33:20Z\n"] {
-            let codex = codex(&[("site", key(&secret) + more)]);
-            let proof = needed(&codex, None, Some(&seen(&secret, Some(NOW))), now());
+            let site = bonds(&[("site", key(&secret) + more)]);
+            let proof = needed(&site, None, Some(&seen(&secret, Some(NOW))), now());
             assert_eq!(proof, Proof::Phrase(None), "{more}");
         }
     }

@@ -147,9 +147,31 @@ fn going_back_and_nonsense_change_nothing() {
 #[test]
 fn a_broken_codex_is_told_and_the_menu_stays() {
     let root = machine();
-    let peers = Place::appliance(root.path()).bonds.join("peers");
-    fs::write(&peers.join("phone.toml"), 0o644, b"\x1b[2J").unwrap();
+    let law = Place::appliance(root.path()).law;
+    fs::write(&law.join("lychd.toml"), 0o644, b"\x1b[2J").unwrap();
     let said = typed(root.path(), "b\ns\n");
     assert!(said.contains("the Codex holds") && !said.contains("\x1b["), "{said}");
     assert!(said.contains("b bond a device"));
+}
+
+#[test]
+fn beside_a_broken_bond_nobody_is_the_first_and_others_can_be_bonded() {
+    let root = machine();
+    let peers = Place::appliance(root.path()).bonds.join("peers");
+    fs::write(&peers.join("phone.toml"), 0o644, b"\x1b[2J").unwrap();
+    let said = typed(root.path(), "b\ns\n");
+    assert!(said.contains("A bonded device must be online") && !said.contains("PrivateKey"), "{said}");
+    assert!(said.contains("peers/phone.toml is broken: ") && !said.contains("\x1b["), "{said}");
+    fs::remove_file(&peers.join("phone.toml")).unwrap();
+    let first = typed(root.path(), "b\n\n\n\n");
+    let phrase = line(&first, "recovery phrase: ").to_lowercase();
+    let text = String::from_utf8(fs::read(&peers.join("phone.toml")).unwrap()).unwrap();
+    fs::write(&peers.join("phone.toml"), 0o644, (text.clone() + "slip\n").as_bytes()).unwrap();
+    let said = typed(root.path(), &format!("b\n{phrase}\n\n\n\n"));
+    assert!(said.contains("1 of which the file is broken") && said.contains("PrivateKey = "), "{said}");
+    assert_eq!(bonds(root.path()), ["laptop", "phone"]);
+    // Its address is still its own.
+    fs::write(&peers.join("phone.toml"), 0o644, text.as_bytes()).unwrap();
+    let (_, codex) = store::load(&Place::appliance(root.path())).unwrap();
+    assert_eq!(codex.peers.len(), 2);
 }

@@ -180,15 +180,15 @@ fn who_is_revoked_while_its_request_waits_changes_nothing() {
 fn what_was_proven_before_the_lock_is_judged_again_behind_it() {
     let root = machine();
     let place = Place::appliance(root.path());
-    let only_while_phone_is_there = |codex: &crate::codex::Codex, _| {
-        let phone = codex.peers.contains_key(&"phone".parse().unwrap());
+    let only_while_phone_is_there = |bonds: &store::Bonds, _| {
+        let phone = bonds.codex.peers.contains_key(&"phone".parse().unwrap());
         let refused = crate::peer::Refused { message: "gone".to_owned(), hint: None, report: None };
         if phone { Ok(()) } else { Err(refused) }
     };
     let (who, request) = (Who::Console, bond("tablet"));
     let remove = || fs::remove_file(&place.bonds.join("peers/phone.toml")).unwrap();
     let work = || {
-        let allowed = |codex: &crate::codex::Codex, now| only_while_phone_is_there(codex, now);
+        let allowed = |bonds: &store::Bonds, now| only_while_phone_is_there(bonds, now);
         store::execute_if(&place, &who, &request, &allowed).map(|_| ())
     };
     assert!(behind_the_lock(&place, remove, work).is_err());
@@ -206,11 +206,16 @@ fn a_broken_bond_keeps_nobody_from_being_cut_off() {
         serde_json::to_vec(&body).unwrap()
     };
     let said = refused(ask(root.path(), "laptop", &wire::body(&[bond("tablet")], false).unwrap()));
-    assert!(said.contains("mistake"), "{said}");
+    assert!(said.contains("peers/broken.toml is broken"), "{said}");
     granted(ask(root.path(), "laptop", &request(&[("verb", "revoke"), ("name", "phone")])));
     let phone = fs::read(&place.bonds.join("peers/phone.toml")).unwrap();
     assert!(String::from_utf8(phone).unwrap().contains("state = \"revoked\""));
     assert_eq!(fs::read(&place.bonds.join("peers/broken.toml")).unwrap(), b"nonsense");
+    // It is told, and ended over the tether too.
+    let list = granted(ask(root.path(), "laptop", &request(&[("verb", "list")])));
+    assert_eq!(list[0].broken[0].file, "peers/broken.toml");
+    granted(ask(root.path(), "laptop", &request(&[("verb", "revoke"), ("name", "broken")])));
+    granted(ask(root.path(), "laptop", &wire::body(&[bond("tablet")], false).unwrap()));
 }
 
 /// What is answered to a question about bodies.

@@ -109,7 +109,7 @@ pub fn bond(args: &Bond) -> Result<(), Failure> {
             address6: *address6,
             kind: kind.clone(),
             grants: grants.clone(),
-            expires: expires.moment(),
+            expires: expires.0,
             preshared: !key.no_preshared,
             dial: key.endpoint.clone(),
             client: !key.no_config,

@@ -11,17 +11,20 @@ use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Grants, Peer, PeerKind, PeerState};
-use crate::peer::{Bond, Granting, PeerView, Request, StateWord, store};
+use crate::peer::{Bond, Ending, Granting, PeerView, Request, StateWord, store};
 use crate::sys::codex::LEDGER_LIMIT;
-use crate::sys::fs;
+use crate::sys::{clock, fs};
 
 /// The version of exports that this program writes and reads.
 const SCHEMA: u32 = 1;
 const HEAD: &str = "# Bonds, from `sepulcher peer export`: public keys alone. `sepulcher peer import` bonds them elsewhere.\n";
 
+/// Where to look who can be exported.
+const BONDED: &str = "`sepulcher peer list` tells who is bonded";
+
 /// Print bonds as TOML, without anything secret
 ///
-/// Revoked peers are left out. Neither private keys nor preshared keys are in it.
+/// Revoked and expired peers are left out. Neither private keys nor preshared keys are in it.
 #[derive(Debug, clap::Args)]
 pub struct Export {
     /// Peers to export [default: all]
@@ -36,7 +39,7 @@ pub struct Export {
 /// Bond the peers of an export, all or none
 ///
 /// Peers that are bonded already, with the same key, are passed over. Peers that had a preshared key need a new
-/// configuration: rotate them afterwards.
+/// configuration: rotate them afterwards. --json prints a list of answers, one for each change.
 #[derive(Debug, clap::Args)]
 pub struct Import {
     /// What `sepulcher peer export` printed
@@ -82,9 +85,10 @@ struct Lych {
 /// Runs `sepulcher peer export`.
 pub fn export(args: &Export) -> Result<(), Failure> {
     let (_, codex) = store::load(&args.place.local()?)?;
+    let now = clock::now();
     let mut peer = Vec::new();
-    for name in chosen(&codex, &args.names)? {
-        peer.extend(codex.peers.get(name).map(|peer| Exported::of(name, peer, &codex)));
+    for name in chosen(&codex, &args.names, now)? {
+        peer.extend(codex.peers.get(name).map(|peer| Exported::of(name, peer, &codex, now)));
     }
     let bundle = Bundle { schema: SCHEMA, peer };
     if args.json {
@@ -95,17 +99,25 @@ pub fn export(args: &Export) -> Result<(), Failure> {
 }
 
 /// The peers asked for, which must be bonded; all that are without any.
-fn chosen<'a>(codex: &'a Codex, names: &'a [Name]) -> Result<Vec<&'a Name>, Failure> {
+fn chosen<'a>(codex: &'a Codex, names: &'a [Name], now: Timestamp) -> Result<Vec<&'a Name>, Failure> {
     if names.is_empty() {
-        return Ok(codex.active().map(|(name, _)| name).collect());
+        let (expired, chosen): (Vec<_>, Vec<_>) = codex.active().partition(|(_, peer)| peer.is_expired(now));
+        for (name, _) in expired {
+            eprintln!("{name} is left out, its time is over: `sepulcher peer extend {name}` comes first");
+        }
+        return Ok(chosen.into_iter().map(|(name, _)| name).collect());
     }
     for name in names {
-        let what = match codex.peers.get(name).map(|peer| peer.state) {
-            Some(PeerState::Active) => continue,
-            Some(PeerState::Revoked) => format!("`{name}` is revoked: it is bonded nowhere"),
-            None => format!("there is no peer `{name}`"),
+        let (what, hint) = match codex.peers.get(name) {
+            Some(peer) if peer.is_expired(now) => (
+                format!("the time of `{name}` is over: it would be bonded nowhere"),
+                format!("give it more: `sepulcher peer extend {name} --expires 30d`"),
+            ),
+            Some(peer) if peer.state == PeerState::Active => continue,
+            Some(_) => (format!("`{name}` is revoked: it is bonded nowhere"), BONDED.to_owned()),
+            None => (format!("there is no peer `{name}`"), BONDED.to_owned()),
         };
-        return Err(Failure::new(Kind::Input, what).hint("`sepulcher peer list` tells who is bonded"));
+        return Err(Failure::new(Kind::Input, what).hint(hint));
     }
     Ok(names.iter().collect())
 }
@@ -115,7 +127,7 @@ pub fn import(args: &Import) -> Result<(), Failure> {
     let Import { file, changing } = args;
     let bundle = read(file)?;
     let transport = Transport::open(&changing.place)?;
-    let known = transport.list()?;
+    let (known, _) = transport.list()?;
     let there = |exported: &Exported| {
         let same = |peer: &&PeerView| peer.name == exported.name && peer.public_key == exported.public_key;
         known.iter().find(same).is_some_and(|peer| peer.state != StateWord::Revoked)
@@ -134,7 +146,7 @@ pub fn import(args: &Import) -> Result<(), Failure> {
     let grants: Vec<_> = new.iter().filter_map(Exported::granting).collect();
     let requests: Vec<_> = new.into_iter().map(Exported::bond).chain(grants).collect();
     let replies = changing.send(&transport, &requests)?;
-    replies.iter().try_for_each(|reply| changing.answer(reply))
+    if changing.json { print(&json(&replies)?) } else { Ok(()) }
 }
 
 fn read(file: &std::path::Path) -> Result<Bundle, Failure> {
@@ -152,11 +164,11 @@ fn read(file: &std::path::Path) -> Result<Bundle, Failure> {
 }
 
 impl Exported {
-    fn of(name: &Name, peer: &Peer, codex: &Codex) -> Self {
-        // A grant of a revoked peer is worth nothing, and that one does not travel.
+    fn of(name: &Name, peer: &Peer, codex: &Codex, now: Timestamp) -> Self {
+        // A grant of a peer that is bonded no more is worth nothing, and that one does not travel.
         let mut living = peer.clone();
-        let active = |name: &Name| codex.peers.get(name).is_some_and(|peer| peer.state == PeerState::Active);
-        living.grants.peers.retain(active);
+        let bonded = |peer: &Peer| peer.state == PeerState::Active && !peer.is_expired(now);
+        living.grants.peers.retain(|name| codex.peer(name).is_some_and(bonded));
         let lych = match &peer.kind {
             PeerKind::Device => None,
             PeerKind::Lych { endpoint, keepalive, routes } => Some(Lych {
@@ -198,7 +210,7 @@ impl Exported {
             address6,
             kind,
             grants,
-            expires,
+            expires: expires.map(Ending::At),
             preshared: false,
             dial: None,
             client: false,

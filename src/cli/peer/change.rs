@@ -64,7 +64,7 @@ pub fn ungrant(args: &Granting) -> Result<(), Failure> {
 /// Runs `sepulcher peer extend`.
 pub fn extend(args: &Extend) -> Result<(), Failure> {
     let Extend { name, expires, changing } = args;
-    changing.carry_out(Request::Extend(peer::Extend { name: name.clone(), expires: expires.moment() }))
+    changing.carry_out(Request::Extend(peer::Extend { name: name.clone(), expires: expires.0 }))
 }
 
 impl Granting {

@@ -2,19 +2,11 @@
 
 use std::str::FromStr;
 
-use crate::codex::time::{Length, Timestamp};
-use crate::sys::clock;
+use crate::peer::Ending;
 
 /// `never`, so long from now, or a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expiry {
-    /// Not at all.
-    Never,
-    /// After that time.
-    In(Length),
-    /// At that moment.
-    At(Timestamp),
-}
+pub struct Expiry(pub Option<Ending>);
 
 /// The text says no end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -26,33 +18,22 @@ impl FromStr for Expiry {
 
     fn from_str(text: &str) -> Result<Self, NotAnExpiry> {
         if text == "never" {
-            return Ok(Self::Never);
+            return Ok(Self(None));
         }
-        let moment = || text.parse().map(Self::At).map_err(|_| NotAnExpiry);
-        text.parse().map(Self::In).or_else(|_| moment())
-    }
-}
-
-impl Expiry {
-    /// The moment that it means now; `None` is never.
-    pub fn moment(self) -> Option<Timestamp> {
-        match self {
-            Self::Never => None,
-            Self::In(length) => Some(clock::now().after(length)),
-            Self::At(moment) => Some(moment),
-        }
+        text.parse().map(|ending| Self(Some(ending))).map_err(|_| NotAnExpiry)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codex::time::{Length, Timestamp};
 
     #[test]
     fn an_expiry_is_a_length_a_moment_or_never() {
-        assert_eq!("never".parse(), Ok(Expiry::Never));
-        assert_eq!("90s".parse(), Ok(Expiry::In(Length::from_seconds(90))));
-        assert_eq!("1970-01-01T00:00:07Z".parse(), Ok(Expiry::At(Timestamp::from_epoch(7))));
+        assert_eq!("never".parse(), Ok(Expiry(None)));
+        assert_eq!("90s".parse(), Ok(Expiry(Some(Ending::In(Length::from_seconds(90))))));
+        assert_eq!("1970-01-01T00:00:07Z".parse(), Ok(Expiry(Some(Ending::At(Timestamp::from_epoch(7))))));
         for text in ["", "30", "soon", "2026-12-31", "-1d"] {
             assert_eq!(text.parse::<Expiry>(), Err(NotAnExpiry), "{text:?}");
         }

@@ -10,7 +10,7 @@ use crate::cli::output::{age, length, table};
 use crate::cli::{Failure, Kind};
 use crate::codex::key::PublicKey;
 use crate::codex::time::Timestamp;
-use crate::peer::{Observed, ObservedPeer, PeerView, StateWord};
+use crate::peer::{Broken, Observed, ObservedPeer, PeerView, StateWord};
 use crate::sys::fs;
 use crate::sys::http::unix;
 
@@ -28,8 +28,12 @@ pub struct Overview {
     schema: u32,
     /// Whether an agent was asked; without one, nothing is known of the kernel.
     observed: bool,
+    /// When the agent looked, by its clock, which all times here go by.
+    now: Option<Timestamp>,
     /// Bonds, by name.
     peers: Vec<Row>,
+    /// Bonds that are not in force as they stand, by file.
+    broken: Vec<BrokenRow>,
     /// Peers of the kernel that no bond declares.
     undeclared: Vec<ObservedPeer>,
 }
@@ -45,6 +49,25 @@ pub struct Row {
     received: Option<u64>,
     sent: Option<u64>,
     denied: Option<u64>,
+}
+
+/// A bond that holds mistakes, and whether the kernel holds a key that is in it: the agent keeps it as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BrokenRow {
+    #[serde(flatten)]
+    bond: Broken,
+    held: Option<bool>,
+    last_handshake: Option<Timestamp>,
+}
+
+/// All about one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Found<'a> {
+    /// A bond that can be read.
+    Sound(&'a Row),
+    /// One that cannot.
+    Broken(&'a BrokenRow),
 }
 
 /// What the agent of this machine sees; `None` where none runs.
@@ -73,12 +96,14 @@ pub fn parse(body: &[u8]) -> Result<Observed, Failure> {
 }
 
 /// Joins bonds with what the kernel holds.
-pub fn join(declared: Vec<PeerView>, observed: Option<Observed>) -> Overview {
+pub fn join((declared, broken): (Vec<PeerView>, Vec<Broken>), observed: Option<Observed>) -> Overview {
+    let now = observed.as_ref().map(|observed| Timestamp::from_epoch(observed.now));
     let seen = observed.is_some();
     let peers = observed.into_iter().flat_map(|observed| observed.peers).filter(|peer| peer.held);
     let mut held: BTreeMap<PublicKey, ObservedPeer> = peers.map(|peer| (peer.public_key, peer)).collect();
     let peers = declared.into_iter().map(|view| row(view, seen, &mut held)).collect();
-    Overview { schema: 1, observed: seen, peers, undeclared: held.into_values().collect() }
+    let broken = broken.into_iter().map(|bond| broken_row(bond, seen, &mut held)).collect();
+    Overview { schema: 1, observed: seen, now, peers, broken, undeclared: held.into_values().collect() }
 }
 
 /// Takes a bond's keys out of what is held.
@@ -100,18 +125,39 @@ fn row(declared: PeerView, seen: bool, held: &mut BTreeMap<PublicKey, ObservedPe
     }
 }
 
+/// The same of one that is broken: its own keys are not known, those that it names are.
+fn broken_row(bond: Broken, seen: bool, held: &mut BTreeMap<PublicKey, ObservedPeer>) -> BrokenRow {
+    let found: Vec<ObservedPeer> = bond.public_keys.iter().filter_map(|key| held.remove(key)).collect();
+    let last = found.iter().filter_map(|peer| peer.last_handshake).max();
+    BrokenRow {
+        held: seen.then_some(!found.is_empty()),
+        last_handshake: last.map(Timestamp::from_epoch),
+        bond,
+    }
+}
+
 impl Overview {
+    /// The time that ages count from: that of the agent, or `clock` where none was asked. This machine's clock may differ
+    /// from the appliance's.
+    pub fn time(&self, clock: Timestamp) -> Timestamp {
+        self.now.unwrap_or(clock)
+    }
+
     /// The bond of that name.
-    pub fn find(&self, name: &str) -> Option<&Row> {
-        self.peers.iter().find(|row| row.declared.name.as_str() == name)
+    pub fn find(&self, name: &str) -> Option<Found<'_>> {
+        let sound = self.peers.iter().find(|row| row.declared.name.as_str() == name).map(Found::Sound);
+        let named = |row: &&BrokenRow| row.bond.name().is_some_and(|own| own.as_str() == name);
+        sound.or_else(|| self.broken.iter().find(named).map(Found::Broken))
     }
 
     /// A table with a heading; of bonds alone where no agent was asked.
     pub fn table(&self, now: Timestamp) -> String {
         let headings = HEADINGS.map(str::to_owned).to_vec();
         let peers = self.peers.iter().map(|row| row.cells(now));
+        let broken = self.broken.iter().map(|row| row.cells(now));
         let undeclared = self.undeclared.iter().map(|peer| stranger(peer, now));
-        let mut rows: Vec<Vec<String>> = [headings].into_iter().chain(peers).chain(undeclared).collect();
+        let mut rows: Vec<Vec<String>> =
+            [headings].into_iter().chain(peers).chain(broken).chain(undeclared).collect();
         if !self.observed {
             for row in &mut rows {
                 row.truncate(DECLARED);
@@ -158,8 +204,7 @@ impl Row {
         ]
     }
 
-    /// All of it, a line each.
-    pub fn details(&self, now: Timestamp) -> String {
+    fn details(&self, now: Timestamp) -> String {
         let Row { declared, held, last_handshake, endpoint, received, sent, denied } = self;
         let moment = |at: Option<Timestamp>| at.map(|at| at.to_string());
         let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
@@ -194,6 +239,42 @@ impl Row {
         }
         let lines = lines.into_iter().filter_map(|(what, value)| Some(vec![what.to_owned(), value?]));
         table(&lines.collect::<Vec<_>>())
+    }
+}
+
+impl BrokenRow {
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let name = self.bond.name().map_or_else(|| self.bond.file.clone(), |name| name.to_string());
+        let here = self.held == Some(true);
+        let seen = if here { handshake(self.last_handshake, now) } else { "-".to_owned() };
+        let none = || "-".to_owned();
+        let reason = self.bond.reasons.first().cloned().unwrap_or_default();
+        vec![name, none(), none(), none(), format!("broken: {reason}"), seen, none(), none(), none(), none()]
+    }
+
+    fn details(&self, now: Timestamp) -> String {
+        let words = |list: Vec<String>| (!list.is_empty()).then(|| list.join(" "));
+        let Broken { file, reasons, public_keys, addresses, .. } = &self.bond;
+        let mut lines = vec![("file", Some(file.clone())), ("state", Some("broken".to_owned()))];
+        lines.extend(reasons.iter().map(|reason| ("mistake", Some(reason.clone()))));
+        lines.extend([
+            ("keys in it", words(public_keys.iter().map(ToString::to_string).collect())),
+            ("addresses in it", words(addresses.iter().map(ToString::to_string).collect())),
+            ("handshake", (self.held == Some(true)).then(|| handshake(self.last_handshake, now))),
+            ("remedy", Some(self.bond.remedy())),
+        ]);
+        let lines = lines.into_iter().filter_map(|(what, value)| Some(vec![what.to_owned(), value?]));
+        table(&lines.collect::<Vec<_>>())
+    }
+}
+
+impl Found<'_> {
+    /// All of it, a line each.
+    pub fn details(self, now: Timestamp) -> String {
+        match self {
+            Found::Sound(row) => row.details(now),
+            Found::Broken(row) => row.details(now),
+        }
     }
 }
 

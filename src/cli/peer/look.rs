@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::list::{self, Overview};
+use super::list::{self, Found, Overview};
 use super::watch::Watch;
 use super::{Failure, Kind, Transport, Where};
 use crate::cli::output::json;
@@ -45,14 +45,16 @@ pub fn list(args: &List) -> Result<(), Failure> {
 
 /// Runs `sepulcher peer show`.
 pub fn show(args: &Show) -> Result<(), Failure> {
-    let row = |overview: &Overview| {
-        let found = overview.find(args.name.as_str()).cloned();
-        found.ok_or_else(|| {
-            Failure::new(Kind::Input, format!("there is no peer `{}`", args.name))
-                .hint("`sepulcher peer list` tells who is bonded")
-        })
-    };
-    args.look.repeat(&|overview, now| Ok(row(overview)?.details(now)), &|overview| json(&row(overview)?))
+    args.look.repeat(&|overview, now| Ok(found(overview, &args.name)?.details(now)), &|overview| {
+        json(&found(overview, &args.name)?)
+    })
+}
+
+fn found<'a>(overview: &'a Overview, name: &Name) -> Result<Found<'a>, Failure> {
+    overview.find(name.as_str()).ok_or_else(|| {
+        Failure::new(Kind::Input, format!("there is no peer `{name}`"))
+            .hint("`sepulcher peer list` tells who is bonded")
+    })
 }
 
 impl Look {
@@ -65,7 +67,7 @@ impl Look {
         let transport = Transport::open(&self.place)?;
         self.watch.show(Self::folders(&transport), &mut || {
             let overview = self.overview(&transport)?;
-            let now = clock::now();
+            let now = overview.time(clock::now());
             if self.json { json(&overview) } else { text(&overview, now) }
         })
     }

@@ -8,7 +8,7 @@ use crate::cli::{Failure, Kind, codex};
 use crate::codex::key::PublicKey;
 use crate::codex::plain;
 use crate::peer::store::{self, Order, Place, Reply, Who};
-use crate::peer::{List, Observed, PeerView, Request};
+use crate::peer::{Broken, List, Observed, PeerView, Request};
 use crate::tether::door;
 
 /// The way to the bonds of an appliance.
@@ -55,10 +55,12 @@ impl Transport {
         }
     }
 
-    /// All peers.
-    pub fn list(&self) -> Result<Vec<PeerView>, Failure> {
+    /// All peers, and bonds that are broken.
+    pub fn list(&self) -> Result<(Vec<PeerView>, Vec<Broken>), Failure> {
         let replies = self.send(&[Request::List(List {})], true, &mut |_| {})?;
-        Ok(replies.into_iter().filter_map(|reply| reply.peers).flatten().collect())
+        let (peers, broken): (Vec<_>, Vec<_>) =
+            replies.into_iter().map(|reply| (reply.peers.unwrap_or_default(), reply.broken)).unzip();
+        Ok((peers.concat(), broken.concat()))
     }
 
     /// The same, with the appliance's public key where it is given.

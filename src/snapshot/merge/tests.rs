@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::codex::key::SharedKey;
 use crate::codex::{Overlap, PeerState};
-use crate::peer::{Bond, Extend, Kind, Request, Revoke, Rotate, Situation, change};
+use crate::peer::{Bond, Ending, Extend, Kind, Request, Revoke, Rotate, Situation, change};
 
 const LAW: &str = "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork = \"10.88.16.0/26\"\nendpoint = \"lychd.example\"\nfence = \"1h\"\n";
 const NOW: u64 = 1_795_000_000;
@@ -42,7 +42,13 @@ impl Folder {
     /// Whether it was granted.
     fn ask(&mut self, request: &Request) -> bool {
         let codex = self.codex();
-        let situation = Situation { codex: &codex, sources: &self.sources, host_key: None, now: self.time() };
+        let situation = Situation {
+            codex: &codex,
+            sources: &self.sources,
+            broken: &[],
+            host_key: None,
+            now: self.time(),
+        };
         let Ok(change) = change(request, &situation, &mut || SharedKey::new([9; 32]).unwrap()) else {
             return false;
         };
@@ -90,6 +96,7 @@ impl Folder {
 
     fn extend(&mut self, name: &str, seconds: Option<u64>) -> bool {
         let expires = seconds.map(|seconds| Timestamp::from_epoch(self.now + seconds));
+        let expires = expires.map(Ending::At);
         self.ask(&Request::Extend(Extend { name: name.parse().unwrap(), expires }))
     }
 

@@ -169,7 +169,7 @@ fn take_before(
 fn healed(place: &Place, who: &Who, now: Timestamp) -> Result<(Sources, Codex), Error> {
     fs::remove_dir_all(&place.bonds.join(SHADOW))?;
     let (sources, codex) = load(place)?;
-    let situation = Situation { codex: &codex, sources: &sources, host_key: None, now };
+    let situation = Situation { codex: &codex, sources: &sources, broken: &[], host_key: None, now };
     heal(place, who, &situation, &BTreeSet::new())?;
     load(place)
 }
@@ -301,7 +301,8 @@ fn carry_out(
         fs::remove_dir_all(&shadow)
     };
     rest().map_err(Error::Unfinished)?;
-    let situation = Situation { codex: &merged.codex, sources: &merged.sources, host_key: None, now };
+    let situation =
+        Situation { codex: &merged.codex, sources: &merged.sources, broken: &[], host_key: None, now };
     // The peers are exchanged: whatever this one meets, the change is done.
     heal(place, who, &situation, &BTreeSet::new()).map_err(|error| match error {
         Error::File(error) => Error::Unfinished(error),

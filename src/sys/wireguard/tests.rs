@@ -69,11 +69,16 @@ fn a_peer_that_is_told_in_parts_is_one_peer() {
 
 #[test]
 fn a_peer_whose_key_is_nobodys_is_seen_and_removed() {
-    let (peers, strays) = collect(&[0, 9].map(|byte| PeerInfo::from_public_key(Key([byte; 32]))));
+    let mut twin = [9; 32];
+    twin[31] |= 0x80;
+    let (peers, strays) =
+        collect(&[[0; 32], [9; 32], twin].map(|bytes| PeerInfo::from_public_key(Key(bytes))));
     assert_eq!(peers.keys().collect::<Vec<_>>(), [&key(9)]);
     let plan = Plan { steps: strays.into_iter().map(Step::RemoveStray).collect() };
-    assert_eq!(plan.to_string(), "- peer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=, a key of low order\n");
-    let expected = DeviceUpdate::new().remove_peer_by_key(&Key([0; 32]));
+    let told = "- peer AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=, a key of low order\n\
+                - peer CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCYk=, a key in disguise\n";
+    assert_eq!(plan.to_string(), told);
+    let expected = DeviceUpdate::new().remove_peer_by_key(&Key([0; 32])).remove_peer_by_key(&Key(twin));
     assert_eq!(update(&plan, &SecretKey::generate()), Some(expected));
 }
 

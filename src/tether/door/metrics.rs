@@ -1,10 +1,8 @@
 //! Figures in the text format of Prometheus, version 0.0.4.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use crate::codex::Codex;
-use crate::codex::key::PublicKey;
 use crate::peer::{Observed, ObservedPeer};
 use crate::tether::board::{Known, Looks};
 
@@ -35,13 +33,13 @@ pub fn page(known: &Known, looks: Looks, seen: &Observed) -> String {
 }
 
 fn each_peer(page: &mut Page, codex: &Codex, seen: &Observed) {
-    let names = names(codex);
+    let names = codex.names_by_key();
     let mut each = |name: &str, kind: &str, help: &str, value: &dyn Fn(&ObservedPeer) -> Option<u64>| {
         page.family(name, kind, help);
         for peer in &seen.peers {
             let Some(value) = value(peer) else { continue };
             let key = peer.public_key.to_string();
-            let known = names.get(&peer.public_key).copied().unwrap_or_default();
+            let known = names.get(&peer.public_key).map_or("", |name| name.as_str());
             page.sample(name, &[("peer", known), ("public_key", &key)], value);
         }
     };
@@ -55,16 +53,6 @@ fn each_peer(page: &mut Page, codex: &Codex, seen: &Observed) {
     let name = "sepulcher_peer_denied_packets_total";
     let help = "Packets of the peer that the ruleset refused; forgotten after an hour without one.";
     each(name, "counter", help, &|peer| Some(peer.denied));
-}
-
-/// Key → name, of both keys of a peer that has two.
-fn names(codex: &Codex) -> BTreeMap<PublicKey, &str> {
-    let mut names = BTreeMap::new();
-    for (name, peer) in codex.active() {
-        names.insert(peer.public_key, name.as_str());
-        names.extend(peer.overlap.iter().map(|old| (old.public_key, name.as_str())));
-    }
-    names
 }
 
 /// The text so far.
@@ -99,6 +87,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codex::key::PublicKey;
     use crate::codex::{Backend, Sources};
     use crate::sync::{self, Prefix, Traffic};
     use crate::tether::door::seen::seen;

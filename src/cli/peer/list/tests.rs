@@ -59,7 +59,8 @@ fn declared_and_observed_are_told_apart() {
         view("here", 5, StateWord::Active),
         view("new", 6, StateWord::Active),
     ];
-    let overview = join(declared, Some(observed(&[(4, None), (5, Some(70)), (6, None), (8, Some(5))])));
+    let overview =
+        join((declared, Vec::new()), Some(observed(&[(4, None), (5, Some(70)), (6, None), (8, Some(5))])));
     let expected = format!(
         "\
 NAME                                          ADDRESS     KIND    GRANTS  STATE                        HANDSHAKE  ENDPOINT         RECEIVED  SENT  DENIED
@@ -84,7 +85,7 @@ new                                           10.88.16.6  device  oculus  active
 
 #[test]
 fn without_an_agent_nothing_is_said_of_the_kernel() {
-    let overview = join(vec![view("phone", 2, StateWord::Active)], None);
+    let overview = join((vec![view("phone", 2, StateWord::Active)], Vec::new()), None);
     assert_eq!(
         overview.table(now()),
         "NAME   ADDRESS     KIND    GRANTS  STATE\nphone  10.88.16.2  device  oculus  active\n"
@@ -98,7 +99,10 @@ fn without_an_agent_nothing_is_said_of_the_kernel() {
 
 #[test]
 fn the_kernel_is_told_as_json_beside_the_bond() {
-    let told = join(vec![view("phone", 2, StateWord::Active)], Some(observed(&[(2, Some(0)), (8, None)])));
+    let told = join(
+        (vec![view("phone", 2, StateWord::Active)], Vec::new()),
+        Some(observed(&[(2, Some(0)), (8, None)])),
+    );
     let told = serde_json::to_value(&told).unwrap();
     let phone = &told["peers"][0];
     assert_eq!(
@@ -115,9 +119,9 @@ fn two_keys_of_one_peer_are_one_row() {
     let mut phone = view("phone", 2, StateWord::Active);
     phone.overlap_public_key = Some(key(3));
     phone.overlap_until = Some(Timestamp::from_epoch(NOW + 600));
-    let overview = join(vec![phone], Some(observed(&[(2, None), (3, Some(20))])));
+    let overview = join((vec![phone], Vec::new()), Some(observed(&[(2, None), (3, Some(20))])));
     assert_eq!(overview.undeclared, []);
-    let row = overview.find("phone").unwrap();
+    let Some(Found::Sound(row)) = overview.find("phone") else { panic!("no phone") };
     assert_eq!(row.state(now()), "active, old key for 10 min");
     assert_eq!(
         (row.endpoint.as_deref(), row.received, row.denied),
@@ -129,7 +133,8 @@ fn two_keys_of_one_peer_are_one_row() {
 fn details_tell_all_that_is_known_and_nothing_else() {
     let mut phone = view("phone", 2, StateWord::Revoked);
     phone.reason = Some("lost\n\u{1b}[2J".into());
-    let overview = join(vec![phone, view("laptop", 3, StateWord::Active)], Some(observed(&[(3, None)])));
+    let overview =
+        join((vec![phone, view("laptop", 3, StateWord::Active)], Vec::new()), Some(observed(&[(3, None)])));
     let phone = overview.find("phone").unwrap().details(now());
     assert!(phone.contains("reason          lost␊␛[2J\n") && !phone.contains("endpoint"), "{phone}");
     let laptop = overview.find("laptop").unwrap().details(now());
@@ -159,4 +164,36 @@ fn no_agent_is_no_failure_and_a_silent_one_is() {
     let failure = observe(&door).unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable);
     assert!(failure.to_string().contains("door.sock") && failure.to_string().contains("hint: "), "{failure}");
+}
+
+#[test]
+fn ages_go_by_the_clock_of_whoever_looked() {
+    let here = || vec![view("here", 5, StateWord::Active)];
+    let wrong = Timestamp::from_epoch(NOW - 86400);
+    let overview = join((here(), Vec::new()), Some(observed(&[(5, Some(70))])));
+    let table = overview.table(overview.time(wrong));
+    assert!(table.contains("1 min ago"), "{table}");
+    assert_eq!(serde_json::to_value(&overview).unwrap()["now"], now().to_string());
+    assert_eq!(join((here(), Vec::new()), None).time(wrong), wrong);
+}
+
+#[test]
+fn a_broken_bond_is_marked_and_what_the_kernel_holds_of_it_is_no_strangers() {
+    let place = crate::codex::Place::file("peers/wraith.toml");
+    let mistake = crate::codex::Diagnostic::error("a slip\nin it", &place);
+    let text = format!("public-key = \"{}\"\naddress = \"10.88.16.7\"\nslip", key(7));
+    let broken = Broken::all(vec![mistake], &crate::codex::Sources::default(), |_| Some(text.clone()));
+    let overview =
+        join((vec![view("here", 5, StateWord::Active)], broken), Some(observed(&[(5, None), (7, Some(70))])));
+    assert!(overview.undeclared.is_empty());
+    let table = overview.table(now());
+    let row = table.lines().find(|line| line.starts_with("wraith ")).unwrap();
+    assert!(row.contains("broken: a slip␊in it") && row.contains("1 min ago"), "{table}");
+    let told = overview.find("wraith").unwrap();
+    let shown = told.details(now());
+    for part in ["peers/wraith.toml", "10.88.16.7", &key(7).to_string(), "peer revoke wraith"] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let json = serde_json::to_value(told).unwrap();
+    assert_eq!((&json["file"], &json["held"]), (&"peers/wraith.toml".into(), &true.into()));
 }
