@@ -49,6 +49,7 @@ pub fn pod(codex: &Codex) -> Result<String, RenderError> {
             has_host => !codex.host.is_empty(),
             host_grants => elements(host_grants(codex)),
             gateway => codex.pod.gateway.to_string(),
+            tether_port => codex.tether.port.to_string(),
             pod_address => codex.pod.address.to_string(),
             tether_network => codex.tether.network.to_string(),
             tether_address => codex.tether.address.to_string(),

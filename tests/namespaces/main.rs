@@ -9,6 +9,7 @@ mod crowd;
 mod door;
 mod gateway;
 mod lab;
+mod load;
 mod low_order;
 #[path = "../topology/netavark.rs"]
 mod netavark;
