@@ -161,7 +161,7 @@ impl Reach<'_> {
             }
             (Spot::Gateway, ask) if !self.codex.host.is_empty() => self.host_service(name, peer, ask),
             (Spot::Uplink | Spot::Gateway | Spot::Elsewhere, _) => {
-                Verdict::new(Fate::Silent, Rule::PodForward, "nothing passes through the pod")
+                Verdict::new(Fate::Denied, Rule::PodForward, "nothing passes through the pod")
             }
         }
     }

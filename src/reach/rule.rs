@@ -86,7 +86,7 @@ pub enum Rule {
     HostDenied,
     /// Containers ask nothing of the host.
     PodGateway,
-    /// Nothing passes through the pod.
+    /// Nothing of a peer passes through the pod that it is not granted.
     PodForward,
     /// A grant of another peer, IPv4.
     Between,
@@ -177,7 +177,7 @@ impl Rule {
             Self::Published => {
                 format!("ip daddr {} meta l4proto . th dport @published accept", codex.pod.address)
             }
-            Self::HostInput | Self::HostForward | Self::PodForward => "policy drop".to_owned(),
+            Self::HostInput | Self::HostForward => "policy drop".to_owned(),
             Self::HostBridge => format!("iifname \"{BRIDGE}\" counter drop"),
             Self::HostBehind => format!("ip daddr {{ {}, {tether} }} counter drop", codex.pod.network),
             Self::HostOther => {
@@ -198,9 +198,9 @@ impl Rule {
             Self::HostLoopback | Self::PodLoopback => "iifname \"lo\" accept".to_owned(),
             Self::HostContainers => format!("ip saddr {} accept", codex.pod.address),
             Self::PodOutput => "oifname { \"lo\", \"wg0\" } accept".to_owned(),
-            Self::PodForest | Self::Denied | Self::HostDenied | Self::BetweenDenied => {
-                "counter drop".to_owned()
-            }
+            Self::PodForest => "counter drop".to_owned(),
+            Self::Denied | Self::HostDenied | Self::BetweenDenied => "goto refused".to_owned(),
+            Self::PodForward => "iifname \"wg0\" goto refused".to_owned(),
             Self::HostGrants => "ip saddr . meta l4proto . th dport @host_grants counter accept".to_owned(),
             Self::PodGateway => format!("ip daddr {} ct state new counter drop", codex.pod.gateway),
             Self::Grants => "ip saddr . meta l4proto . th dport @grants counter accept".to_owned(),
