@@ -117,6 +117,12 @@ pub fn published(codex: &Codex) -> BTreeSet<(Protocol, Port)> {
     offers.map(|offer| (offer.protocol, offer.port)).collect()
 }
 
+/// Ports that peers can be granted, the elements of the set `offered`.
+pub fn offered(codex: &Codex) -> BTreeSet<(Protocol, Port)> {
+    let offers = offers(codex).into_iter().filter(|offer| offer.audience != Audience::Everyone);
+    offers.map(|offer| (offer.protocol, offer.port)).collect()
+}
+
 /// One element of the sets `grants` (IPv4) and `grants6` (IPv6): a peer may reach a port through `wg0`.
 ///
 /// Displays as nft writes the element: `10.88.16.2 . tcp . 6006`.

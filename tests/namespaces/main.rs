@@ -16,6 +16,7 @@ mod netavark;
 mod obstacles;
 mod oracle;
 mod packets;
+mod pushes;
 mod refusals;
 mod silence;
 mod strays;
