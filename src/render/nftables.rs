@@ -11,7 +11,7 @@ use minijinja::context;
 use super::{RenderError, template};
 use crate::codex::net::Port;
 use crate::codex::{BRIDGE, Codex, Protocol};
-use crate::reach::{between, beyond, grants, host_grants, offered, published};
+use crate::reach::{between, beyond, gone, grants, host_grants, offered, published};
 use crate::tree::Tree;
 
 /// The host's ruleset: `/usr/share/sepulcher/nftables/host.nft`.
@@ -47,6 +47,7 @@ pub fn pod(codex: &Codex) -> Result<String, RenderError> {
             grants => elements(grants),
             grants6 => elements(grants6),
             beyond => elements(beyond(codex)),
+            gone => elements(gone(codex)),
             between => elements(between),
             between6 => elements(between6),
             has_host => !codex.host.is_empty(),

@@ -44,7 +44,7 @@ fn examine(
     let mut report = |name: &Name, reason: String| {
         unfit.push(Broken { file: format!("peers/{name}.toml"), last_good: false, reason });
     };
-    codex.peers.retain(|name, peer| {
+    codex.keep_peers(|name, peer| {
         if peer.state != PeerState::Active {
             return true;
         }

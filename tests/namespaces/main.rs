@@ -19,5 +19,6 @@ mod packets;
 mod pushes;
 mod refusals;
 mod silence;
+mod sites;
 mod strays;
 mod tether;
