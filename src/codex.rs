@@ -93,6 +93,8 @@ pub struct Codex {
     pub peers: BTreeMap<Name, Arc<Peer>>,
     /// Keys of the ledger `revoked`: they never come back.
     pub revoked_keys: BTreeSet<PublicKey>,
+    /// Networks behind peers that were left out since ([`Codex::keep_peers`]).
+    pub gone: BTreeSet<Net4>,
 }
 
 impl Codex {
@@ -176,7 +178,7 @@ impl Codex {
     #[must_use]
     pub fn as_of(&self, now: Timestamp) -> Self {
         let mut codex = self.clone();
-        codex.peers.retain(|_, peer| !peer.is_expired(now));
+        codex.keep_peers(|_, peer| !peer.is_expired(now));
         let over =
             |overlap: &Overlap| overlap.until <= now || self.revoked_keys.contains(&overlap.public_key);
         for peer in codex.peers.values_mut().filter(|peer| peer.overlap.as_ref().is_some_and(over)) {
@@ -185,10 +187,23 @@ impl Codex {
         codex
     }
 
+    /// Leaves out peers. Networks behind them are remembered: what was meant for them must not go elsewhere.
+    pub fn keep_peers(&mut self, mut keep: impl FnMut(&Name, &mut Arc<Peer>) -> bool) {
+        let gone = &mut self.gone;
+        self.peers.retain(|name, peer| {
+            let kept = keep(name, peer);
+            if !kept {
+                gone.extend(peer.routes());
+            }
+            kept
+        });
+    }
+
     /// The law alone. Peers, of which there can be many, are not copied on the way.
     #[must_use]
     pub fn without_peers(&self) -> Self {
-        let Self { appliance, uplink, pod, tether, host, rebirth, services, peers: _, revoked_keys } = self;
+        let Self { appliance, uplink, pod, tether, host, rebirth, services, peers: _, revoked_keys, gone: _ } =
+            self;
         Self {
             appliance: appliance.clone(),
             uplink: uplink.clone(),
@@ -199,6 +214,7 @@ impl Codex {
             services: services.clone(),
             peers: BTreeMap::new(),
             revoked_keys: revoked_keys.clone(),
+            gone: BTreeSet::new(),
         }
     }
 

@@ -23,8 +23,8 @@ use std::net::IpAddr;
 
 pub use between::{Between, between};
 pub use offer::{
-    Audience, Grant, Offer, Origin, beyond, grants, holds_host, host_grants, offers, published, veil,
-    veil_ports,
+    Audience, Grant, Offer, Origin, beyond, gone, grants, holds_host, host_grants, offered, offers,
+    published, veil, veil_ports,
 };
 pub use rule::{Guard, Rule};
 

@@ -106,6 +106,7 @@ fn law_with(codex: &Codex, name: &Name, peer: &Arc<Peer>) -> Codex {
         services: BTreeMap::new(),
         peers: granted.chain([(name.clone(), peer.clone())]).collect(),
         revoked_keys: BTreeSet::new(),
+        gone: BTreeSet::new(),
     }
 }
 

@@ -161,7 +161,7 @@ impl Reach<'_> {
             }
             (Spot::Gateway, ask) if !self.codex.host.is_empty() => self.host_service(name, peer, ask),
             (Spot::Uplink | Spot::Gateway | Spot::Elsewhere, _) => {
-                Verdict::new(Fate::Silent, Rule::PodForward, "nothing passes through the pod")
+                Verdict::new(Fate::Denied, Rule::PodForward, "nothing passes through the pod")
             }
         }
     }
@@ -221,6 +221,16 @@ impl Reach<'_> {
             (Spot::Tether(None), ..) => {
                 Verdict::new(Fate::Silent, Rule::NoBond, "no bond in force has this address")
             }
+            (Spot::Elsewhere, Family::V4, _) if let Some(name) = self.gone(place) => {
+                let why = format!(
+                    "this network was behind `{name}`, which is bonded no more: it would leave in clear"
+                );
+                Verdict::new(Fate::Silent, Rule::PodGone, why).causes([peer_cause(
+                    name,
+                    "routes",
+                    "routes this network",
+                )])
+            }
             (Spot::Elsewhere, Family::V4, _) => {
                 Verdict::new(Fate::Allowed, Rule::HostContainers, "containers may reach out")
             }
@@ -228,6 +238,14 @@ impl Reach<'_> {
                 Verdict::new(Fate::Silent, Rule::NoRoute, "the pod has no IPv6 address outside the tether")
             }
         }
+    }
+
+    /// Who routed a place and is in force no more.
+    fn gone(&self, place: Place) -> Option<&Name> {
+        let Place::At(IpAddr::V4(address)) = place else { return None };
+        let routed = |peer: &Peer| peer.routes().iter().any(|route| route.contains(address));
+        let mut gone = self.codex.peers.iter().filter(|(name, _)| self.peer(name).is_none());
+        gone.find(|(_, peer)| routed(peer)).map(|(name, _)| name)
     }
 
     /// The verdict on a published port.

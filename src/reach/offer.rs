@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use crate::codex::name::Name;
 use crate::codex::net::{Net4, Port};
-use crate::codex::{Codex, DOOR_PORT, HostService, Peer, Protocol, Service, Tier};
+use crate::codex::{Codex, DOOR_PORT, HostService, Peer, PeerState, Protocol, Service, Tier};
 
 /// The Veil's port on `wg0` that is there whatever the Codex says.
 const HTTP: Port = match Port::new(80) {
@@ -117,6 +117,12 @@ pub fn published(codex: &Codex) -> BTreeSet<(Protocol, Port)> {
     offers.map(|offer| (offer.protocol, offer.port)).collect()
 }
 
+/// Ports that peers can be granted, the elements of the set `offered`.
+pub fn offered(codex: &Codex) -> BTreeSet<(Protocol, Port)> {
+    let offers = offers(codex).into_iter().filter(|offer| offer.audience != Audience::Everyone);
+    offers.map(|offer| (offer.protocol, offer.port)).collect()
+}
+
 /// One element of the sets `grants` (IPv4) and `grants6` (IPv6): a peer may reach a port through `wg0`.
 ///
 /// Displays as nft writes the element: `10.88.16.2 . tcp . 6006`.
@@ -162,6 +168,23 @@ pub fn host_grants(codex: &Codex) -> BTreeSet<Grant> {
         held.map(|service| Grant { address, protocol: service.protocol, port: service.port }).collect()
     };
     codex.active().flat_map(|(_, peer)| of(peer)).collect()
+}
+
+/// IPv4 networks that lived behind peers which are in force no more, the elements of the set `gone`. What lies in another
+/// one is left out: an element of nftables overlaps no other.
+pub fn gone(codex: &Codex) -> BTreeSet<Net4> {
+    let dead = codex.peers.values().filter(|peer| peer.state != PeerState::Active);
+    let all: BTreeSet<Net4> = dead.flat_map(|peer| peer.routes()).chain(&codex.gone).copied().collect();
+    let mut gone = BTreeSet::new();
+    // In order, a network comes before all that lies in it.
+    let mut last: Option<Net4> = None;
+    for network in all {
+        if !last.is_some_and(|last| last.contains(network.address())) {
+            last = Some(network);
+            gone.insert(network);
+        }
+    }
+    gone
 }
 
 /// IPv4 networks that live behind `wg0`, the elements of the set `beyond`: the tether's own and those that

@@ -66,6 +66,8 @@ pub enum Rule {
     HostContainers,
     /// Containers of the pod share one loopback.
     PodLoopback,
+    /// What was meant for a site that is bonded no more.
+    PodGone,
     /// Towards the peers, containers are free.
     PodOutput,
     /// What reaches the pod beside `wg0` and is not published.
@@ -86,7 +88,7 @@ pub enum Rule {
     HostDenied,
     /// Containers ask nothing of the host.
     PodGateway,
-    /// Nothing passes through the pod.
+    /// Nothing of a peer passes through the pod that it is not granted.
     PodForward,
     /// A grant of another peer, IPv4.
     Between,
@@ -108,7 +110,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Published,
         Self::HostInput,
         Self::HostBridge,
@@ -124,6 +126,7 @@ impl Rule {
         Self::HostOutput,
         Self::HostContainers,
         Self::PodLoopback,
+        Self::PodGone,
         Self::PodOutput,
         Self::PodForest,
         Self::Grants,
@@ -157,6 +160,7 @@ impl Rule {
             Self::Published | Self::PodForest => (Guard::Pod, Some("forest")),
             Self::PodLoopback => (Guard::Pod, Some("input")),
             Self::PodOutput | Self::PodGateway => (Guard::Pod, Some("output")),
+            Self::PodGone => (Guard::Pod, Some("gone")),
             Self::PodForward => (Guard::Pod, Some("forward")),
             Self::Between | Self::Between6 | Self::BetweenDenied => (Guard::Pod, Some("between")),
             Self::HostGrants | Self::HostDenied => (Guard::Pod, Some("host")),
@@ -177,7 +181,7 @@ impl Rule {
             Self::Published => {
                 format!("ip daddr {} meta l4proto . th dport @published accept", codex.pod.address)
             }
-            Self::HostInput | Self::HostForward | Self::PodForward => "policy drop".to_owned(),
+            Self::HostInput | Self::HostForward => "policy drop".to_owned(),
             Self::HostBridge => format!("iifname \"{BRIDGE}\" counter drop"),
             Self::HostBehind => format!("ip daddr {{ {}, {tether} }} counter drop", codex.pod.network),
             Self::HostOther => {
@@ -198,9 +202,9 @@ impl Rule {
             Self::HostLoopback | Self::PodLoopback => "iifname \"lo\" accept".to_owned(),
             Self::HostContainers => format!("ip saddr {} accept", codex.pod.address),
             Self::PodOutput => "oifname { \"lo\", \"wg0\" } accept".to_owned(),
-            Self::PodForest | Self::Denied | Self::HostDenied | Self::BetweenDenied => {
-                "counter drop".to_owned()
-            }
+            Self::PodForest | Self::PodGone => "counter drop".to_owned(),
+            Self::Denied | Self::HostDenied | Self::BetweenDenied => "goto refused".to_owned(),
+            Self::PodForward => "iifname \"wg0\" goto refused".to_owned(),
             Self::HostGrants => "ip saddr . meta l4proto . th dport @host_grants counter accept".to_owned(),
             Self::PodGateway => format!("ip daddr {} ct state new counter drop", codex.pod.gateway),
             Self::Grants => "ip saddr . meta l4proto . th dport @grants counter accept".to_owned(),

@@ -51,7 +51,10 @@ fn codex() -> Codex {
             peer(2, "[\"echo\", \"peer:crypt\", \"peer:lost\"]", "address6 = \"fd88::2\"\n"),
         ),
         ("peers/laptop.toml", peer(3, "[\"*\", \"metrics\", \"ssh\"]", "expires = 2026-11-22T20:05:00Z\n")),
-        ("peers/lost.toml", peer(4, "[\"*\"]", "state = \"revoked\"\n")),
+        (
+            "peers/lost.toml",
+            peer(4, "[\"*\"]", "state = \"revoked\"\nkind = \"lych\"\nroutes = [\"10.99.9.0/24\"]\n"),
+        ),
         (
             "peers/crypt.toml",
             peer(5, "[]", "address6 = \"fd88::5\"\nkind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n"),
@@ -96,7 +99,7 @@ fn who_reaches_what_and_by_which_rule() {
         ("phone", "crypt:22", Fate::Allowed, Rule::Between),
         ("phone", "[fd88::5]:22", Fate::Allowed, Rule::Between6),
         ("phone", "10.99.7.9:22/udp", Fate::Allowed, Rule::Between),
-        ("phone", "10.99.8.9:22", Fate::Silent, Rule::PodForward),
+        ("phone", "10.99.8.9:22", Fate::Denied, Rule::PodForward),
         ("phone", "lost", Fate::Denied, Rule::BetweenDenied),
         ("phone", "phone", Fate::Denied, Rule::BetweenDenied),
         ("crypt", "phone", Fate::Denied, Rule::BetweenDenied),
@@ -107,7 +110,7 @@ fn who_reaches_what_and_by_which_rule() {
         ("laptop", "10.88.0.1:23", Fate::Denied, Rule::HostDenied),
         ("forest", "ssh", Fate::Silent, Rule::HostInput),
         ("pod", "ssh", Fate::Silent, Rule::PodGateway),
-        ("phone", "192.0.2.1:443", Fate::Silent, Rule::PodForward),
+        ("phone", "192.0.2.1:443", Fate::Denied, Rule::PodForward),
         ("phone", "/pinned", Fate::Denied, Rule::Denied),
         ("phone", "bonds", Fate::Denied, Rule::Denied),
         ("phone", "veil", Fate::Allowed, Rule::Published),
@@ -127,6 +130,7 @@ fn who_reaches_what_and_by_which_rule() {
         ("pod", "host", Fate::Silent, Rule::PodGateway),
         ("pod", "phone", Fate::Allowed, Rule::PodOutput),
         ("pod", "10.88.16.4", Fate::Silent, Rule::NoBond),
+        ("pod", "10.99.9.9:443", Fate::Silent, Rule::PodGone),
         ("pod", "192.0.2.1:443", Fate::Allowed, Rule::HostContainers),
         ("pod", "/pinned", Fate::Allowed, Rule::VeilRoute),
     ] {
@@ -153,6 +157,29 @@ fn a_denied_peer_is_told_the_grant_that_would_do() {
     assert_eq!(remedy("phone", "bonds").as_deref(), Some("sepulcher peer grant phone bonds"));
     assert_eq!(remedy("forest", "echo").as_deref(), Some("sepulcher peer bond NAME --grant echo"));
     assert_eq!(remedy("phone", ":9000"), None, "a port of the pod is nobody's to grant");
+}
+
+#[test]
+fn networks_of_sites_that_are_gone_stay_closed_and_overlap_no_other() {
+    let mut codex = codex();
+    let site = |codex: &mut Codex, name: &str, state, routes: &[&str]| {
+        let mut peer = codex.peers[&"crypt".parse().unwrap()].as_ref().clone();
+        peer.state = state;
+        let routes = routes.iter().map(|route| route.parse().unwrap()).collect();
+        peer.kind = crate::codex::PeerKind::Lych { endpoint: None, keepalive: 0, routes };
+        codex.peers.insert(name.parse().unwrap(), std::sync::Arc::new(peer));
+    };
+    site(&mut codex, "old", PeerState::Revoked, &["10.99.9.0/25", "10.98.0.0/16"]);
+    site(&mut codex, "older", PeerState::Revoked, &["10.98.4.0/24", "10.99.9.0/24", "10.99.10.0/24"]);
+    let shown = |codex: &Codex| gone(codex).iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(shown(&codex), ["10.98.0.0/16", "10.99.9.0/24", "10.99.10.0/24"]);
+    site(&mut codex, "guest", PeerState::Active, &["10.97.0.0/16"]);
+    assert!(!shown(&codex).contains(&"10.97.0.0/16".to_owned()));
+    let mut guest = codex.peers[&"guest".parse().unwrap()].as_ref().clone();
+    guest.expires = Some(start());
+    codex.peers.insert("guest".parse().unwrap(), std::sync::Arc::new(guest));
+    assert_eq!(shown(&codex.as_of(start()))[0], "10.97.0.0/16", "its time is over");
+    assert!(shown(&codex.without_peers()).is_empty());
 }
 
 /// The body of a chain of a rendered ruleset.

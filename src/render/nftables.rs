@@ -3,13 +3,15 @@
 //! Each is one `table inet sepulcher`, replaced in one transaction. What their sets hold is decided in
 //! [`reach`](crate::reach), where it is also explained; the agent adds and deletes single elements.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use minijinja::context;
 
 use super::{RenderError, template};
-use crate::codex::{BRIDGE, Codex};
-use crate::reach::{between, beyond, grants, host_grants, published};
+use crate::codex::net::Port;
+use crate::codex::{BRIDGE, Codex, Protocol};
+use crate::reach::{between, beyond, gone, grants, host_grants, offered, published};
 use crate::tree::Tree;
 
 /// The host's ruleset: `/usr/share/sepulcher/nftables/host.nft`.
@@ -18,7 +20,7 @@ pub fn host(codex: &Codex) -> Result<String, RenderError> {
         "host.nft",
         context! {
             bridge => BRIDGE,
-            published => published_elements(codex),
+            published => ports(published(codex)),
             host_services => elements(host_ports(codex)),
             gateway => codex.pod.gateway.to_string(),
             echo => codex.uplink.echo,
@@ -40,15 +42,18 @@ pub fn pod(codex: &Codex) -> Result<String, RenderError> {
     template::render(
         "pod.nft",
         context! {
-            published => published_elements(codex),
+            published => ports(published(codex)),
+            offered => ports(offered(codex)),
             grants => elements(grants),
             grants6 => elements(grants6),
             beyond => elements(beyond(codex)),
+            gone => elements(gone(codex)),
             between => elements(between),
             between6 => elements(between6),
             has_host => !codex.host.is_empty(),
             host_grants => elements(host_grants(codex)),
             gateway => codex.pod.gateway.to_string(),
+            tether_port => codex.tether.port.to_string(),
             pod_address => codex.pod.address.to_string(),
             tether_network => codex.tether.network.to_string(),
             tether_address => codex.tether.address.to_string(),
@@ -69,8 +74,9 @@ fn host_ports(codex: &Codex) -> impl Iterator<Item = String> {
     codex.host.iter().map(|service| format!("{} . {}", service.protocol, service.port))
 }
 
-fn published_elements(codex: &Codex) -> minijinja::Value {
-    elements(published(codex).into_iter().map(|(protocol, port)| format!("{protocol} . {port}")))
+/// Elements of a set of ports.
+fn ports(all: BTreeSet<(Protocol, Port)>) -> minijinja::Value {
+    elements(all.into_iter().map(|(protocol, port)| format!("{protocol} . {port}")))
 }
 
 /// `a, b, c`, one a line when there are many: elements are made of numbers and addresses alone.

@@ -58,6 +58,7 @@ pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
         services: _,
         peers: _,
         revoked_keys: _,
+        gone: _,
     } = codex;
     let name = appliance.name.as_str();
     let patience = rebirth.patience.seconds();

@@ -66,7 +66,7 @@ fn examine(
     let mut report = |name: &Name, last_good: bool, reason: String| {
         unfit.push(Broken { file: format!("peers/{name}.toml"), last_good, reason });
     };
-    codex.peers.retain(|name, peer| {
+    codex.keep_peers(|name, peer| {
         if peer.state != PeerState::Active {
             return true;
         }

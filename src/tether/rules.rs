@@ -21,6 +21,7 @@ pub struct Rules {
     grants: BTreeSet<Grant>,
     host: BTreeSet<Grant>,
     beyond: BTreeSet<Net4>,
+    gone: BTreeSet<Net4>,
     between: BTreeSet<Between>,
 }
 
@@ -33,6 +34,7 @@ impl Rules {
             grants: reach::grants(codex),
             host: reach::host_grants(codex),
             beyond: reach::beyond(codex),
+            gone: reach::gone(codex),
             between: reach::between(codex),
         })
     }
@@ -45,6 +47,7 @@ impl Rules {
             grants: BTreeSet::new(),
             host: BTreeSet::new(),
             beyond: BTreeSet::new(),
+            gone: BTreeSet::new(),
             between: BTreeSet::new(),
         }
     }
@@ -62,6 +65,7 @@ impl Rules {
         }
         difference(&mut text, "host_grants", &old.host, &self.host);
         difference(&mut text, "beyond", &old.beyond, &self.beyond);
+        difference(&mut text, "gone", &old.gone, &self.gone);
         for (set, v4) in [("between", true), ("between6", false)] {
             let of = |rules: &Self| part(&rules.between, |one| one.from.is_ipv4() == v4);
             difference(&mut text, set, &of(old), &of(self));
@@ -136,6 +140,12 @@ mod tests {
         let lych = "kind = \"lych\"\nroutes = [\"192.168.7.0/24\"]\n";
         let change = rules(7878, &[(2, lych)]).change_from(&rules(7878, &[(2, "")]));
         assert_eq!(change.as_deref(), Some("add element inet sepulcher beyond { 192.168.7.0/24 }\n"));
+        let revoked = format!("{lych}state = \"revoked\"\n");
+        let change = rules(7878, &[(2, &revoked)]).change_from(&rules(7878, &[(2, lych)]));
+        let closed = "delete element inet sepulcher grants { 10.88.16.2 . tcp . 7878 }\n\
+                      delete element inet sepulcher beyond { 192.168.7.0/24 }\n\
+                      add element inet sepulcher gone { 192.168.7.0/24 }\n";
+        assert_eq!(change.as_deref(), Some(closed));
     }
 
     #[test]

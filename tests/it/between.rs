@@ -11,7 +11,7 @@ fn a_grant_of_a_peer_is_explained_mapped_and_taken_back() {
 no: phone does not reach laptop:22/tcp; nothing is answered, the attempt is counted
   why      `phone` does not hold the grant `peer:laptop`, which `*` does not hold either
   codex    peers/phone.toml:4: does not hold it
-  rule     pod, chain between: counter drop
+  rule     pod, chain between: goto refused
   remedy   sepulcher peer grant phone peer:laptop
 ";
     assert_eq!(site.run(&["explain", "phone", "laptop:22"]), before);

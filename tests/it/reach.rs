@@ -43,7 +43,7 @@ no: phone does not reach worker:9464/tcp; nothing is answered, the attempt is co
   why      `phone` does not hold the grant `worker`
   codex    peers/phone.toml:4: does not hold it
   codex    services/worker.toml:8: tier `tether`
-  rule     pod, chain tether: counter drop
+  rule     pod, chain tether: goto refused
   remedy   sepulcher peer grant phone worker
 ";
     assert_eq!(told("explain phone worker"), expected);

@@ -71,7 +71,8 @@ pub fn add(address: IpAddr, interface: &str) -> String {
     }
 }
 
-fn load(machine: &Machine, ruleset: &str, file: &Path) {
+/// Puts a ruleset in force.
+pub fn load(machine: &Machine, ruleset: &str, file: &Path) {
     fs::write(file, ruleset).unwrap();
     machine.sh(&format!("nft -f {}", file.display()));
 }

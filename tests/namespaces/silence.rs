@@ -12,23 +12,23 @@ use crate::lab::{Daemon, Machine, can_run, scratch, until};
 use crate::netavark;
 
 /// As the outsider knows the appliance.
-const ADDRESS: &str = "192.0.2.1";
+pub const ADDRESS: &str = "192.0.2.1";
 
 /// Ports that the example publishes.
 const PUBLISHED: [(&str, &str); 2] = [("80", "tcp"), ("51820", "udp")];
 
 /// The example's appliance: host and pod with the rendered rulesets, and somebody outside.
-struct Appliance {
-    host: Machine,
-    pod: Machine,
-    outsider: Machine,
-    codex: Codex,
+pub struct Appliance {
+    pub host: Machine,
+    pub pod: Machine,
+    pub outsider: Machine,
+    pub codex: Codex,
     folder: PathBuf,
     services: Vec<Daemon>,
 }
 
 impl Appliance {
-    fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let (host, pod, outsider) = (Machine::new(), Machine::new(), Machine::new());
         host.plug("up0", &format!("{ADDRESS}/24"), &outsider, "192.0.2.2/24");
         host.plug(render::BRIDGE, "10.88.0.1/24", &pod, "10.88.0.10/24");
@@ -48,7 +48,7 @@ impl Appliance {
         appliance
     }
 
-    fn load(&self, machine: &Machine, name: &str, ruleset: &str) {
+    pub fn load(&self, machine: &Machine, name: &str, ruleset: &str) {
         let file = self.folder.join(name);
         fs::write(&file, ruleset).unwrap();
         machine.sh(&format!("nft -f {}", file.display()));
@@ -69,7 +69,7 @@ impl Appliance {
     }
 
     /// The tether's interface, with a key that the outsider knows and no peer.
-    fn wireguard(&self) -> String {
+    pub fn wireguard(&self) -> String {
         let secret = SecretKey::generate();
         let file = self.folder.join("tether.key");
         fs::write(&file, secret.to_file().as_bytes()).unwrap();
@@ -139,13 +139,13 @@ fn codex_folder() -> PathBuf {
 }
 
 /// Text with all of something in it replaced, which must be there.
-fn replaced(text: &str, what: &str, by: &str) -> String {
+pub fn replaced(text: &str, what: &str, by: &str) -> String {
     assert!(text.contains(what), "{what:?} is not in:\n{text}");
     text.replace(what, by)
 }
 
 /// Text without the lines that hold something, which must be there.
-fn without(text: &str, what: &str) -> String {
+pub fn without(text: &str, what: &str) -> String {
     assert!(text.contains(what), "{what:?} is not in:\n{text}");
     text.lines().filter(|line| !line.contains(what)).map(|line| format!("{line}\n")).collect()
 }

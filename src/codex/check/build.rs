@@ -49,6 +49,7 @@ pub fn codex(draft: Draft) -> Option<Codex> {
         services: each(draft.services, service)?,
         peers: each(draft.peers, |draft| peer(*draft).map(Arc::new))?,
         revoked_keys: draft.revoked.into_keys().collect(),
+        gone: std::collections::BTreeSet::new(),
     })
 }
 
