@@ -12,6 +12,7 @@ mod lab;
 mod low_order;
 #[path = "../topology/netavark.rs"]
 mod netavark;
+mod nobody;
 mod obstacles;
 mod oracle;
 mod packets;
