@@ -95,7 +95,7 @@ fn is_public(law: &Law, protocol: Protocol, port: u16) -> bool {
 /// Whether nobody outside may speak with that address.
 pub fn is_spoofed(law: &Law, source: IpAddr) -> bool {
     let ours = match source {
-        IpAddr::V4(address) => matches!(address.octets(), [10, 88, 0, _] | [10, 88, 16..=31, _]),
+        IpAddr::V4(address) => matches!(address.octets(), [10, 88, 0 | 16..=31, _]),
         IpAddr::V6(address) => law.six && address.segments()[..4] == [0xfd88, 0, 0, 0],
     };
     ours || in_force(law).any(|bond| has(bond, source))
