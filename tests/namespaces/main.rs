@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod arena;
+mod between;
 mod bonds;
 mod client;
 mod crowd;
