@@ -49,7 +49,20 @@ impl Recorder {
     /// Captures from now on what `other` sends and gets.
     pub fn beside(world: &World, other: &Host, name: &str) -> Self {
         let rights = Rights { capabilities: &["NET_RAW"], ..Rights::default() };
-        let argv = ["tcpdump", "-Z", "root", "-n", "-U", "-s", "256", "-i", "eth0", "-w", "/run/heard.pcap"];
+        let argv = [
+            "tcpdump",
+            "-Z",
+            "root",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            "256",
+            "-i",
+            "eth0",
+            "-w",
+            "/run/heard.pcap",
+        ];
         let host = world.beside(other, name, &argv, rights);
         Self { host, kept: world.log(name).with_extension("pcap") }
     }
