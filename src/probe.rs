@@ -40,6 +40,8 @@ pub struct Promise {
     pub hidden: BTreeSet<(Protocol, u16)>,
     /// Whether it answers echo requests; `None` when that is not known.
     pub echo: Option<bool>,
+    /// Whether it answers nobody outside at all: a Codex says so.
+    pub dark: bool,
     /// Whether this is all of it: a Codex was read. Else only ports that were named are known.
     pub whole: bool,
 }
@@ -54,7 +56,14 @@ impl Promise {
         let services = services.map(|port| (port.protocol, port.number.get()));
         let host = codex.host.iter().map(|service| (service.protocol, service.port.get()));
         let hidden = services.chain(host).filter(|port| !forest.contains(port)).collect();
-        Self { tether, forest, hidden, echo: Some(codex.uplink.echo), whole: true }
+        Self {
+            tether,
+            forest,
+            hidden,
+            echo: Some(codex.uplink.echo),
+            dark: codex.appliance.dark,
+            whole: true,
+        }
     }
 
     /// What is known of a port.
@@ -242,7 +251,7 @@ mod tests {
     fn promise() -> Promise {
         let forest = BTreeSet::from([(Protocol::Tcp, 80)]);
         let hidden = BTreeSet::from([(Protocol::Tcp, 6006), (Protocol::Udp, 5004)]);
-        Promise { tether: 51820, forest, hidden, echo: Some(false), whole: true }
+        Promise { tether: 51820, forest, hidden, echo: Some(false), dark: false, whole: true }
     }
 
     #[test]

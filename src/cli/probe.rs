@@ -15,7 +15,7 @@ use crate::probe::dice::Dice;
 use crate::probe::verdict::{self, Evidence, Report, Verdict};
 use crate::probe::web::{self, Outcome, Pair};
 use crate::probe::{self, Promise, Question, Scope};
-use crate::sys::probe::{Error as SendError, Pace, Raw, is_own, make_room};
+use crate::sys::probe::{Error as SendError, Pace, Raw, is_own, is_there, make_room};
 use crate::sys::{self, http, random};
 
 /// UDP port of a Tether that says nothing else.
@@ -30,7 +30,8 @@ const PAGE: Duration = Duration::from_secs(5);
 /// Sends UDP to the Tether's port and to random others, SYNs to declared ports and to random others, and ICMP where this
 /// process has CAP_NET_RAW, to one address at a bounded rate, and says so first. Whether the Tether's port can be told
 /// from closed ones is judged by exact tests. Ask your own machines only, from outside: a Codex that is given with
-/// --codex makes everything a leak that it does not declare. The exit code is 1 when something leaks.
+/// --codex makes everything a leak that it does not declare. The exit code is 1 when something leaks, and 69 when nothing came
+/// back at all and nothing else shows that somebody was there.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Name or address of the host; a name is looked up once, and its first address is asked
@@ -86,7 +87,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     eprint!("{}", show::plan(&plan, args, &others));
     let seen = sys::probe::ask(address, &plan.questions, plan.pace, raw.as_ref(), &mut dice);
     let seen = seen.map_err(|error| no_way(&error))?;
-    let evidence = Evidence { address, promise: &plan.promise, questions: &plan.questions, seen: &seen };
+    let neighbour = is_there(address);
+    let evidence =
+        Evidence { address, promise: &plan.promise, questions: &plan.questions, seen: &seen, neighbour };
     let mut report = verdict::judge(&evidence);
     compare_pages(&plan, &evidence, &mut report);
     if is_own(address) {
@@ -198,7 +201,7 @@ fn verdict_of(report: &Report) -> Result<(), Failure> {
             Kind::Unavailable,
             format!("{} was not reached: nothing is proven", report.address),
         )
-        .hint("look that the host is up, and ask from a place that has a way to it")),
+        .hint("look that the host is up and that there is a way to it; a port that is meant to be open proves that (--tcp)")),
         Verdict::Leak => {
             let count = report.leaks.len();
             let noun = if count == 1 { "leak" } else { "leaks" };

@@ -48,7 +48,7 @@ pub enum Verdict {
     Silent,
     /// Something was.
     Leak,
-    /// The questions did not get there.
+    /// Nothing shows that the questions got to anybody.
     Unreachable,
 }
 
@@ -63,6 +63,8 @@ pub struct Evidence<'a> {
     pub questions: &'a [Question],
     /// What came back.
     pub seen: &'a [Seen],
+    /// Whether somebody on the same link said that the address is theirs.
+    pub neighbour: bool,
 }
 
 impl Evidence<'_> {
@@ -266,16 +268,23 @@ impl Found {
             let senders = senders.into_iter().collect::<Vec<_>>().join(", ");
             self.notes.push(format!("{senders} said {} times that the host is not there", lost.len()));
         }
-        let nothing = evidence.telling().next().is_none();
-        if nothing && lost.is_empty() {
-            self.notes.push(
-                "nothing came back at all, as from an address that nobody has: look that the host is up"
-                    .to_owned(),
-            );
+        if evidence.telling().next().is_some() {
+            return false;
         }
-        // A port that should be open proves that somebody is there.
+        if !lost.is_empty() {
+            return true;
+        }
+        // A port that should be open proves that somebody is there who is asked what he should be.
         let promised = evidence.promise.forest.iter().any(|(protocol, _)| *protocol == Protocol::Tcp);
-        nothing && (promised || !lost.is_empty())
+        let nothing = "nothing came back at all, as from an address that nobody has";
+        let (proven, note) = match (promised, evidence.neighbour, evidence.promise.dark) {
+            (false, true, _) => (true, None),
+            // Of who promises to answer nobody nothing else is to be expected.
+            (false, false, true) => (true, Some("that a dark host is up only its peers can tell")),
+            _ => (false, Some("look that the host is up")),
+        };
+        self.notes.extend(note.map(|note| format!("{nothing}: {note}")));
+        !proven
     }
 }
 

@@ -1,15 +1,17 @@
 //! The whole reachability as a table: what there is, and who reaches it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
-use super::{Place, Reach, Source, Target};
+use super::{Family, Place, Reach, Source, Target};
 use crate::codex::name::Name;
-use crate::codex::{DOOR_PORT, Door, Grants, Protocol, Tier};
+use crate::codex::net::Port;
+use crate::codex::{Codex, DOOR_PORT, Door, Grants, Protocol, Tier};
 
 /// Who × what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map {
-    /// Who asks: the forest, the pod, then classes of peers that reach the same.
+    /// Who asks: the forest, the host, the pod, then classes of peers that reach the same.
     pub columns: Vec<Column>,
     /// What there is, in the order of the Codex.
     pub rows: Vec<Row>,
@@ -52,9 +54,17 @@ struct Thing {
     service: Option<Name>,
     label: String,
     tier: Tier,
-    /// As the forest asks for it, and as everybody else does.
+    /// As the forest asks for it, as the host does, and as everybody else does.
     outside: Target,
+    host: Target,
     inside: Target,
+}
+
+impl Thing {
+    /// One that everybody asks for in the same way.
+    fn same(service: Option<Name>, label: String, tier: Tier, target: Target) -> Self {
+        Self { service, label, tier, outside: target.clone(), host: target.clone(), inside: target }
+    }
 }
 
 impl Reach<'_> {
@@ -65,16 +75,18 @@ impl Reach<'_> {
             let one = |thing: &Thing| {
                 // What is public is so for peers too, beside the tunnel.
                 let public = thing.tier == Tier::Forest && matches!(source, Source::Peer(_));
-                let outside = *source == Source::Forest || public;
-                let inside = *source != Source::Forest;
-                (inside && self.verdict(source, &thing.inside).allowed())
-                    || (outside && self.verdict(&Source::Forest, &thing.outside).allowed())
+                let outside = || self.verdict(&Source::Forest, &thing.outside).allowed();
+                match source {
+                    Source::Forest => outside(),
+                    Source::Host => self.verdict(source, &thing.host).allowed(),
+                    _ => self.verdict(source, &thing.inside).allowed() || (public && outside()),
+                }
             };
             things.iter().map(one).collect()
         };
         let mut columns = Vec::new();
         let mut cells = Vec::new();
-        for source in [Source::Forest, Source::Pod] {
+        for source in [Source::Forest, Source::Host, Source::Pod] {
             cells.push(asked(&source));
             columns.push(Column { source, peers: Vec::new() });
         }
@@ -100,45 +112,65 @@ impl Reach<'_> {
 
     fn things(&self) -> Vec<Thing> {
         let codex = self.codex();
-        let port = |protocol, port| {
-            let at = |place| Target::Port(place, protocol, port);
-            (at(Place::Uplink(super::Family::V4)), at(Place::At(codex.tether.address.into())))
-        };
-        let (outside, inside) = port(Protocol::Udp, codex.tether.port);
         let label = format!("{}/udp", codex.tether.port);
-        let mut things = vec![Thing { service: None, label, tier: Tier::Forest, outside, inside }];
+        let mut things = vec![self.pod_port(None, label, Tier::Forest, (Protocol::Udp, codex.tether.port))];
         for (name, service) in &codex.services {
-            for own in &service.ports {
-                let (outside, inside) = port(own.protocol, own.number);
+            things.extend(service.ports.iter().map(|own| {
                 let label = format!("{}/{}", own.number, own.protocol);
-                things.push(Thing { service: Some(name.clone()), label, tier: own.tier, outside, inside });
-            }
-            for route in &service.routes {
+                self.pod_port(Some(name.clone()), label, own.tier, (own.protocol, own.number))
+            }));
+            things.extend(service.routes.iter().map(|route| {
                 let target = Target::Path(route.path.to_string());
-                let (outside, inside) = (target.clone(), target);
-                let label = route.path.to_string();
-                things.push(Thing { service: Some(name.clone()), label, tier: route.tier, outside, inside });
-            }
+                Thing::same(Some(name.clone()), route.path.to_string(), route.tier, target)
+            }));
         }
-        for service in &codex.host {
+        things.extend(codex.host.iter().map(|service| {
             let at = |place| Target::Port(place, service.protocol, service.port);
-            let (outside, inside) =
-                (at(Place::Uplink(super::Family::V4)), at(Place::At(codex.pod.gateway.into())));
             let label = format!("{}/{} of the host", service.port, service.protocol);
-            let service = Some(service.name.clone());
-            things.push(Thing { service, label, tier: Tier::Tether, outside, inside });
-        }
-        let granted: BTreeSet<&Name> = self.peers().flat_map(|(_, peer)| &peer.grants.peers).collect();
-        for (name, peer) in granted.into_iter().filter_map(|name| Some((name, self.peer(name)?))) {
-            let target = Target::Echo(Place::At(peer.address.into()));
-            let (outside, inside, label) = (target.clone(), target, Grants::peer_word(name));
-            things.push(Thing { service: None, label, tier: Tier::Tether, outside, inside });
-        }
-        for door in Door::ALL {
+            let (outside, inside) = (at(Place::Uplink(Family::V4)), at(Place::At(codex.pod.gateway.into())));
+            let (service, tier) = (Some(service.name.clone()), Tier::Tether);
+            Thing { service, label, tier, outside, host: inside.clone(), inside }
+        }));
+        things.extend(self.machines());
+        things.extend(Door::ALL.map(|door| {
             let label = format!("{} ({DOOR_PORT}/tcp)", door.word());
-            let target = Target::Door(door);
-            let (outside, inside) = (target.clone(), target);
-            things.push(Thing { service: None, label, tier: Tier::Tether, outside, inside });
+            Thing::same(None, label, Tier::Tether, Target::Door(door))
+        }));
+        things
+    }
+
+    /// A port of the pod.
+    fn pod_port(
+        &self,
+        service: Option<Name>,
+        label: String,
+        tier: Tier,
+        (protocol, port): (Protocol, Port),
+    ) -> Thing {
+        let at = |place| Target::Port(place, protocol, port);
+        let Codex { pod, tether, .. } = self.codex();
+        Thing {
+            service,
+            label,
+            tier,
+            outside: at(Place::Uplink(Family::V4)),
+            host: at(Place::At(pod.address.into())),
+            inside: at(Place::At(tether.address.into())),
+        }
+    }
+
+    /// Peers that others are granted, and networks behind peers.
+    fn machines(&self) -> Vec<Thing> {
+        let granted: BTreeSet<&Name> = self.peers().flat_map(|(_, peer)| &peer.grants.peers).collect();
+        let thing = |label, address: Ipv4Addr| {
+            Thing::same(None, label, Tier::Tether, Target::Echo(Place::At(address.into())))
+        };
+        let mut things = Vec::new();
+        for (name, peer) in self.peers() {
+            let word = Grants::peer_word(name);
+            things.extend(granted.contains(name).then(|| thing(word.clone(), peer.address)));
+            let behind = peer.routes().iter();
+            things.extend(behind.map(|route| thing(format!("{word} {route}"), route.first_host())));
         }
         things
     }

@@ -140,6 +140,32 @@ fn who_reaches_what_and_by_which_rule() {
 }
 
 #[test]
+fn the_map_has_the_host_among_those_who_ask_and_networks_behind_peers_among_what_there_is() {
+    let codex = codex();
+    let map = Reach::new(&codex, start()).map();
+    let at = |title: &str| map.columns.iter().position(|column| column.title().starts_with(title)).unwrap();
+    let reached = |label: &str, by: &str| {
+        let row = map.rows.iter().find(|row| row.label == label).unwrap_or_else(|| panic!("{label}"));
+        row.reached[at(by)]
+    };
+    for (label, [forest, host, pod, phone, laptop]) in [
+        ("80/tcp", [true, true, true, true, true]),
+        ("7878/tcp", [false, false, true, true, true]),
+        ("22/tcp of the host", [false, true, false, false, true]),
+        ("peer:crypt", [false, false, true, true, false]),
+        ("peer:crypt 10.99.7.0/24", [false, false, true, true, false]),
+        ("metrics (51821/tcp)", [false, true, false, false, true]),
+    ] {
+        for (by, expected) in
+            [("forest", forest), ("host", host), ("pod", pod), ("phone", phone), ("laptop", laptop)]
+        {
+            assert_eq!(reached(label, by), expected, "{by} {label}");
+        }
+    }
+    assert!(!map.rows.iter().any(|row| row.label == "peer:lost"), "who is revoked is not there");
+}
+
+#[test]
 fn a_peer_whose_time_is_over_reaches_nothing() {
     let codex = codex();
     let end = "2026-11-22T20:05:00Z".parse().unwrap();

@@ -3,6 +3,7 @@
 //! Each datagram and SYN has a connected socket of its own: the kernel takes answers from the host alone, and tells
 //! through the socket's error queue which ICMP error came, and from whom. That needs no privileges; ICMP does.
 
+mod neighbour;
 mod raw;
 mod socket;
 
@@ -15,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub use neighbour::is_there;
 pub use raw::Raw;
 use socket::Flight;
 

@@ -31,8 +31,8 @@ yes: phone reaches laptop:22/tcp
         map.lines().find(|line| line.contains("peer:laptop")).unwrap().split_whitespace().collect();
     assert_eq!(
         row,
-        ["(tether)", "peer:laptop", "tether", "-", "yes", "-", "yes"],
-        "forest, pod, laptop, phone"
+        ["(tether)", "peer:laptop", "tether", "-", "-", "yes", "-", "yes"],
+        "forest, host, pod, laptop, phone"
     );
     site.run(&["map", "--svg", "map.svg"]);
     assert!(site.beside("map.svg").contains(">peer:laptop</text>"));

@@ -99,10 +99,10 @@ fn the_map_is_a_table_json_and_a_picture() {
         let line = table.lines().find(|line| line.contains(label)).unwrap();
         line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
     };
-    assert_eq!(row("SERVICE"), ["SERVICE", "WHAT", "TIER", "forest", "pod", "laptop", "phone"]);
-    assert_eq!(row("6006/tcp"), ["oculus", "6006/tcp", "tether", "-", "yes", "yes", "yes"]);
-    assert_eq!(row("9464/tcp"), ["worker", "9464/tcp", "tether", "-", "yes", "yes", "-"]);
-    assert_eq!(row("/a2a/hello"), ["intercom", "/a2a/hello", "forest", "yes", "yes", "yes", "yes"]);
+    assert_eq!(row("SERVICE"), ["SERVICE", "WHAT", "TIER", "forest", "host", "pod", "laptop", "phone"]);
+    assert_eq!(row("6006/tcp"), ["oculus", "6006/tcp", "tether", "-", "-", "yes", "yes", "yes"]);
+    assert_eq!(row("9464/tcp"), ["worker", "9464/tcp", "tether", "-", "-", "yes", "yes", "-"]);
+    assert_eq!(row("/a2a/hello"), ["intercom", "/a2a/hello", "forest", "yes", "yes", "yes", "yes", "yes"]);
     let json: Value = serde_json::from_str(&told("map --json")).unwrap();
     assert_eq!(json["rows"].as_array().unwrap().len(), table.lines().count() - 1);
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
 
 mod arena;
+mod between;
 mod bonds;
 mod client;
 mod crowd;
@@ -14,6 +15,7 @@ mod low_order;
 mod names;
 #[path = "../topology/netavark.rs"]
 mod netavark;
+mod nobody;
 mod obstacles;
 mod oracle;
 mod outside;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sepulcher::codex::Protocol;
 
@@ -25,6 +26,33 @@ pub struct Trial {
     pub protocol: Protocol,
 }
 
+/// The same with all that it can be: a port of one's own, or a ping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// The sender's address and port, any port when that is 0; of a ping its identifier.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: IpAddr,
+    /// What for.
+    pub ask: Ask,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ask {
+    /// A port.
+    Port(Protocol, u16),
+    /// An answer to a ping.
+    Echo,
+}
+
+impl From<Trial> for Attempt {
+    fn from(Trial { from, to, protocol }: Trial) -> Self {
+        let ask = Ask::Port(protocol, to.port());
+        Self { from: SocketAddr::new(from, 0), to: to.ip(), ask }
+    }
+}
+
 /// What comes of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -34,7 +62,12 @@ pub enum Outcome {
     Silent,
     /// A refusal came back, which is not silence: a reset, or an error of ICMP.
     Told(Errno),
+    /// The sender's own kernel let nothing out.
+    Kept(Errno),
 }
+
+/// Attempts at a time, each with a descriptor of its own.
+const AT_ONCE: usize = 1000;
 
 /// How long an answer may take that is expected.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -111,80 +144,102 @@ fn answer(sockets: &[UdpSocket]) {
 
 /// Tries all of them from one namespace; `expected` are those to be patient with.
 pub fn send(network: &File, trials: &[(Trial, bool)]) -> Vec<Outcome> {
-    // Few enough for the descriptors of one process.
-    trials.chunks(400).flat_map(|some| within(network, || send_some(some))).collect()
+    let attempts: Vec<_> = trials.iter().map(|(trial, expected)| ((*trial).into(), *expected)).collect();
+    send_all(network, &attempts)
 }
 
-fn send_some(trials: &[(Trial, bool)]) -> Vec<Outcome> {
-    let sockets: Vec<_> = trials.iter().map(|(trial, _)| open(trial)).collect();
-    let mut outcomes = vec![None; trials.len()];
+/// The same of any attempts.
+pub fn send_all(network: &File, attempts: &[(Attempt, bool)]) -> Vec<Outcome> {
+    make_room();
+    attempts.chunks(AT_ONCE).flat_map(|some| within(network, || send_some(some))).collect()
+}
+
+/// Takes as many descriptors as the machine gives: what listens in other threads has thousands.
+fn make_room() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
+}
+
+fn send_some(attempts: &[(Attempt, bool)]) -> Vec<Outcome> {
+    let sockets: Vec<_> = attempts.iter().map(|(attempt, _)| open(attempt)).collect();
+    let mut outcomes = vec![None; attempts.len()];
     let (start, mut calm) = (Instant::now(), Instant::now());
     loop {
         let waiting =
-            outcomes.iter().zip(trials).any(|(outcome, (_, expected))| *expected && outcome.is_none());
+            outcomes.iter().zip(attempts).any(|(outcome, (_, expected))| *expected && outcome.is_none());
         if waiting {
             calm = Instant::now();
         }
         if start.elapsed() > PATIENCE || calm.elapsed() > QUIET {
             return outcomes.into_iter().map(|outcome| outcome.unwrap_or(Outcome::Silent)).collect();
         }
-        look(trials, &sockets, &mut outcomes);
+        look(attempts, &sockets, &mut outcomes);
     }
 }
 
 /// A socket that has begun; an error that is immediate is the kernel's own refusal.
-fn open(trial: &Trial) -> Result<OwnedFd, Errno> {
-    let family = if trial.to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let kind = match trial.protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
+fn open(attempt: &Attempt) -> Result<OwnedFd, Errno> {
+    let six = attempt.to.is_ipv6();
+    let family = if six { AddressFamily::INET6 } else { AddressFamily::INET };
+    let (kind, protocol) = match attempt.ask {
+        Ask::Port(Protocol::Tcp, _) => (SocketType::STREAM, None),
+        Ask::Port(Protocol::Udp, _) => (SocketType::DGRAM, None),
+        Ask::Echo => (SocketType::DGRAM, Some(if six { ipproto::ICMPV6 } else { ipproto::ICMP })),
     };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, kind, flags, None)?;
-    rustix::net::bind(&socket, &SocketAddr::new(trial.from, 0))?;
-    match rustix::net::connect(&socket, &trial.to) {
+    let socket = rustix::net::socket_with(family, kind, flags, protocol)?;
+    rustix::net::bind(&socket, &attempt.from)?;
+    let (port, message): (u16, &[u8]) = match attempt.ask {
+        Ask::Port(Protocol::Tcp, port) => (port, b""),
+        Ask::Port(Protocol::Udp, port) => (port, b"probe"),
+        // The kernel writes identifier and checksum.
+        Ask::Echo => (0, if six { &[128, 0, 0, 0, 0, 0, 0, 0] } else { &[8, 0, 0, 0, 0, 0, 0, 0] }),
+    };
+    match rustix::net::connect(&socket, &SocketAddr::new(attempt.to, port)) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(error) => return Err(error),
     }
-    if trial.protocol == Protocol::Udp {
-        rustix::net::send(&socket, b"probe", SendFlags::empty())?;
+    if !message.is_empty() {
+        rustix::net::send(&socket, message, SendFlags::empty())?;
     }
     Ok(socket)
 }
 
-fn look(trials: &[(Trial, bool)], sockets: &[Result<OwnedFd, Errno>], outcomes: &mut [Option<Outcome>]) {
+fn look(attempts: &[(Attempt, bool)], sockets: &[Result<OwnedFd, Errno>], outcomes: &mut [Option<Outcome>]) {
     let mut pending = Vec::new();
     for (at, socket) in sockets.iter().enumerate() {
         match socket {
-            Err(error) => outcomes[at] = Some(Outcome::Told(*error)),
+            Err(error) => outcomes[at] = Some(Outcome::Kept(*error)),
             Ok(socket) if outcomes[at].is_none() => pending.push((at, socket)),
             Ok(_) => {}
         }
     }
-    let wanted = |at: usize| match trials[at].0.protocol {
-        Protocol::Tcp => PollFlags::OUT,
-        Protocol::Udp => PollFlags::IN,
+    let wanted = |at: usize| match attempts[at].0.ask {
+        Ask::Port(Protocol::Tcp, _) => PollFlags::OUT,
+        Ask::Port(Protocol::Udp, _) | Ask::Echo => PollFlags::IN,
     };
     let mut polled: Vec<_> = pending.iter().map(|&(at, socket)| PollFd::new(socket, wanted(at))).collect();
     poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 })).unwrap();
     for ((at, socket), seen) in pending.iter().zip(&polled) {
         if !seen.revents().is_empty() {
-            outcomes[*at] = Some(outcome(trials[*at].0.protocol, socket));
+            outcomes[*at] = Some(outcome(attempts[*at].0.ask, socket));
         }
     }
 }
 
-fn outcome(protocol: Protocol, socket: &OwnedFd) -> Outcome {
+fn outcome(ask: Ask, socket: &OwnedFd) -> Outcome {
     if let Err(error) = sockopt::socket_error(socket).unwrap() {
         return Outcome::Told(error);
     }
     let mut buffer = [0_u8; 16];
-    match protocol {
-        Protocol::Tcp => Outcome::Open,
-        Protocol::Udp => match rustix::net::recv(socket, &mut buffer, RecvFlags::empty()) {
-            Ok(_) => Outcome::Open,
-            Err(error) => Outcome::Told(error),
-        },
+    match ask {
+        Ask::Port(Protocol::Tcp, _) => Outcome::Open,
+        Ask::Port(Protocol::Udp, _) | Ask::Echo => {
+            match rustix::net::recv(socket, &mut buffer, RecvFlags::empty()) {
+                Ok(_) => Outcome::Open,
+                Err(error) => Outcome::Told(error),
+            }
+        }
     }
 }
 
@@ -195,6 +250,7 @@ impl std::fmt::Display for Outcome {
             Self::Open => write!(f, "open"),
             Self::Silent => write!(f, "silent"),
             Self::Told(error) => write!(f, "told: {}", io::Error::from(*error)),
+            Self::Kept(error) => write!(f, "kept by the sender: {}", io::Error::from(*error)),
         }
     }
 }

@@ -44,16 +44,16 @@ fn peers_cannot_reach_each_other_unless_granted() {
         "peers_cannot_reach_each_other_unless_granted",
         claim,
         &[
-            ("the pod tells what it knows of ways", |scene| {
+            ("the pod tells what it knows of ways", "ICMP time exceeded", |scene| {
                 scene.pod("nft flush chain inet sepulcher output");
             }),
-            ("somebody is granted what nobody declared", |scene| {
+            ("somebody is granted what nobody declared", "the laptop's page answered: stand-in", |scene| {
                 scene.pod(
                     "nft add rule inet sepulcher output icmp type { redirect, time-exceeded } drop && \
                      nft add element inet sepulcher between { 10.88.16.2 . 10.88.16.3 }",
                 );
             }),
-            ("the pod hands packets on", |scene| {
+            ("the pod hands packets on", "the laptop's page answered: stand-in", |scene| {
                 scene.pod(
                     "nft delete element inet sepulcher between { 10.88.16.2 . 10.88.16.3 } && \
                      nft insert rule inet sepulcher forward accept",
@@ -108,7 +108,7 @@ fn granted_peer_reaches_the_other_one_way_until_the_grant_goes() {
     prove(
         "granted_peer_reaches_the_other_one_way_until_the_grant_goes",
         claim,
-        &[("the laptop is granted the phone, too", |scene| {
+        &[("the laptop is granted the phone, too", "the phone's page answered: stand-in", |scene| {
             scene.appliance.gateway.peer(&["grant", "laptop", "peer:phone"]);
             within(AT_ONCE, "the pair is in the set", || holds(scene, LAPTOP, PHONE).then_some(()));
         })],

@@ -1,12 +1,12 @@
 //! Listens for what reaches a machine, and keeps it when the test fails.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::host::{Host, until};
+use crate::host::{Host, Rights, until};
 use crate::lab::World;
 
 /// A capture on an interface of a machine that may open raw sockets.
@@ -39,15 +39,57 @@ impl<'a> Ear<'a> {
     }
 }
 
+/// A capture of all that passes a machine's `eth0`, by somebody beside it: for those who want to know why a test failed.
+pub struct Recorder {
+    host: Host,
+    kept: PathBuf,
+}
+
+impl Recorder {
+    /// Captures from now on what `other` sends and gets.
+    pub fn beside(world: &World, other: &Host, name: &str) -> Self {
+        let rights = Rights { capabilities: &["NET_RAW"], ..Rights::default() };
+        let argv = [
+            "tcpdump",
+            "-Z",
+            "root",
+            "-n",
+            "-U",
+            "--immediate-mode",
+            "-s",
+            "256",
+            "-i",
+            "eth0",
+            "-w",
+            "/run/heard.pcap",
+        ];
+        let host = world.beside(other, name, &argv, rights);
+        Self { host, kept: world.log(name).with_extension("pcap") }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            keep(&self.host, &self.kept);
+        }
+    }
+}
+
+/// Writes what was heard into a file of ours.
+fn keep(host: &Host, kept: &Path) {
+    // The test has failed already, for a reason of its own.
+    let Ok(text) = host.try_sh("base64 --wrap 0 /run/heard.pcap") else { return };
+    let Ok(bytes) = STANDARD.decode(text.trim()) else { return };
+    let _ = fs::create_dir_all(kept.parent().unwrap());
+    let _ = fs::write(kept, bytes);
+    eprintln!("what {} heard is in {}", host.name, kept.display());
+}
+
 impl Drop for Ear<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // The test has failed already, for a reason of its own.
-            let Ok(text) = self.host.try_sh("base64 --wrap 0 /run/heard.pcap") else { return };
-            let Ok(bytes) = STANDARD.decode(text.trim()) else { return };
-            let _ = fs::create_dir_all(self.kept.parent().unwrap());
-            let _ = fs::write(&self.kept, bytes);
-            eprintln!("what {} heard is in {}", self.host.name, self.kept.display());
+            keep(self.host, &self.kept);
         } else {
             let _ = self.host.try_sh("kill $(cat /run/ear.pid)");
         }

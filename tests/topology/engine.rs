@@ -1,5 +1,6 @@
 //! The container engine, and the images that containers are made from.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -12,7 +13,10 @@ use sepulcher::tether::explain;
 use sepulcher::tree::Tree;
 use testcontainers::bollard::errors::Error;
 use testcontainers::bollard::models::NetworkConnectRequest;
-use testcontainers::bollard::query_parameters::{CreateImageOptionsBuilder, KillContainerOptionsBuilder};
+use testcontainers::bollard::query_parameters::{
+    CreateImageOptionsBuilder, KillContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder,
+};
 use testcontainers::bollard::{Docker, body_full};
 
 /// An image in the engine.
@@ -22,6 +26,21 @@ pub struct Image {
     pub name: &'static str,
     /// The digest of its lock.
     pub tag: String,
+}
+
+/// The label of every container, and in it whose it is.
+pub const LABEL: &str = "sepulcher-test";
+
+/// The value of the label: a process, and the namespace in which its number means that process.
+pub fn run_of(process: u32) -> String {
+    let space = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    format!("{process} {}", space.display())
+}
+
+/// The process that a label names, if it is one of ours that is no more.
+fn dead(label: &str) -> Option<u32> {
+    let process = label.split(' ').next()?.parse().ok()?;
+    (label == run_of(process) && !Path::new(&format!("/proc/{process}")).exists()).then_some(process)
 }
 
 /// What every machine is made from, once the engine has it.
@@ -42,7 +61,47 @@ fn ready() -> Result<(), String> {
     if std::env::var_os("DOCKER_HOST").is_none() {
         return Err("DOCKER_HOST names no container engine: `cargo xtask topology` starts one".into());
     }
-    if Path::new("/dev/net/tun").exists() { Ok(()) } else { Err("there is no /dev/net/tun".into()) }
+    if !Path::new("/dev/net/tun").exists() {
+        return Err("there is no /dev/net/tun".into());
+    }
+    PRUNED.clone()
+}
+
+/// Leftovers of runs that were killed are gone.
+static PRUNED: LazyLock<Result<(), String>> = LazyLock::new(|| run(prune()));
+
+/// Removes containers and networks of dead runs. Somebody else may do the same at the same time.
+async fn prune() -> Result<(), String> {
+    let docker = Docker::connect_with_defaults().map_err(|error| explain(&error))?;
+    docker.ping().await.map_err(|error| format!("no engine answers at DOCKER_HOST: {}", explain(&error)))?;
+    let all = ListContainersOptionsBuilder::new().all(true).build();
+    let found = docker.list_containers(Some(all)).await.map_err(|error| explain(&error))?;
+    let mut gone = BTreeSet::new();
+    for container in found {
+        let label = container.labels.and_then(|labels| dead(labels.get(LABEL)?));
+        let (Some(process), Some(id)) = (label, container.id) else { continue };
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        absent(docker.remove_container(&id, Some(options)).await)?;
+        gone.insert(process);
+    }
+    for network in docker.list_networks(None).await.map_err(|error| explain(&error))? {
+        let name = network.name.unwrap_or_default();
+        if gone.iter().any(|process| name.starts_with(&format!("sepulcher-{process}-"))) {
+            absent(docker.remove_network(&name).await)?;
+        }
+    }
+    if !gone.is_empty() {
+        eprintln!("removed what was left of {} dead runs", gone.len());
+    }
+    Ok(())
+}
+
+/// What is not there, or is just being removed, needs not be removed.
+fn absent(removed: Result<(), Error>) -> Result<(), String> {
+    match removed {
+        Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) => Ok(()),
+        result => result.map_err(|error| explain(&error)),
+    }
 }
 
 fn run<T>(work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
@@ -101,7 +160,6 @@ async fn imported(name: &'static str, definition: &str, more: &[(&str, &str)]) -
     let packages = Definitions::Embedded.image(definition).map_err(|error| explain(&error))?;
     let tag = packages.digest().to_string()[..16].to_owned();
     let docker = Docker::connect_with_defaults().map_err(|error| explain(&error))?;
-    docker.ping().await.map_err(|error| format!("no engine answers at DOCKER_HOST: {}", explain(&error)))?;
     if docker.inspect_image(&format!("{name}:{tag}")).await.is_err() {
         let options = CreateImageOptionsBuilder::new().from_src("-").repo(name).tag(&tag).build();
         let import = docker.create_image(Some(options), Some(body_full(root(&packages, more)?.into())), None);

@@ -8,7 +8,7 @@ use testcontainers::core::{ExecCommand, Mount};
 use testcontainers::runners::SyncRunner as _;
 use testcontainers::{Container, GenericImage, ImageExt as _};
 
-use crate::engine::{self, Image};
+use crate::engine::{self, Image, LABEL};
 
 /// Nothing that a test waits for takes this long, unless it says so.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,7 +52,7 @@ impl Host {
         let (network_mode, program) = (network.to_owned(), env!("CARGO_BIN_EXE_sepulcher"));
         let mut request = GenericImage::new(image.name, &image.tag)
             .with_cmd(argv.iter().copied())
-            .with_label("sepulcher-test", std::process::id().to_string())
+            .with_label(LABEL, engine::run_of(std::process::id()))
             .with_cap_drop("ALL")
             .with_security_opt("no-new-privileges")
             .with_readonly_rootfs(read_only)

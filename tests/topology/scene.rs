@@ -4,11 +4,14 @@
 
 use crate::appliance::Appliance;
 use crate::device::Device;
+use crate::ear::Recorder;
 use crate::host::until;
 use crate::lab::World;
 
 /// An appliance with two bonds, and somebody who has none.
 pub struct Scene {
+    /// Hears all that passes the appliance's uplink. First: the others are still there when it tells.
+    _recorder: Recorder,
     /// Host and pod.
     pub appliance: Appliance,
     /// May reach the Oculus, the voice and Intercom.
@@ -38,7 +41,8 @@ impl Scene {
             until("the tunnel carries", || device.host.try_sh("ping -c 1 -W 1 10.88.16.1").ok());
         }
         outsider.dial(&appliance.gateway, "10.88.16.9", None);
-        Self { appliance, phone, laptop, outsider, world }
+        let recorder = Recorder::beside(&world, &appliance.host, "uplink");
+        Self { _recorder: recorder, appliance, phone, laptop, outsider, world }
     }
 
     /// `http://` and the uplink's address with a port.
@@ -57,20 +61,26 @@ impl Scene {
     }
 }
 
-/// What makes the policy leaky, in words and in deeds.
-pub type Leak<'a> = (&'a str, fn(&Scene));
+/// What makes the policy leaky, in words; a part of what is found then, which nothing else makes be found; and in deeds.
+pub type Leak<'a> = (&'a str, &'a str, fn(&Scene));
 
 /// Tries a claim on what is rendered, and then on each leaky twin.
 pub fn prove(name: &'static str, claim: fn(&Scene) -> Verdict, leaks: &[Leak<'_>]) {
     let Some(world) = World::new(name) else { return };
     let scene = Scene::new(world);
     claim(&scene).unwrap_or_else(|found| panic!("{name} does not hold: {found}"));
-    for (what, leak) in leaks {
+    for (what, words, leak) in leaks {
         scene.appliance.load_host_ruleset();
         leak(&scene);
-        let found = claim(&scene).err().unwrap_or_else(|| panic!("{name}: nobody noticed: {what}"));
-        eprintln!("{name}: {what}: caught: {}", found.lines().next().unwrap_or_default());
+        caught(&format!("{name}: {what}"), claim(&scene), words);
     }
+}
+
+/// That a claim does not hold, for the reason that is expected.
+pub fn caught(what: &str, verdict: Verdict, expected: &str) {
+    let found = verdict.err().unwrap_or_else(|| panic!("{what}: nobody noticed"));
+    assert!(found.contains(expected), "{what}: something else was found, without {expected:?}: {found}");
+    eprintln!("{what}: caught: {}", found.lines().next().unwrap_or_default());
 }
 
 pub fn silent(what: &str, answer: Option<String>) -> Verdict {

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::ear::Ear;
 use crate::host::{Rights, until};
 use crate::lab::World;
-use crate::scene::{PHONE, Scene, Verdict, answers, prove, silent};
+use crate::scene::{PHONE, Scene, Verdict, answers, caught, prove, silent};
 
 fn oculus(who: &Device) -> Option<String> {
     who.host.get("http://10.88.16.1:6006/")
@@ -43,22 +43,22 @@ fn unbonded_probe_gets_no_packet() {
         "unbonded_probe_gets_no_packet",
         claim,
         &[
-            ("the host answers pings", |scene| {
+            ("the host answers pings", "ICMP echo reply", |scene| {
                 scene.host("nft insert rule inet sepulcher input icmp type echo-request accept");
             }),
-            ("closed ports tell that they are", |scene| {
+            ("closed ports tell that they are", "unreachable", |scene| {
                 scene.host(
                     "nft flush chain inet sepulcher hushed && nft flush chain inet sepulcher output && \
                      nft insert rule inet sepulcher input accept",
                 );
             }),
-            ("what is not let through is rejected", |scene| {
+            ("what is not let through is rejected", "unreachable", |scene| {
                 scene.host(
                     "nft flush chain inet sepulcher hushed && nft flush chain inet sepulcher output && \
                      nft add rule inet sepulcher input reject",
                 );
             }),
-            ("a handshake is answered by something else on the tether's port", |scene| {
+            ("a handshake is answered by something else on the tether's port", ".51820 > ", |scene| {
                 scene.host(
                     "nft insert rule inet sepulcher input accept && nft flush table inet netavark && \
                      (timeout 60 sepulcher stand-in leak 51820/udp > /dev/null 2>&1 &)",
@@ -84,16 +84,25 @@ fn tether_port_cannot_be_told_from_a_closed_one() {
         "tether_port_cannot_be_told_from_a_closed_one",
         claim,
         &[
-            ("closed ports tell that they are, the tether's does not", |scene| {
-                scene.host(
-                    "nft flush chain inet sepulcher hushed && nft insert rule inet sepulcher input accept",
-                );
-            }),
-            ("the tether's port tells that the pod has none", |scene| {
-                // As while wg0 is away: the pod's own refusal, and nobody on the way who swallows it.
-                scene.host("nft flush chain inet sepulcher hushed");
-                scene.pod("nft flush chain inet sepulcher output && ip link set wg0 down");
-            }),
+            (
+                "closed ports tell that they are, the tether's does not",
+                "from closed ports, none from the tether's",
+                |scene| {
+                    scene.host(
+                        "nft flush chain inet sepulcher hushed && nft flush chain inet sepulcher output && \
+                     nft insert rule inet sepulcher input accept",
+                    );
+                },
+            ),
+            (
+                "the tether's port tells that the pod has none",
+                "the tether's port answers icmp port unreachable",
+                |scene| {
+                    // As while wg0 is away: the pod's own refusal, and nobody on the way who swallows it.
+                    scene.host("nft flush chain inet sepulcher hushed");
+                    scene.pod("nft flush chain inet sepulcher output && ip link set wg0 down");
+                },
+            ),
         ],
     );
 }
@@ -112,7 +121,7 @@ fn oculus_answers_only_through_wg0() {
     prove(
         "oculus_answers_only_through_wg0",
         claim,
-        &[("both rulesets let everything in", |scene| {
+        &[("both rulesets let everything in", "the pod answered: stand-in oculus", |scene| {
             // Each alone is not enough for a leak.
             scene.host(
                 "nft flush chain inet sepulcher prerouting && nft insert rule inet sepulcher forward accept",
@@ -134,7 +143,7 @@ fn voice_is_heard_only_through_wg0() {
     prove(
         "voice_is_heard_only_through_wg0",
         claim,
-        &[("the port is published in every place", |scene| {
+        &[("the port is published in every place", "the uplink answered: stand-in", |scene| {
             scene.host(
                 "nft insert rule inet netavark ports udp dport 7879 dnat ip to 10.88.0.10:7879 && \
                  nft add element inet sepulcher published { udp . 7879 }",
@@ -160,13 +169,13 @@ fn peer_without_grant_is_denied_and_counted() {
         "peer_without_grant_is_denied_and_counted",
         claim,
         &[
-            ("what is refused is not counted", |scene| {
+            ("what is refused is not counted", "the phone is not counted", |scene| {
                 scene.pod(
                     "nft insert rule inet sepulcher tether tcp dport 9464 ip saddr 10.88.16.2 drop && \
                            nft flush set inet sepulcher denied",
                 );
             }),
-            ("every peer may reach everything", |scene| {
+            ("every peer may reach everything", "the worker answered: stand-in worker", |scene| {
                 scene.pod("nft insert rule inet sepulcher tether accept");
             }),
         ],
@@ -195,13 +204,13 @@ fn pinned_route_looks_unknown_from_the_forest() {
         "pinned_route_looks_unknown_from_the_forest",
         claim,
         &[
-            ("the proxy forbids it", |scene| {
+            ("the proxy forbids it", " 403", |scene| {
                 scene.appliance.serve(|text| {
                     let rewrite = text.lines().find(|line| line.trim().starts_with("rewrite *")).unwrap();
                     text.replace(rewrite, "respond 403")
                 });
             }),
-            ("the proxy serves it to everybody", |scene| {
+            ("the proxy serves it to everybody", "stand-in intercom", |scene| {
                 scene.appliance.serve(|text| text.replace("respond 403", "reverse_proxy 127.0.0.1:7140"));
             }),
         ],
@@ -227,7 +236,7 @@ fn spoofed_tether_source_is_dropped() {
     prove(
         "spoofed_tether_source_is_dropped",
         claim,
-        &[("the host believes every source address", |scene| {
+        &[("the host believes every source address", "10.88.16.2.", |scene| {
             scene.host("nft flush chain inet sepulcher prerouting");
         })],
     );
@@ -244,7 +253,7 @@ fn published_port_does_not_bypass_the_policy() {
     prove(
         "published_port_does_not_bypass_the_policy",
         claim,
-        &[("the policy publishes it, too", |scene| {
+        &[("the policy publishes it, too", "the port answered: stand-in oculus", |scene| {
             scene.host("nft add element inet sepulcher published { tcp . 6006 }");
             scene.pod("nft add element inet sepulcher published { tcp . 6006 }");
         })],
@@ -261,7 +270,7 @@ fn forest_client_keeps_its_address() {
     prove(
         "forest_client_keeps_its_address",
         claim,
-        &[("the host speaks for everybody", |scene| {
+        &[("the host speaks for everybody", "forwarded-for 10.88.0.1", |scene| {
             scene.host("nft insert rule inet netavark postrouting oifname sepulcher0 masquerade");
         })],
     );
@@ -275,17 +284,17 @@ fn pod_reaches_nothing_of_the_host() {
         until("the host's page is there", || scene.appliance.host.get("http://127.0.0.1:9090/"));
         silent("the bridge", scene.appliance.gateway.pod.get("http://10.88.0.1:9090/"))?;
         silent("the uplink, from the pod", scene.appliance.gateway.pod.get(&scene.outside(9090)))?;
-        silent("the uplink, from outside", scene.outsider.host.get(&scene.outside(9090)))?;
+        silent("the uplink, from outside,", scene.outsider.host.get(&scene.outside(9090)))?;
         silent("the bridge, from a peer", scene.phone.host.get("http://10.88.0.1:9090/"))
     };
     prove(
         "pod_reaches_nothing_of_the_host",
         claim,
         &[
-            ("the host lets the pod in", |scene| {
+            ("the host lets the pod in", "the bridge answered: stand-in admin", |scene| {
                 scene.host("nft insert rule inet sepulcher input iifname sepulcher0 accept");
             }),
-            ("the host lets everybody in", |scene| {
+            ("the host lets everybody in", "the uplink, from outside, answered: stand-in admin", |scene| {
                 scene.host("nft insert rule inet sepulcher input iifname eth0 accept");
             }),
         ],
@@ -296,15 +305,13 @@ fn pod_reaches_nothing_of_the_host() {
 fn restarts_keep_reach_and_silence() {
     let Some(world) = World::new("restarts_keep_reach_and_silence") else { return };
     let scene = Scene::new(world);
-    let holds = |after: &str| {
-        let check = || -> Verdict {
-            answers("the Oculus", oculus(&scene.phone), &format!("caller {PHONE}"))?;
-            answers("the forest's page", scene.outsider.host.get(&scene.outside(80)), "stand-in vessel")?;
-            silent("the worker", scene.phone.host.get("http://10.88.16.1:9464/"))?;
-            silent("the Oculus", scene.outsider.host.get(&scene.outside(6006)))
-        };
-        check().unwrap_or_else(|found| panic!("after {after}: {found}"));
+    let check = || -> Verdict {
+        answers("the Oculus", oculus(&scene.phone), &format!("caller {PHONE}"))?;
+        answers("the forest's page", scene.outsider.host.get(&scene.outside(80)), "stand-in vessel")?;
+        silent("the worker", scene.phone.host.get("http://10.88.16.1:9464/"))?;
+        silent("the uplink", scene.outsider.host.get(&scene.outside(6006)))
     };
+    let holds = |after: &str| check().unwrap_or_else(|found| panic!("after {after}: {found}"));
     holds("the start");
     scene.host(&publish(&scene.appliance.tree));
     holds("a reload of Netavark");
@@ -323,4 +330,12 @@ fn restarts_keep_reach_and_silence() {
     scene.appliance.gateway.agent.restart();
     scene.appliance.gateway.looks_again();
     holds("its start");
+    // Reloads of what is not what was rendered: of one that publishes more, and one that publishes nothing.
+    scene.host("nft insert rule inet netavark ports tcp dport 6006 dnat ip to 10.88.0.10:6006");
+    scene.host("nft add element inet sepulcher published { tcp . 6006 }");
+    scene.pod("nft add element inet sepulcher published { tcp . 6006 }");
+    caught("more is published", check(), "the uplink answered: stand-in oculus");
+    scene.appliance.load_host_ruleset();
+    scene.host("nft flush set inet sepulcher published");
+    caught("nothing is published", check(), "the forest's page answered None");
 }

@@ -14,7 +14,7 @@ type Answers = fn(&Question, Standing) -> Option<(IpAddr, What)>;
 fn promise(whole: bool) -> Promise {
     let forest = BTreeSet::from([(Protocol::Tcp, 80)]);
     let hidden = BTreeSet::from([(Protocol::Tcp, 6006), (Protocol::Udp, 5004)]);
-    Promise { tether: 51820, forest, hidden, echo: whole.then_some(false), whole }
+    Promise { tether: 51820, forest, hidden, echo: whole.then_some(false), dark: false, whole }
 }
 
 fn judged(whole: bool, answers: Answers) -> Report {
@@ -33,7 +33,13 @@ fn judged(whole: bool, answers: Answers) -> Report {
             seen.push(Seen { question, after, from, what });
         }
     }
-    judge(&Evidence { address: HOST, promise: &promise, questions: &questions, seen: &seen })
+    judge(&Evidence {
+        address: HOST,
+        promise: &promise,
+        questions: &questions,
+        seen: &seen,
+        neighbour: false,
+    })
 }
 
 /// Nothing but the forest's port.
@@ -79,6 +85,28 @@ fn a_host_that_is_not_there_proves_nothing() {
         question => quiet(question, Standing::Random),
     });
     assert_eq!(report.verdict, Verdict::Silent, "routers on the way do as they should");
+}
+
+/// What no answer at all is worth, and whether it is said.
+fn unanswered(promise: &Promise, neighbour: bool) -> (Verdict, bool) {
+    let report = judge(&Evidence { address: HOST, promise, questions: &[], seen: &[], neighbour });
+    let said = report.notes.iter().any(|note| note.contains("nothing came back at all"));
+    (report.verdict, said)
+}
+
+#[test]
+fn an_address_that_nobody_has_is_not_called_silent() {
+    let unknown = Promise { tether: 51820, ..Promise::default() };
+    assert_eq!(unanswered(&unknown, false), (Verdict::Unreachable, true), "nothing is known of it");
+    let all = Promise { echo: Some(false), whole: true, ..unknown.clone() };
+    assert_eq!(unanswered(&all, false), (Verdict::Unreachable, true), "nor is it of one without open ports");
+    let dark = Promise { dark: true, ..all };
+    assert_eq!(unanswered(&dark, false), (Verdict::Silent, true), "a dark one promises just that");
+    let open = Promise { forest: BTreeSet::from([(Protocol::Tcp, 80)]), ..dark };
+    for neighbour in [false, true] {
+        assert_eq!(unanswered(&open, neighbour), (Verdict::Unreachable, true), "unless a port was named");
+    }
+    assert_eq!(unanswered(&unknown, true), (Verdict::Silent, false), "on the same link it is there");
 }
 
 #[test]
@@ -151,7 +179,13 @@ fn answers_that_take_another_time_are_told_apart() {
             Some(Seen { question, after: Duration::from_micros(micros), from: HOST, what: CLOSED })
         })
         .collect();
-    let report = judge(&Evidence { address: HOST, promise: &promise, questions: &questions, seen: &seen });
+    let report = judge(&Evidence {
+        address: HOST,
+        promise: &promise,
+        questions: &questions,
+        seen: &seen,
+        neighbour: false,
+    });
     let told =
         report.leaks.iter().any(|leak| leak.contains("by the time of its answers: icmp port unreachable"));
     assert!(told, "{:#?}", report.leaks);
