@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::fetch::over_the_uplink;
 use super::record::SCHEMA;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
@@ -21,6 +22,8 @@ pub const LIMIT: u64 = 4096;
 pub const WAITING: usize = 16;
 /// How many records are kept; a nonce that is among them is not taken again.
 pub const RECORDS: usize = 1000;
+/// The longest text that is kept of why something failed, in bytes: a list of ten thousand peers is for who asks at once.
+const REASON: usize = 2048;
 /// How old an intent may be.
 const FRESH: Length = Length::from_seconds(3600);
 /// How far the clock may have gone back since it was written.
@@ -119,6 +122,14 @@ pub struct Record {
     pub reason: Option<String>,
 }
 
+impl Record {
+    /// The same with no more of its reason than is kept.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { reason: self.reason.map(short), ..self }
+    }
+}
+
 /// How far an intent came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -178,7 +189,10 @@ impl Intent {
             Wish::Stage { source, .. } if !source.contains("://") => {
                 Err("a peer names an address, not a path of this machine".to_owned())
             }
-            Wish::Stage { .. } | Wish::Activate { .. } => Ok(()),
+            Wish::Stage { source, .. } => {
+                over_the_uplink(source, codex).map_err(|refused| refused.to_string())
+            }
+            Wish::Activate { .. } => Ok(()),
         }
     }
 }
@@ -194,7 +208,17 @@ pub fn permitted(codex: &Codex, peer: &Name, now: Timestamp) -> Result<(), Strin
 
 /// Reads records, a JSON line each; one that cannot be read is left out.
 pub fn records(text: &str) -> Vec<Record> {
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let record = |line| serde_json::from_str::<Record>(line).ok();
+    text.lines().filter_map(record).map(Record::bounded).collect()
+}
+
+/// The beginning of a text that is kept.
+pub fn short(mut text: String) -> String {
+    if text.len() > REASON {
+        text.truncate(text.floor_char_boundary(REASON));
+        text.push_str(" …");
+    }
+    text
 }
 
 /// The files whose nonces were used.
@@ -265,6 +289,8 @@ mod tests {
         for source in ["/etc/passwd", "updates", "../x.tar"] {
             assert!(why(&intent("laptop", stage(source)), &[], NOW).contains("not a path"));
         }
+        let inside = why(&intent("laptop", stage("http://10.88.16.3/2.tar")), &[], NOW);
+        assert!(inside.contains("over the uplink"), "{inside}");
         let other = good.judge("other.json", &BTreeSet::new(), &codex(), Timestamp::from_epoch(NOW));
         assert!(other.unwrap_err().contains("nonce"));
     }

@@ -80,7 +80,7 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
         let hint = "build the next body with `[rebirth] publisher = \"…\"` in its lychd.toml, and write it to the disk";
         Refused::new("the law of this body names no publisher: it takes no update", hint)
     })?;
-    let origin = Origin::of(wish.source, &codex.rebirth.sources)?;
+    let origin = Origin::of(wish.source, &codex)?;
     let incoming = machine.state().join("incoming");
     fs::remove_dir_all(&incoming)?;
     tell(&format!("fetching {}", wish.source));
