@@ -31,6 +31,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
                 rebirth::stage_now(&machine, source, *allow_downgrade).map(|_| false)
             }
             Wish::Activate { digest } => rebirth::activate_now(&machine, *digest).map(|_| true),
+            Wish::Rollback { leave } => {
+                rebirth::rollback_now(&machine, Some(leave)).map(|(.., needs_restart)| needs_restart)
+            }
         };
         done.map(|needs_restart| restart |= needs_restart).map_err(|failure| reason(&failure))
     });

@@ -183,9 +183,8 @@ fn looked(told: &Told) -> Result<Status, Failure> {
 }
 
 fn rollback(told: &Told) -> Result<(), Failure> {
-    if told.host.is_some() {
-        return Err(Failure::new(Kind::Input, "a machine is rolled back at the machine")
-            .hint("over the tether, stage the older body with `--allow-downgrade` and activate it"));
+    if let Some(host) = &told.host {
+        return tell(told, &remote::rollback(host)?);
     }
     let machine = Machine::new(&told.root);
     let (activated, status, needs_restart) = rollback_now(&machine, None)?;

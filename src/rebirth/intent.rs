@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fetch::over_the_uplink;
 use super::record::SCHEMA;
+use super::version::Version;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Door};
@@ -72,6 +73,11 @@ pub enum Wish {
     Activate {
         /// Its digest.
         digest: Sha256Digest,
+    },
+    /// Return to the body before.
+    Rollback {
+        /// The version of the body that runs, and is to be left.
+        leave: Version,
     },
 }
 
@@ -192,7 +198,7 @@ impl Intent {
             Wish::Stage { source, .. } => {
                 over_the_uplink(source, codex).map_err(|refused| refused.to_string())
             }
-            Wish::Activate { .. } => Ok(()),
+            Wish::Activate { .. } | Wish::Rollback { .. } => Ok(()),
         }
     }
 }
@@ -267,7 +273,8 @@ mod tests {
 
     #[test]
     fn an_intent_reads_back_as_it_was_written() {
-        for wish in [stage("https://a/"), Wish::Activate { digest: Sha256Digest::of(b"") }] {
+        let rollback = Wish::Rollback { leave: "2~rc1".parse().unwrap() };
+        for wish in [stage("https://a/"), Wish::Activate { digest: Sha256Digest::of(b"") }, rollback] {
             let intent = intent("laptop", wish);
             assert_eq!(Intent::parse(&serde_json::to_vec(&intent).unwrap()).unwrap(), intent);
         }
