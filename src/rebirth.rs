@@ -10,15 +10,20 @@ pub mod entry;
 mod fetch;
 pub mod inbox;
 pub mod intent;
+pub mod kept;
 pub mod machine;
 pub mod preview;
 pub mod publisher;
 pub mod record;
+pub mod rollback;
 pub mod schema;
 pub mod status;
 pub mod store;
 pub mod stranded;
 pub mod version;
+
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::PathBuf;
@@ -69,7 +74,7 @@ pub enum Error {
     #[error("cannot write the status as JSON")]
     Untold(#[source] serde_json::Error),
     /// A record of ours is damaged.
-    #[error("{} is damaged; remove it and stage the body anew", path.display())]
+    #[error("{} is damaged", path.display())]
     Record {
         /// Its file.
         path: PathBuf,

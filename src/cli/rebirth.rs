@@ -13,9 +13,11 @@ use crate::codex::plain;
 use crate::rebirth::bundle;
 use crate::rebirth::entry::Tries;
 use crate::rebirth::machine::Machine;
+use crate::rebirth::record::{Activated, Verdict};
 use crate::rebirth::status::{self, Slot, Status};
 use crate::rebirth::store::{self, Wish};
-use crate::rebirth::{Error, attempt, record::Verdict};
+use crate::rebirth::version::Version;
+use crate::rebirth::{Error, attempt, rollback};
 use crate::tree::Sha256Digest;
 
 /// Verbs of `sepulcher rebirth`.
@@ -181,13 +183,11 @@ fn looked(told: &Told) -> Result<Status, Failure> {
 }
 
 fn rollback(told: &Told) -> Result<(), Failure> {
-    if told.host.is_some() {
-        return Err(Failure::new(Kind::Input, "a machine is rolled back at the machine")
-            .hint("over the tether, stage the older body with `--allow-downgrade` and activate it"));
+    if let Some(host) = &told.host {
+        return tell(told, &remote::rollback(host)?);
     }
     let machine = Machine::new(&told.root);
-    let (activated, needs_restart) = store::rollback(&machine)?;
-    let status = status::publish(&machine)?;
+    let (activated, status, needs_restart) = rollback_now(&machine, None)?;
     if told.json {
         tell(told, &status)?;
     } else {
@@ -196,14 +196,26 @@ fn rollback(told: &Told) -> Result<(), Failure> {
     if needs_restart { Ok(machine.reboot()?) } else { Ok(()) }
 }
 
+/// Rolls back on this machine; how it stands then, and whether a restart, which is left to the caller, is needed.
+pub fn rollback_now(
+    machine: &Machine,
+    leave: Option<&Version>,
+) -> Result<(Activated, Status, bool), Failure> {
+    let done = rollback::rollback(machine, leave);
+    let status = status::publish(machine)?;
+    let (activated, needs_restart) = done?;
+    Ok((activated, status, needs_restart))
+}
+
 /// Asked when health failed, and when it should long have come to a verdict.
 fn fall_back(machine: &Machine) -> Result<(), Failure> {
-    let healthy = status::health(machine)?.is_some_and(|verdict| verdict.failed.is_empty());
+    let verdict = status::health(machine)?;
+    let healthy = verdict.as_ref().is_some_and(|verdict| verdict.failed.is_empty());
     if healthy || !attempt::should_end(machine)? {
         return Ok(());
     }
     println!("sepulcher: this body does not prove healthy: restarting for another attempt");
-    Ok(machine.reboot()?)
+    if verdict.is_none() { Ok(machine.reboot_at_once()?) } else { Ok(machine.reboot()?) }
 }
 
 /// Notes that this boot has begun, and tells what became of the last Rebirth. No obstacle keeps a machine from booting.

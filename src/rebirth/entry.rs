@@ -22,6 +22,13 @@ pub struct Tries {
     pub done: u32,
 }
 
+impl Tries {
+    /// Of a new body.
+    pub const ALL: Self = Self { left: TRIES, done: 0 };
+    /// Of a body that steps back behind others.
+    pub const NONE: Self = Self { left: 0, done: 0 };
+}
+
 /// One entry of an appliance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -47,6 +54,11 @@ impl Entry {
     /// Whether the boot loader chooses others first.
     pub fn is_spent(&self) -> bool {
         self.tries.is_some_and(|tries| tries.left == 0)
+    }
+
+    /// Whether it was tried until nothing was left. One that only stepped back was not: it is chosen when all others failed.
+    pub fn failed(&self) -> bool {
+        self.tries.is_some_and(|tries| tries.left == 0 && tries.done > 0)
     }
 }
 

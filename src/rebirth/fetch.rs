@@ -2,11 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use super::Error;
-use crate::codex::UrlPrefix;
+use crate::codex::net::Net4;
+use crate::codex::{Codex, UrlPrefix};
 use crate::peer::Refused;
 use crate::sys::http::Client;
 use crate::sys::{fs, stage};
@@ -32,12 +34,14 @@ pub enum Origin<'a> {
 }
 
 impl<'a> Origin<'a> {
-    /// What a person means by `source`; an address must begin with one of `allowed`.
-    pub fn of(source: &'a str, allowed: &[UrlPrefix]) -> Result<Self, Error> {
+    /// What a person means by `source`; an address must begin with one that the law allows.
+    pub fn of(source: &'a str, codex: &Codex) -> Result<Self, Error> {
+        let allowed = &codex.rebirth.sources;
         if !source.contains("://") {
             let path = Path::new(source);
             return Ok(if path.is_dir() { Origin::Folder(path) } else { Origin::Archive(path) });
         }
+        over_the_uplink(source, codex)?;
         if allowed.iter().any(|prefix| prefix.covers(source)) {
             return Ok(Origin::Address(source));
         }
@@ -68,6 +72,28 @@ impl<'a> Origin<'a> {
             }
         }
     }
+}
+
+/// Refuses an address in the tether's networks: updates are fetched by the host, and the tether ends in the pod.
+pub fn over_the_uplink(source: &str, codex: &Codex) -> Result<(), Refused> {
+    let Some(host) = host(source) else { return Ok(()) };
+    let behind = |network: &Net4| matches!(host, IpAddr::V4(address) if network.contains(address));
+    if codex.tether.contains(host) || codex.peers.values().any(|peer| peer.routes().iter().any(behind)) {
+        let message = format!("{host} lies in the tether, and sources are reached over the uplink");
+        return Err(Refused::new(message, "serve the update where the machine's uplink leads to"));
+    }
+    Ok(())
+}
+
+/// The host of an address, where it is a number.
+fn host(source: &str) -> Option<IpAddr> {
+    let authority = source.split_once("://")?.1.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    let number = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']')?.0,
+        None => host.split_once(':').map_or(host, |(host, _)| host),
+    };
+    number.parse().ok().map(|address: IpAddr| address.to_canonical())
 }
 
 /// Refuses what would fill the machine's state.
@@ -103,16 +129,22 @@ fn unpack(archive: impl Read, folder: &Path, shown: &str) -> Result<(), Error> {
     let unreadable = |error: io::Error| Error::Archive { shown: shown.to_owned(), source: error };
     let mut archive = tar::Archive::new(archive.take(LIMIT));
     let mut count = 0;
-    for entry in archive.entries().map_err(unreadable)? {
+    // As they are: long names and the like would be read into memory, and no file of a bundle needs them.
+    for entry in archive.entries().map_err(unreadable)?.raw(true) {
         let mut entry = entry.map_err(unreadable)?;
+        let kind = entry.header().entry_type();
+        // What some programs write before each file: times, owners.
+        if kind.is_pax_local_extensions() || kind.is_pax_global_extensions() {
+            continue;
+        }
         let path = entry.path().map_err(unreadable)?.into_owned();
         let name = path.strip_prefix(".").unwrap_or(&path).to_owned();
-        if entry.header().entry_type().is_dir() && name.as_os_str().is_empty() {
+        if kind.is_dir() && name.as_os_str().is_empty() {
             continue;
         }
         count += 1;
         let plain = name.components().count() == 1 && name.file_name() == Some(name.as_os_str());
-        if !entry.header().entry_type().is_file() || !plain || count > FILES {
+        if !kind.is_file() || !plain || count > FILES {
             return Err(no_bundle(shown, &format!("`{}` is no file of one", path.display())));
         }
         room(folder, entry.size())?;
@@ -175,14 +207,81 @@ mod tests {
         fs::write(&folder.path().join("a.tar"), 0o644, &archive(&[("one", b"1")])).unwrap();
         for (index, source) in [from.clone(), folder.path().join("a.tar")].into_iter().enumerate() {
             let target = folder.path().join(index.to_string());
-            Origin::of(source.to_str().unwrap(), &[]).unwrap().bring(&target).unwrap();
+            Origin::of(source.to_str().unwrap(), &codex("")).unwrap().bring(&target).unwrap();
             assert_eq!(fs::read(&target.join("one")).unwrap(), b"1");
         }
     }
 
     #[test]
+    fn headers_of_others_are_passed_over_and_none_is_read_into_memory() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |kind: tar::EntryType, name: &str, size: u64, bytes: &mut dyn Read| {
+            let mut header = tar::Header::new_ustar();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_size(size);
+            header.set_entry_type(kind);
+            header.set_cksum();
+            builder.append(&header, bytes).unwrap();
+        };
+        add(tar::EntryType::XHeader, "x", 18, &mut &b"18 path=renamed.x\n"[..]);
+        add(tar::EntryType::Regular, "a.efi", 1, &mut &b"y"[..]);
+        add(tar::EntryType::GNULongName, "l", 8 << 20, &mut io::repeat(b'n').take(8 << 20));
+        let bytes = builder.into_inner().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut left = &bytes[..];
+        let error = unpack(&mut left, folder.path(), "a.tar").unwrap_err();
+        assert!(error.to_string().contains("is no file of one"), "{error}");
+        assert!(left.len() > 7 << 20, "it was read");
+        assert_eq!(fs::list(folder.path()).unwrap(), [folder.path().join("a.efi")]);
+    }
+
+    #[test]
+    fn an_archive_that_breaks_off_cannot_be_read() {
+        let whole = archive(&[("a", &[1; 4096])]);
+        for length in [700, 1024, 4096] {
+            let folder = tempfile::tempdir().unwrap();
+            let error = unpack(&whole[..length], folder.path(), "a.tar").unwrap_err();
+            assert_eq!(error.to_string(), "cannot read the update bundle a.tar", "{length}");
+        }
+    }
+
+    fn codex(sources: &str) -> Codex {
+        let key = crate::sys::wireguard::SecretKey::generate().public();
+        let publisher = crate::rebirth::publisher::SigningKey::generate().unwrap().public();
+        let law = format!(
+            "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nnetwork6 = \"fd4c:7963:6864::/64\"\n\
+             [rebirth]\npublisher = \"{publisher}\"\nsources = [{sources}]\n"
+        );
+        let site = format!(
+            "kind = \"lych\"\npublic-key = \"{key}\"\naddress = \"10.88.16.2\"\ngrants = []\n\
+             routes = [\"192.168.7.0/24\"]\n"
+        );
+        let sources = [("lychd.toml", law), ("peers/site.toml", site)];
+        Codex::parse(&sources.into_iter().collect()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
+    }
+
+    #[test]
+    fn sources_are_reached_over_the_uplink_and_not_through_the_tether() {
+        let codex = codex("\"http://10.88.16.2/lychd/\", \"http://192.0.2.1/lychd/\"");
+        for source in [
+            "http://10.88.16.2/lychd/2.tar",
+            "http://10.88.16.1:8080/lychd/2.tar",
+            "https://somebody@10.88.17.4/2.tar",
+            "http://[fd4c:7963:6864::7]:80/2.tar",
+            "http://[::ffff:10.88.16.2]/2.tar",
+            "http://192.168.7.9/2.tar",
+        ] {
+            let error = Origin::of(source, &codex).unwrap_err().to_string();
+            assert!(error.contains("sources are reached over the uplink"), "{source}: {error}");
+        }
+        for source in ["http://192.0.2.1/lychd/2.tar", "https://updates.example/lychd/2.tar", "/10.88.16.2"] {
+            over_the_uplink(source, &codex).unwrap();
+        }
+    }
+
+    #[test]
     fn addresses_are_those_that_the_law_allows() {
-        let allowed = ["https://updates.example/lychd/".parse().unwrap()];
+        let allowed = codex("\"https://updates.example/lychd/\"");
         let address = "https://updates.example/lychd/2.tar";
         assert_eq!(Origin::of(address, &allowed).unwrap(), Origin::Address(address));
         for source in [
@@ -193,6 +292,6 @@ mod tests {
         ] {
             assert!(Origin::of(source, &allowed).unwrap_err().to_string().contains("fetches nothing from"));
         }
-        assert!(Origin::of(address, &[]).is_err());
+        assert!(Origin::of(address, &codex("")).is_err());
     }
 }

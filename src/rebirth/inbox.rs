@@ -3,17 +3,18 @@
 //! A nonce is on the list before anything is done, and the file is gone: a machine that stops in between does nothing
 //! twice.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Error;
 use super::intent::{self, Intent, LIMIT, Nonce, RECORDS, Record, State, WAITING, Wish};
 use super::machine::Machine;
 use super::record::SCHEMA;
-use crate::codex::Codex;
 use crate::codex::name::Name;
+use crate::codex::{Codex, is_tombstone};
 use crate::peer::Refused;
-use crate::peer::store::{Place, load};
-use crate::sys::{clock, fs};
+use crate::peer::store::{Place, is_temporary};
+use crate::sys::{clock, codex as files, fs, journal};
 
 fn folder(root: &Path) -> PathBuf {
     root.join("var/lib/sepulcher/intents")
@@ -28,15 +29,48 @@ fn list_file(root: &Path) -> PathBuf {
 /// # Errors
 /// The list cannot be read.
 pub fn records(root: &Path) -> Result<Vec<Record>, Error> {
-    match fs::read_bounded(&list_file(root), RECORDS as u64 * 2 * LIMIT) {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        bytes => Ok(intent::records(&String::from_utf8_lossy(&bytes?))),
+    // Of a longer list the end counts; the line that it begins in the middle of is none.
+    let (bytes, _) = journal::tail(&list_file(root), RECORDS as u64 * 2 * LIMIT)?;
+    Ok(intent::records(&String::from_utf8_lossy(&bytes)))
+}
+
+/// The Codex by which wishes are judged. Somebody's broken bond keeps nobody else from asking; one that was revoked is not
+/// left out for it, so that it brings nobody back.
+///
+/// # Errors
+/// Why there is none.
+pub fn codex(root: &Path) -> Result<Codex, String> {
+    let mut sources = files::load(&Place::appliance(root).folders());
+    let tombstones: BTreeSet<String> =
+        sources.iter().filter(|(_, text)| is_tombstone(text)).map(|(file, _)| file.to_owned()).collect();
+    Codex::parse_sound(&mut sources, |file| !tombstones.contains(file), &mut |_| {}).map_err(|mistakes| {
+        format!("the Codex in force holds {} mistake(s): `sepulcher health` tells them", mistakes.len())
+    })
+}
+
+/// Removes what writers of intents that were killed left. Nobody writes one yet.
+///
+/// # Errors
+/// The folder cannot be read or written.
+pub fn tidy(root: &Path) -> Result<(), Error> {
+    let folder = folder(root);
+    if !fs::exists(&folder)? {
+        return Ok(());
     }
+    for path in fs::list_named(&folder, is_temporary)? {
+        remove(&path)?;
+    }
+    Ok(())
+}
+
+/// The intents that wait. What is being written has a hidden name.
+fn waiting(root: &Path) -> Result<Vec<PathBuf>, Error> {
+    Ok(fs::list_named(&folder(root), |name| !name.starts_with('.'))?)
 }
 
 /// Adds to the list, durably.
 fn note(root: &Path, records: &mut Vec<Record>, record: Record) -> Result<(), Error> {
-    records.push(record);
+    records.push(record.bounded());
     records.drain(..records.len().saturating_sub(RECORDS));
     let lines: Result<Vec<_>, _> = records.iter().map(serde_json::to_string).collect();
     let text = lines.map_err(Error::Untold)?.join("\n") + "\n";
@@ -55,13 +89,13 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<(), E
         at: clock::now(),
         wish: wish.clone(),
     };
-    let (_, codex) = load(&Place::appliance(root))?;
-    let used = intent::used(&records(root)?);
     let hint = "`sepulcher --host HOST rebirth status` tells what became of what was asked before";
+    let codex = codex(root).map_err(|why| Refused::new(why, hint))?;
+    let used = intent::used(&records(root)?);
     intent.judge(&intent.file(), &used, &codex, intent.at).map_err(|why| Refused::new(why, hint))?;
     let folder = folder(root);
     fs::create_dir_all(&folder)?;
-    if fs::list(&folder)?.len() >= WAITING {
+    if waiting(root)?.len() >= WAITING {
         return Err(Refused::new("too many requests wait already", hint).into());
     }
     let bytes = serde_json::to_vec(&intent).map_err(Error::Untold)?;
@@ -77,10 +111,9 @@ pub fn take(machine: &Machine, act: &mut dyn FnMut(&Wish) -> Result<(), String>)
     let root = machine.root();
     let mut records = records(root)?;
     loop {
-        let waiting: Vec<_> = fs::list(&folder(root))?.into_iter().filter(|path| !is_hidden(path)).collect();
+        let waiting = waiting(root)?;
         let Some(path) = waiting.first() else { return Ok(()) };
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (_, codex) = load(&Place::appliance(root))?;
         let read = read(path).and_then(|bytes| Intent::parse(&bytes));
         let peer = read.as_ref().ok().map(|intent| intent.peer.clone());
         let record = |state, reason| Record {
@@ -90,7 +123,7 @@ pub fn take(machine: &Machine, act: &mut dyn FnMut(&Wish) -> Result<(), String>)
             state,
             reason,
         };
-        match read.and_then(|intent| granted(intent, &file, &records, &codex)) {
+        match read.and_then(|intent| granted(intent, &file, &records, root)) {
             Ok(intent) => {
                 note(root, &mut records, record(State::Taken, None))?;
                 remove(path)?;
@@ -109,14 +142,9 @@ pub fn take(machine: &Machine, act: &mut dyn FnMut(&Wish) -> Result<(), String>)
     }
 }
 
-fn granted(intent: Intent, file: &str, records: &[Record], codex: &Codex) -> Result<Intent, String> {
-    intent.judge(file, &intent::used(records), codex, clock::now())?;
+fn granted(intent: Intent, file: &str, records: &[Record], root: &Path) -> Result<Intent, String> {
+    intent.judge(file, &intent::used(records), &codex(root)?, clock::now())?;
     Ok(intent)
-}
-
-/// What is being written has a hidden name.
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
@@ -174,7 +202,7 @@ mod tests {
             answer.clone()
         };
         take(&Machine::new(root), &mut act).unwrap();
-        assert!(fs::list(&folder(root)).unwrap().iter().all(|path| is_hidden(path)));
+        assert!(waiting(root).unwrap().is_empty());
         (carried_out, records(root).unwrap().into_iter().map(|record| record.state).collect())
     }
 
@@ -216,6 +244,62 @@ mod tests {
         fs::write(&folder.join(".f.1.tmp"), 0o600, b"").unwrap();
         assert_eq!(taken(root.path(), &Ok(())), (vec![], vec![State::Refused; 5]));
         assert_eq!(fs::list(&folder).unwrap(), [folder.join(".f.1.tmp")]);
+    }
+
+    #[test]
+    fn a_broken_bond_keeps_nobody_else_from_being_heard_and_nothing_waiting() {
+        let root = machine();
+        let peers = Place::appliance(root.path()).bonds.join("peers");
+        ask(root.path(), "0123456789abcdef").unwrap();
+        fs::write(&peers.join("phone.toml"), 0o644, b"public-key = 1\n").unwrap();
+        ask(root.path(), "fedcba9876543210").unwrap();
+        assert_eq!(taken(root.path(), &Ok(())).0, [wish(), wish()]);
+        // Without its own bond, and without any law, it is heard no more.
+        for file in [peers.join("laptop.toml"), Place::appliance(root.path()).law.join("lychd.toml")] {
+            ask(root.path(), "00000000000000aa").unwrap();
+            let before = fs::read(&file).unwrap();
+            fs::write(&file, 0o644, b"?").unwrap();
+            assert_eq!(taken(root.path(), &Ok(())).0, []);
+            let last = records(root.path()).unwrap().pop().unwrap();
+            assert_eq!((last.state, last.file.as_str()), (State::Refused, "00000000000000aa.json"));
+            fs::write(&file, 0o644, &before).unwrap();
+        }
+        // A tombstone with a slip in it could be what keeps somebody out.
+        fs::write(&peers.join("phone.toml"), 0o644, b"state = \"revoked\"\npublic-key = 1\n").unwrap();
+        assert!(codex(root.path()).unwrap_err().contains("mistake"));
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_and_of_a_long_list_the_end_is_kept() {
+        let root = machine();
+        let long = "  peer ü: Address = 10.88.16.2 → 10.88.16.3\n".repeat(10_000);
+        for round in 0..3 {
+            ask(root.path(), &format!("{round:016x}")).unwrap();
+            taken(root.path(), &Err(long.clone()));
+        }
+        let kept = records(root.path()).unwrap();
+        assert!(kept.iter().all(|record| record.reason.as_ref().is_none_or(|reason| reason.len() < 2100)));
+        assert_eq!(kept.len(), 6);
+        // What was written before there was a bound.
+        let line = serde_json::to_string(&Record { reason: Some(long), ..kept[5].clone() }).unwrap() + "\n";
+        fs::write(&list_file(root.path()), 0o600, line.repeat(40).as_bytes()).unwrap();
+        let kept = records(root.path()).unwrap();
+        assert!((10..40).contains(&kept.len()), "{}", kept.len());
+        assert!(kept.iter().all(|record| record.reason.as_ref().is_some_and(|reason| reason.len() < 2100)));
+        ask(root.path(), "fedcba9876543210").unwrap();
+        assert_eq!(taken(root.path(), &Ok(())).0, [wish()]);
+    }
+
+    #[test]
+    fn what_killed_writers_left_takes_no_place_and_goes_at_the_next_boot() {
+        let root = machine();
+        for index in 0..WAITING {
+            fs::write(&folder(root.path()).join(format!(".{index}.json.{index}.tmp")), 0o600, b"").unwrap();
+        }
+        ask(root.path(), "0123456789abcdef").unwrap();
+        tidy(root.path()).unwrap();
+        assert_eq!(fs::list(&folder(root.path())).unwrap(), waiting(root.path()).unwrap());
+        assert_eq!(waiting(root.path()).unwrap().len(), 1);
     }
 
     #[test]

@@ -9,7 +9,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::fetch::over_the_uplink;
 use super::record::SCHEMA;
+use super::version::Version;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Door};
@@ -21,6 +23,8 @@ pub const LIMIT: u64 = 4096;
 pub const WAITING: usize = 16;
 /// How many records are kept; a nonce that is among them is not taken again.
 pub const RECORDS: usize = 1000;
+/// The longest text that is kept of why something failed, in bytes: a list of ten thousand peers is for who asks at once.
+const REASON: usize = 2048;
 /// How old an intent may be.
 const FRESH: Length = Length::from_seconds(3600);
 /// How far the clock may have gone back since it was written.
@@ -70,6 +74,11 @@ pub enum Wish {
         /// Its digest.
         digest: Sha256Digest,
     },
+    /// Return to the body before.
+    Rollback {
+        /// The version of the body that runs, and is to be left.
+        leave: Version,
+    },
 }
 
 /// A question of a peer about the machine's bodies, as it goes to the host.
@@ -117,6 +126,14 @@ pub struct Record {
     pub state: State,
     /// Why, where it was refused or failed.
     pub reason: Option<String>,
+}
+
+impl Record {
+    /// The same with no more of its reason than is kept.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        Self { reason: self.reason.map(short), ..self }
+    }
 }
 
 /// How far an intent came.
@@ -178,7 +195,10 @@ impl Intent {
             Wish::Stage { source, .. } if !source.contains("://") => {
                 Err("a peer names an address, not a path of this machine".to_owned())
             }
-            Wish::Stage { .. } | Wish::Activate { .. } => Ok(()),
+            Wish::Stage { source, .. } => {
+                over_the_uplink(source, codex).map_err(|refused| refused.to_string())
+            }
+            Wish::Activate { .. } | Wish::Rollback { .. } => Ok(()),
         }
     }
 }
@@ -194,7 +214,17 @@ pub fn permitted(codex: &Codex, peer: &Name, now: Timestamp) -> Result<(), Strin
 
 /// Reads records, a JSON line each; one that cannot be read is left out.
 pub fn records(text: &str) -> Vec<Record> {
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let record = |line| serde_json::from_str::<Record>(line).ok();
+    text.lines().filter_map(record).map(Record::bounded).collect()
+}
+
+/// The beginning of a text that is kept.
+pub fn short(mut text: String) -> String {
+    if text.len() > REASON {
+        text.truncate(text.floor_char_boundary(REASON));
+        text.push_str(" …");
+    }
+    text
 }
 
 /// The files whose nonces were used.
@@ -243,7 +273,8 @@ mod tests {
 
     #[test]
     fn an_intent_reads_back_as_it_was_written() {
-        for wish in [stage("https://a/"), Wish::Activate { digest: Sha256Digest::of(b"") }] {
+        let rollback = Wish::Rollback { leave: "2~rc1".parse().unwrap() };
+        for wish in [stage("https://a/"), Wish::Activate { digest: Sha256Digest::of(b"") }, rollback] {
             let intent = intent("laptop", wish);
             assert_eq!(Intent::parse(&serde_json::to_vec(&intent).unwrap()).unwrap(), intent);
         }
@@ -265,6 +296,8 @@ mod tests {
         for source in ["/etc/passwd", "updates", "../x.tar"] {
             assert!(why(&intent("laptop", stage(source)), &[], NOW).contains("not a path"));
         }
+        let inside = why(&intent("laptop", stage("http://10.88.16.3/2.tar")), &[], NOW);
+        assert!(inside.contains("over the uplink"), "{inside}");
         let other = good.judge("other.json", &BTreeSet::new(), &codex(), Timestamp::from_epoch(NOW));
         assert!(other.unwrap_err().contains("nonce"));
     }

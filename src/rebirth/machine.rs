@@ -17,8 +17,12 @@ use crate::image::disk::{self, Role};
 use crate::image::identity;
 use crate::image::window::Window;
 use crate::peer::Refused;
+use crate::peer::store::is_temporary;
 use crate::sys::{cmd, fs};
 use crate::tree::Sha256Digest;
+
+/// What the boot loader says at a boot whose entry has a counter.
+const COUNTED: &str = "sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
 /// Where everything is; the root of the machine's files is `/` but in tests.
 #[derive(Debug, Clone)]
@@ -208,6 +212,31 @@ impl Machine {
             .into())
     }
 
+    /// Removes what a power loss left of our entries: kernel images that were not whole yet, and empty ones.
+    pub fn tidy(&self, name: &str) -> Result<(), Error> {
+        for path in fs::list(&self.entries_folder())? {
+            let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let is_half = unfinished(&file).is_some_and(|file| Entry::parse(file, name).is_some());
+            let is_empty =
+                || Entry::parse(&file, name).is_some() && fs::size(&path).is_ok_and(|size| size == 0);
+            if (is_half || is_empty()) && path.is_file() {
+                fs::remove_file(&path)?;
+                fs::sync_parent(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Length of an entry's kernel image in bytes.
+    pub fn size(&self, entry: &Entry) -> Result<u64, Error> {
+        Ok(fs::size(&self.entries_folder().join(entry.to_string()))?)
+    }
+
+    /// Whether the boot loader counts the attempts of what it has started. It tells that at every boot.
+    pub fn is_counted(&self) -> bool {
+        fs::exists(&self.root.join(COUNTED)).unwrap_or_default()
+    }
+
     /// Bytes that are free on the boot partition.
     pub fn free_for_entries(&self) -> Result<u64, Error> {
         Ok(fs::free_space(&self.entries_folder())?)
@@ -215,9 +244,17 @@ impl Machine {
 
     /// Has the parts in `incoming` written to the slot that does not run.
     pub fn write_slot(&self, version: &Version) -> Result<(), Error> {
+        self.sysupdate(&["update", version.as_str()])
+    }
+
+    /// Has the slot that does not run labelled as an empty one.
+    pub fn empty_slot(&self) -> Result<(), Error> {
+        self.sysupdate(&["--instances-max=1", "vacuum"])
+    }
+
+    fn sysupdate(&self, words: &[&str]) -> Result<(), Error> {
         // Its progress is for whoever looks on.
-        let command =
-            self.program("usr/lib/systemd/systemd-sysupdate").arg("update").arg(version.to_string());
+        let command = self.program("usr/lib/systemd/systemd-sysupdate").args(words.iter().copied());
         let command = command.env("SYSTEMD_COLORS", "0").env("SYSTEMD_EMOJI", "0");
         let status = command.to_std().stdin(std::process::Stdio::null()).stdout(std::io::stderr()).status();
         match status {
@@ -255,9 +292,25 @@ impl Machine {
         Err(Refused::new(message, "stage the body anew; when it happens again, the disk is failing").into())
     }
 
+    /// Restarts the machine at once: what hangs would not end in order.
+    pub fn reboot_at_once(&self) -> Result<(), Error> {
+        self.program("usr/bin/systemctl").args(["--force", "reboot"]).read()?;
+        Ok(())
+    }
+
     /// Restarts the machine, when what runs has ended in order.
     pub fn reboot(&self) -> Result<(), Error> {
         self.program("usr/bin/systemctl").args(["--no-block", "reboot"]).read()?;
         Ok(())
     }
+}
+
+/// The file that one with a name of [`fs::temporary`] was to become.
+fn unfinished(file: &str) -> Option<&str> {
+    let (file, _) = Some(file)
+        .filter(|file| is_temporary(file))?
+        .strip_prefix('.')?
+        .strip_suffix(".tmp")?
+        .rsplit_once('.')?;
+    Some(file)
 }

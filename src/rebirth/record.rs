@@ -129,11 +129,16 @@ impl Activated {
         }
     }
 
+    /// Notes how it ended.
+    pub fn ended(&mut self, end: End, at: Timestamp) {
+        self.outcome = Some(Outcome { end, at });
+    }
+
     /// Notes what an attempt found.
     pub fn found(&mut self, boot: &str, verdict: Verdict) {
         self.begin(boot, verdict.at);
         if self.outcome.is_none() && verdict.failed.is_empty() {
-            self.outcome = Some(Outcome { end: End::Healthy, at: verdict.at });
+            self.ended(End::Healthy, verdict.at);
         }
         if let Some(last) = self.tries.last_mut() {
             last.verdict = Some(verdict);
@@ -142,9 +147,13 @@ impl Activated {
 
     /// Why its attempts failed, a line each.
     pub fn reasons(&self) -> Vec<String> {
+        let fell = self.outcome.as_ref().is_some_and(|outcome| outcome.end == End::FellBack);
         let told = self.tries.iter().enumerate().map(|(index, attempt)| {
             let what = match &attempt.verdict {
                 None => "it came up and gave no verdict: it hung or died".to_owned(),
+                Some(verdict) if verdict.failed.is_empty() && fell => {
+                    "it was healthy, but was never blessed".to_owned()
+                }
                 Some(verdict) if verdict.failed.is_empty() => "it was healthy".to_owned(),
                 Some(verdict) => verdict.failed.join("; "),
             };
@@ -211,6 +220,9 @@ mod tests {
         activated.found("c", verdict(&[]));
         assert_eq!(activated.to_string(), "body 2 took the place of 1 and proved healthy");
         assert_eq!(activated.tries.len(), 3);
+        assert_eq!(activated.reasons()[2], "attempt 3: it was healthy");
+        activated.ended(End::FellBack, Timestamp::from_epoch(10));
+        assert_eq!(activated.reasons()[2], "attempt 3: it was healthy, but was never blessed");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::intent::Record;
 use super::machine::Machine;
 use super::record::{Activated, SCHEMA, Verdict};
 use super::version::Version;
-use super::{Error, store};
+use super::{Error, kept};
 use crate::codex::time::Timestamp;
 use crate::sys::fs;
 use crate::tree::Sha256Digest;
@@ -125,7 +125,7 @@ pub fn look(machine: &Machine) -> Result<Status, Error> {
     };
     let slots: Vec<Slot> = machine.slots(&running)?.into_iter().map(slot).collect();
     let health = health(machine)?;
-    let (staged, rebirth) = (store::staged(machine)?, store::activated(machine)?);
+    let (staged, rebirth) = (kept::staged(machine)?, kept::activated(machine)?);
     let staged =
         staged.map(|staged| Waiting { version: staged.version, digest: staged.digest, at: staged.at });
     let mut asked = inbox::records(machine.root())?;

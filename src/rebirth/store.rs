@@ -1,30 +1,27 @@
-//! What a machine does with its bodies when it is told to: stage, activate, go back.
+//! What a machine does with its bodies when it is told to: stage, activate.
 //!
 //! A power loss at any moment leaves a machine that boots: an entry goes before the slot that it leads to is overwritten,
 //! and comes when everything that it leads to was read back from the disk.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::entry::{Entry, TRIES, Tries};
+use super::entry::{Entry, Tries};
 use super::fetch::Origin;
 use super::machine::{Machine, Running, Slot};
-use super::record::{Activated, End, Outcome, Part, SCHEMA, Staged};
-use super::version::Version;
-use super::{Error, bundle, schema, stranded};
+use super::record::{Activated, Part, SCHEMA, Staged};
+use super::rollback::take_back;
+use super::{Error, bundle, kept, schema, stranded};
 use crate::codex::{SCHEMA as SCHEMA_OF_BONDS, Sources};
 use crate::image::disk::Role;
 use crate::image::identity;
 use crate::peer::Refused;
-use crate::peer::store::migrate::kept;
-use crate::peer::store::{PATIENCE, Place, load};
+use crate::peer::store::migrate;
+use crate::peer::store::{Place, load};
 use crate::snapshot;
 use crate::snapshot::store::{Creation, Host};
-use crate::sys::journal::Lock;
 use crate::sys::{clock, fs, record};
 use crate::tree::Sha256Digest;
 
-/// The longest record, in bytes: a law is in it.
-const RECORD: u64 = 16 << 20;
 /// The longest kernel image, in bytes.
 const KERNEL: u64 = 256 << 20;
 
@@ -37,52 +34,25 @@ pub struct Wish<'a> {
     pub downgrade: bool,
 }
 
-/// Nobody else changes bodies while the value lives.
-pub(super) fn locked(machine: &Machine) -> Result<Lock, Error> {
-    let state = machine.state();
-    fs::create_dir_all(&state)?;
-    fs::set_mode(&state, 0o700)?;
-    Ok(Lock::acquire(&state.join(".lock"), PATIENCE)?)
-}
-
-pub(super) fn write_record(path: &Path, record: &impl serde::Serialize) -> Result<(), Error> {
-    Ok(record::write(path, record)?)
-}
-
-fn staged_folder(machine: &Machine) -> PathBuf {
-    machine.state().join("staged")
-}
-
-pub(super) fn activated_file(machine: &Machine) -> PathBuf {
-    machine.state().join("activated.json")
-}
-
-/// The body that is staged.
-pub fn staged(machine: &Machine) -> Result<Option<Staged>, Error> {
-    Ok(record::read(&staged_folder(machine).join("staged.json"), RECORD)?)
-}
-
-/// The last body that the machine was told to become.
-pub fn activated(machine: &Machine) -> Result<Option<Activated>, Error> {
-    Ok(record::read(&activated_file(machine), RECORD)?)
-}
-
 /// Writes a body to the slot that does not run, and verifies it. `tell` hears how far it is.
 ///
 /// # Errors
 /// See [`Error`]: what runs and what is bonded is untouched; what was staged before may be gone.
 pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> Result<Staged, Error> {
-    let _lock = locked(machine)?;
+    let _lock = kept::locked(machine)?;
     let running = machine.running()?;
+    // Before anything is fetched in vain.
+    proven(machine, &running)?;
+    machine.tidy(&running.name)?;
     let place = Place::appliance(machine.root());
     let (sources, codex) = load(&place)?;
     let publisher = codex.rebirth.publisher.as_ref().ok_or_else(|| {
         let hint = "build the next body with `[rebirth] publisher = \"…\"` in its lychd.toml, and write it to the disk";
         Refused::new("the law of this body names no publisher: it takes no update", hint)
     })?;
-    let origin = Origin::of(wish.source, &codex.rebirth.sources)?;
-    let incoming = machine.state().join("incoming");
-    fs::remove_dir_all(&incoming)?;
+    let origin = Origin::of(wish.source, &codex)?;
+    let incoming = kept::incoming(machine);
+    kept::tidy(machine)?;
     tell(&format!("fetching {}", wish.source));
     let staged = origin.bring(&incoming).and_then(|()| {
         let bundle = bundle::open(&incoming, publisher)?;
@@ -90,7 +60,8 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
         tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));
         suits(machine, &running, bundle.description.name.as_str(), &staged, wish.downgrade)?;
         holds(&place, &staged, &sources, tell)?;
-        make_way(machine, &running)?;
+        make_way(machine, &running, tell)?;
+        disown(machine, &running, &staged, tell)?;
         tell("writing to the slot that does not run");
         machine.write_slot(&staged.version)?;
         verify(machine, &staged)?;
@@ -104,7 +75,7 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
 /// Whether that body can go on with the bonds. What another schema's law says, this program cannot judge: its own first
 /// boot does.
 fn holds(place: &Place, staged: &Staged, sources: &Sources, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
-    let kept = fs::exists(&kept(place, staged.codex_schema))?;
+    let kept = fs::exists(&migrate::kept(place, staged.codex_schema))?;
     match schema::migration(SCHEMA_OF_BONDS, staged.codex_schema, kept)? {
         Some(line) => tell(&line),
         None => stranded::check(&staged.law, sources, clock::now())?,
@@ -136,7 +107,7 @@ fn record_of(bundle: &bundle::Bundle) -> Result<Staged, Error> {
 }
 
 /// Whether this machine, in the state it is in, may take that body.
-fn suits(
+pub(super) fn suits(
     machine: &Machine,
     running: &Running,
     name: &str,
@@ -171,28 +142,43 @@ fn suits(
         return Err(Refused::new(message, "build a smaller body, or write it to the disk anew").into());
     }
     // A slot that holds it without a record was written when the power was lost, or ran before: what it holds is verified.
-    let before = self::staged(machine)?.filter(|before| before.version == *version);
+    let before = kept::sound(kept::staged(machine), &mut |_| {})?;
+    let before = before.filter(|before| before.version == *version);
     if let (Some(slot), Some(before)) =
         (others.iter().find(|slot| slot.version.as_ref() == Some(version)), before)
     {
-        let message = if before.digest == staged.digest {
+        let is_same = before.digest == staged.digest;
+        let message = if is_same {
             format!("body {version} is staged already")
         } else {
             format!("{} holds another body {version} already", slot.device)
         };
         let hint =
             "a version names one body: build another one with a higher `--version`, or activate this one";
-        return Err(Refused::new(message, hint).into());
+        // One that has rotted since is written again.
+        if !is_same || is_whole(machine, staged) {
+            return Err(Refused::new(message, hint).into());
+        }
     }
-    proven(machine, running)?;
-    let free = machine.free_for_entries()?;
-    let removable =
-        machine.entries(&running.name)?.iter().filter(|entry| entry.version != running.version).count();
-    if removable == 0 && free < staged.kernel.size + (1 << 20) {
-        let message = format!("the boot partition has {} MiB left", free >> 20);
-        return Err(Refused::new(message, "write the image to the disk anew: it brings a larger one").into());
+    has_room(machine, &running.name, &staged.kernel, |entry| entry.version != running.version)
+}
+
+/// Whether the boot partition takes a kernel image once these entries are gone.
+fn has_room(
+    machine: &Machine,
+    name: &str,
+    kernel: &Part,
+    goes: impl Fn(&Entry) -> bool,
+) -> Result<(), Error> {
+    let entries = machine.entries(name)?;
+    let sizes: Result<Vec<u64>, _> =
+        entries.iter().filter(|entry| goes(entry)).map(|entry| machine.size(entry)).collect();
+    let free = machine.free_for_entries()? + sizes?.iter().sum::<u64>();
+    if free >= kernel.size + (1 << 20) {
+        return Ok(());
     }
-    Ok(())
+    let message = format!("the boot partition has {} MiB left", free >> 20);
+    Err(Refused::new(message, "write the image to the disk anew: it brings a larger one").into())
 }
 
 /// Refuses to give up the body that a fall would need.
@@ -208,15 +194,40 @@ fn proven(machine: &Machine, running: &Running) -> Result<(), Error> {
 }
 
 /// Forgets every other body, entries first: the slot is about to be another's.
-fn make_way(machine: &Machine, running: &Running) -> Result<(), Error> {
+pub(super) fn make_way(
+    machine: &Machine,
+    running: &Running,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
     for entry in machine.entries(&running.name)?.iter().filter(|entry| entry.version != running.version) {
         machine.remove(entry)?;
     }
-    if activated(machine)?.is_some_and(|activated| activated.outcome.is_none()) {
-        fs::erase(&activated_file(machine))?;
+    let _record = kept::record_locked(machine)?;
+    if kept::sound(kept::activated(machine), tell)?.is_none_or(|activated| activated.outcome.is_none()) {
+        kept::forget_activated(machine)?;
     }
-    fs::remove_dir_all(&staged_folder(machine))?;
-    Ok(fs::sync_parent(&staged_folder(machine))?)
+    kept::forget_staged(machine)
+}
+
+/// Empties a slot that says that it holds this very version, and does not: systemd-sysupdate would leave it as it is.
+pub(super) fn disown(
+    machine: &Machine,
+    running: &Running,
+    staged: &Staged,
+    tell: &mut dyn FnMut(&str),
+) -> Result<(), Error> {
+    let slots = machine.slots(running)?;
+    let claims = slots.iter().any(|slot| !slot.running && slot.version.as_ref() == Some(&staged.version));
+    if claims && verify(machine, staged).is_err() {
+        tell("the slot does not hold what it says: it is emptied first");
+        machine.empty_slot()?;
+    }
+    Ok(())
+}
+
+/// Whether slot and kernel image are what was staged.
+fn is_whole(machine: &Machine, staged: &Staged) -> bool {
+    verify(machine, staged).is_ok() && kept_kernel(machine, staged).is_ok()
 }
 
 fn verify(machine: &Machine, staged: &Staged) -> Result<(), Error> {
@@ -227,13 +238,17 @@ fn verify(machine: &Machine, staged: &Staged) -> Result<(), Error> {
 
 /// Keeps the kernel image with the record of what is staged.
 fn keep(machine: &Machine, kernel: &Path, staged: &Staged) -> Result<(), Error> {
-    let shadow = machine.state().join("staging");
+    let shadow = kept::staging(machine);
     fs::remove_dir_all(&shadow)?;
     fs::create_dir_all(&shadow)?;
     let bytes = kernel_image(kernel, &staged.kernel)?;
     fs::write_atomic(&shadow.join("kernel.efi"), 0o600, &bytes)?;
-    write_record(&shadow.join("staged.json"), staged)?;
-    Ok(fs::rename(&shadow, &staged_folder(machine))?)
+    record::write(&shadow.join("staged.json"), staged)?;
+    Ok(fs::rename(&shadow, &kept::staged_folder(machine))?)
+}
+
+fn kept_kernel(machine: &Machine, staged: &Staged) -> Result<Vec<u8>, Error> {
+    kernel_image(&kept::staged_folder(machine).join("kernel.efi"), &staged.kernel)
 }
 
 fn kernel_image(path: &Path, part: &Part) -> Result<Vec<u8>, Error> {
@@ -249,10 +264,10 @@ fn kernel_image(path: &Path, part: &Part) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// See [`Error`]: unless the last step was reached, the body that runs stays the one to boot.
 pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Error> {
-    let _lock = locked(machine)?;
+    let _lock = kept::locked(machine)?;
     let running = machine.running()?;
     let hint = "`sepulcher rebirth stage SOURCE` prints the digest that is wanted";
-    let staged = staged(machine)?.ok_or_else(|| Refused::new("no body is staged", hint))?;
+    let staged = kept::staged(machine)?.ok_or_else(|| Refused::new("no body is staged", hint))?;
     if staged.digest != digest {
         let message = format!("another body is staged: {} with digest {}", staged.version, staged.digest);
         return Err(Refused::new(message, "look again at what you mean to become").into());
@@ -261,7 +276,9 @@ pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Er
     let place = Place::appliance(machine.root());
     holds(&place, &staged, &load(&place)?.0, &mut |_| {})?;
     verify(machine, &staged)?;
-    let kernel = kernel_image(&staged_folder(machine).join("kernel.efi"), &staged.kernel)?;
+    let kernel = kept_kernel(machine, &staged)?;
+    machine.tidy(&running.name)?;
+    has_room(machine, &running.name, &staged.kernel, |entry| entry.version == staged.version)?;
     let note = format!("before body {} took the place of {}", staged.version, running.version);
     // Bonds alone: whoever was revoked under the new body stays so, and what services wrote there is not taken from them
     // by a fall back. Freezing all of them and copying their volumes would only keep the machine from its new body.
@@ -278,17 +295,22 @@ pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Er
         tries: Vec::new(),
         outcome: None,
     };
-    write_record(&activated_file(machine), &activated)?;
-    choose(machine, &running, &staged, &kernel)?;
+    let _record = kept::record_locked(machine)?;
+    kept::write_activated(machine, &activated)?;
+    if let Err(error) = choose(machine, &running, &staged, &kernel) {
+        // What failed here must not happen with some later boot.
+        let undone = [kept::forget_activated(machine), take_back(machine, &running, &staged.version)];
+        undone.into_iter().filter_map(Result::err).for_each(|error| eprintln!("note: {error}"));
+        return Err(error);
+    }
     Ok(activated)
 }
 
 /// Puts the new entry in front of the one that runs.
 fn choose(machine: &Machine, running: &Running, staged: &Staged, kernel: &[u8]) -> Result<(), Error> {
-    let tries = Some(Tries { left: TRIES, done: 0 });
-    let new = Entry { name: running.name.clone(), version: staged.version.clone(), tries };
+    let new = Entry { name: running.name.clone(), version: staged.version.clone(), tries: Some(Tries::ALL) };
     let entries = machine.entries(&running.name)?;
-    for entry in entries.iter().filter(|entry| entry.version == new.version && **entry != new) {
+    for entry in entries.iter().filter(|entry| entry.version == new.version) {
         machine.remove(entry)?;
     }
     machine.add(&new, kernel)?;
@@ -300,49 +322,10 @@ fn choose(machine: &Machine, running: &Running, staged: &Staged, kernel: &[u8]) 
 }
 
 /// Has the boot loader choose others before the body that runs.
-fn step_back(machine: &Machine, entries: &[Entry], running: &Running) -> Result<(), Error> {
+pub(super) fn step_back(machine: &Machine, entries: &[Entry], running: &Running) -> Result<(), Error> {
     let own = entries.iter().find(|entry| entry.version == running.version);
     let own = own.ok_or_else(|| {
         Refused::new("the running body has no boot entry", "write the image to the disk anew")
     })?;
-    machine.rename(own, &Entry { tries: Some(Tries { left: 0, done: 0 }), ..own.clone() })
-}
-
-/// Chooses the other body again, or takes an activation back that was not tried yet. True when a restart is needed.
-///
-/// # Errors
-/// See [`Error`]: nothing has changed.
-pub fn rollback(machine: &Machine) -> Result<(Activated, bool), Error> {
-    let _lock = locked(machine)?;
-    let running = machine.running()?;
-    let hint = "`sepulcher rebirth status` shows what there is";
-    let mut activated = activated(machine)?
-        .ok_or_else(|| Refused::new("this machine was never told to become another body", hint))?;
-    let entries = machine.entries(&running.name)?;
-    let find = |version: &Version| entries.iter().find(|entry| entry.version == *version);
-    let is_new = running.version == activated.version;
-    let needs_restart = if is_new {
-        let old = find(&activated.from).ok_or_else(|| {
-            Refused::new(format!("body {} is no longer on this machine", activated.from), hint)
-        })?;
-        if old.is_spent() {
-            machine.rename(old, &Entry { tries: None, ..old.clone() })?;
-        }
-        step_back(machine, &entries, &running)?;
-        true
-    } else if activated.outcome.is_none() {
-        if let Some(own) = find(&running.version) {
-            machine.rename(own, &Entry { tries: None, ..own.clone() })?;
-        }
-        if let Some(new) = find(&activated.version) {
-            machine.remove(new)?;
-        }
-        false
-    } else {
-        let message = format!("there is nothing to go back from: {activated}");
-        return Err(Refused::new(message, hint).into());
-    };
-    activated.outcome = Some(Outcome { end: End::RolledBack, at: clock::now() });
-    write_record(&activated_file(machine), &activated)?;
-    Ok((activated, needs_restart))
+    machine.rename(own, &Entry { tries: Some(Tries::NONE), ..own.clone() })
 }

@@ -63,7 +63,6 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
         "pod.nft",
         "Caddyfile",
         "units/fstab",
-        "units/basic.target.conf",
         "units/bless-boot.conf",
         "units/networkd.conf",
         "units/sepulcher-reactor.path",

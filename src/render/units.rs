@@ -15,7 +15,7 @@ pub const VERITY_SLOT_MIB: u64 = 4;
 const SYSTEM: &str = "usr/lib/systemd/system";
 
 /// Templates without conditions: path in the image, template.
-const PLAIN: [(&str, &str); 15] = [
+const PLAIN: [(&str, &str); 14] = [
     ("etc/fstab", "units/fstab"),
     ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
     ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
@@ -26,7 +26,6 @@ const PLAIN: [(&str, &str); 15] = [
     ("usr/lib/systemd/system/sepulcher-reactor.service", "units/sepulcher-reactor.service"),
     ("usr/lib/systemd/system/sepulcher-fall-back.service", "units/sepulcher-fall-back.service"),
     ("usr/lib/systemd/system/sepulcher-fall-back.timer", "units/sepulcher-fall-back.timer"),
-    ("usr/lib/systemd/system/basic.target.d/50-sepulcher.conf", "units/basic.target.conf"),
     ("usr/lib/systemd/system/systemd-bless-boot.service.d/50-sepulcher.conf", "units/bless-boot.conf"),
     ("usr/lib/systemd/system/sepulcher-console@.service", "units/sepulcher-console@.service"),
     ("usr/lib/systemd/system/sepulcher-control.socket", "units/sepulcher-control.socket"),

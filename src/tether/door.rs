@@ -127,7 +127,9 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         ("GET", "/metrics") => Matter::Metrics,
         ("GET", "/v1/peers") => Matter::Peers,
         ("POST", "/v1/bonds") => Matter::Bonds,
-        ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE) => Matter::Rebirth,
+        ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE | rebirth::ROLLBACK) => {
+            Matter::Rebirth
+        }
         _ => return Answer::not_found(),
     };
     let now = sys::clock::now();

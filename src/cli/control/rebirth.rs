@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{Failure, Kind};
 use crate::codex::name::Name;
-use crate::peer::store::{Place, load};
 use crate::rebirth::intent::{Question, permitted};
 use crate::rebirth::status::{self, Status};
 use crate::rebirth::{Error, inbox};
@@ -25,7 +24,7 @@ pub enum Told {
 
 /// Answers one question.
 pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Failure> {
-    let (_, codex) = load(&Place::appliance(root))?;
+    let codex = inbox::codex(root).map_err(|why| Failure::new(Kind::Unavailable, why))?;
     permitted(&codex, peer, clock::now()).map_err(|why| {
         Failure::new(Kind::Input, why).hint("grant it: `sepulcher peer grant NAME rebirth`")
     })?;

@@ -41,6 +41,12 @@ pub fn activate(host: &str, digest: Sha256Digest) -> Result<Status, Failure> {
     carried_out(host, "/rebirth/activate", &json!({ "nonce": nonce(), "digest": digest }), ACTIVATED)
 }
 
+/// Has the body before called back: the one that runs as we ask is the one to leave.
+pub fn rollback(host: &str) -> Result<Status, Failure> {
+    let leave = status(host)?.running;
+    carried_out(host, "/rebirth/rollback", &json!({ "nonce": nonce(), "leave": leave }), ACTIVATED)
+}
+
 fn nonce() -> String {
     random::bytes().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,10 +1,11 @@
 //! What a peer may ask about the machine's bodies, by HTTP: `GET /rebirth`, `POST /rebirth/stage`, `POST
-//! /rebirth/activate`. Each becomes a question to the host.
+//! /rebirth/activate`, `POST /rebirth/rollback`. Each becomes a question to the host.
 
 use serde::Deserialize;
 
 use super::http::Request;
 use crate::rebirth::intent::{Nonce, Question, Wish};
+use crate::rebirth::version::Version;
 use crate::tree::Sha256Digest;
 
 /// Where the status is asked for, and below which wishes are.
@@ -13,6 +14,8 @@ pub const STATUS: &str = "/rebirth";
 pub const STAGE: &str = "/rebirth/stage";
 /// Where to have one activated.
 pub const ACTIVATE: &str = "/rebirth/activate";
+/// Where to have the body before called back.
+pub const ROLLBACK: &str = "/rebirth/rollback";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -30,6 +33,13 @@ struct Activate {
     digest: Sha256Digest,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    nonce: Nonce,
+    leave: Version,
+}
+
 /// The question that a request comes to.
 pub fn question(request: &Request) -> Result<Question, serde_json::Error> {
     let (nonce, wish) = match request.target.as_str() {
@@ -40,6 +50,10 @@ pub fn question(request: &Request) -> Result<Question, serde_json::Error> {
         ACTIVATE => {
             let Activate { nonce, digest } = serde_json::from_slice(&request.body)?;
             (nonce, Wish::Activate { digest })
+        }
+        ROLLBACK => {
+            let Rollback { nonce, leave } = serde_json::from_slice(&request.body)?;
+            (nonce, Wish::Rollback { leave })
         }
         _ => return Ok(Question::Status {}),
     };

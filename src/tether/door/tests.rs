@@ -173,6 +173,11 @@ fn wishes_about_bodies_are_handed_on_with_the_peers_name() {
             format!(r#"{{"nonce":"0123456789abcdef","digest":"{digest}"}}"#),
             format!(r#"{{"wish":{{"nonce":"0123456789abcdef","wish":{{"activate":{{"digest":"{digest}"}}}}}}}}"#),
         ),
+        (
+            "/rebirth/rollback",
+            r#"{"nonce":"0123456789abcdef","leave":"2"}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"rollback":{"leave":"2"}}}}"#.to_owned(),
+        ),
     ];
     for (index, (target, body, question)) in wishes.into_iter().enumerate() {
         let path = folder.path().join(index.to_string());
@@ -189,6 +194,8 @@ fn wishes_about_bodies_are_handed_on_with_the_peers_name() {
         ("/rebirth/stage", r#"{"nonce":"0123456789abcdef","source":"https://a/","run":"sh"}"#),
         ("/rebirth/activate", r#"{"nonce":"0123456789abcdef","digest":"1"}"#),
         ("/rebirth/activate", ""),
+        ("/rebirth/rollback", r#"{"nonce":"0123456789abcdef"}"#),
+        ("/rebirth/rollback", r#"{"nonce":"0123456789abcdef","leave":"../2"}"#),
     ] {
         assert_eq!(ask("POST", target, peer(6), nowhere, body).0, 400, "{target} {body}");
         assert_eq!(ask("POST", target, peer(2), nowhere, body).0, 404, "{target} {body}");

@@ -14,39 +14,53 @@ pub struct Fall {
     pub defect: Defect,
     /// A word of what the machine says of it afterwards.
     pub reason: &'static str,
+    /// Whether its tether works, so that somebody is bonded under it.
+    pub bonds: bool,
 }
 
 /// What a publisher may get wrong.
-pub const FALLS: [Fall; 5] = [
+pub const FALLS: [Fall; 6] = [
     Fall {
         name: "a body whose root is damaged, so that its kernel panics",
         version: "3",
         defect: Defect { root: |root| root[1024] ^= 1, ..SOUND },
         reason: "no attempt came so far",
+        bonds: false,
     },
     Fall {
         name: "a body whose service is dead",
         version: "4",
         defect: Defect { law: dead_service, ..SOUND },
         reason: "oculus",
+        bonds: true,
     },
     Fall {
         name: "a body whose agent crashes",
         version: "5",
         defect: Defect { law: impatient, tree: dead_agent, ..SOUND },
         reason: "agent",
+        bonds: false,
     },
     Fall {
         name: "a body whose ruleset is another one",
         version: "6",
         defect: Defect { law: impatient, tree: other_ruleset, ..SOUND },
         reason: "host ruleset",
+        bonds: false,
     },
     Fall {
         name: "a body that hangs",
         version: "7",
         defect: Defect { law: impatient, tree: hung, ..SOUND },
         reason: "no verdict",
+        bonds: false,
+    },
+    Fall {
+        name: "a body that hangs before anything of ours is started",
+        version: "8",
+        defect: Defect { law: impatient, tree: stuck, ..SOUND },
+        reason: "no attempt came so far",
+        bonds: false,
     },
 ];
 
@@ -92,4 +106,13 @@ fn other_ruleset(tree: &mut Tree) {
 fn hung(tree: &mut Tree) {
     let text = "[Service]\nExecStartPost=/usr/bin/sleep infinity\n";
     dropin(tree, "usr/lib/systemd/system/sepulcher-awaken.service.d/50-defect.conf", text);
+}
+
+fn stuck(tree: &mut Tree) {
+    let unit = "usr/lib/systemd/system/stuck.service";
+    let text = "[Unit]\nDefaultDependencies=no\nBefore=sysinit.target\n\
+                [Service]\nType=oneshot\nExecStart=/usr/bin/sleep infinity\nTimeoutStartSec=infinity\n";
+    dropin(tree, unit, text);
+    // As above: without it the body would be healthy.
+    let _ = tree.link("usr/lib/systemd/system/sysinit.target.wants/stuck.service", "../stuck.service");
 }

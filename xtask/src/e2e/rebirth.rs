@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use sepulcher::rebirth::publisher::SigningKey;
 use sepulcher::tree::Sha256Digest;
 
-use super::around::{WG0, Web};
+use super::around::{self, Bonded, KEY, WG0, Web};
 use super::bodies::{self, Defect, Law, Made, SOUND};
 use super::defects::{FALLS, Fall, replace};
 use super::depot::{self, Depot};
 use super::rig::Rig;
 use super::scene::{COMMAND, Scene, device};
-use super::site::Site;
+use super::site::{Keys, Site};
 use super::{BOOT, Claim};
 use crate::Result;
 use crate::vm::{Running, Seen, Start};
@@ -47,21 +47,23 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
             let mut running = scene.comes_up("attempt 1 of 3")?;
             scene.talks(&scene.phone, &site.peers[0], &key)?;
             scene.talks(&scene.laptop, &site.peers[1], &key)?;
-            bonded = Some((
-                scene.bond("tablet", "192.0.2.23/24", &key)?,
-                scene.bond("stolen", "192.0.2.24/24", &key)?,
-            ));
+            let peers =
+                (scene.bond("tablet", "192.0.2.23/24", &key)?, scene.bond("stolen", "192.0.2.24/24", &key)?);
             scene.admin(&["revoke", "stolen", "--reason", "it was stolen"])?;
             running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
-            Ok(format!("healthy and blessed {:.1} s after power-on", running.uptime().as_secs_f32()))
+            let told = format!("healthy and blessed {:.1} s after power-on", running.uptime().as_secs_f32());
+            bonded = Some((running, peers));
+            Ok(told)
         },
     ));
     // What follows is about those who were bonded.
-    let Some((tablet, lost)) = bonded else { return Ok(claims) };
-    let rig = Rig::of(&second.image, site.folder.path())?;
-    let (mut running, _) = scene.act(&rig, &[])?;
-    claims.push(Claim::check("it is rolled back by hand", || rig.run("sepulcher rebirth rollback", COMMAND)));
-    running.off(COMMAND)?;
+    let Some((mut running, (tablet, lost))) = bonded else { return Ok(claims) };
+    claims.push(Claim::check("a peer with the grant rolls it back, and it restarts by itself", || {
+        scene.remote("rebirth", &["rollback"])?;
+        running.off(COMMAND)?;
+        Ok("it went down".to_owned())
+    }));
+    drop(running);
     claims.push(Claim::check(
         "the first body is back, with the bond made under the second, and without the revoked one",
         || {
@@ -121,6 +123,25 @@ fn settles(running: &mut Running) -> Result<()> {
     }
 }
 
+/// That a status tells of body 1, which runs, and of body 2, which waits in the other slot with this digest.
+fn both_slots(status: &str, digest: &str) -> Result<String> {
+    let told: serde_json::Value = serde_json::from_str(status)?;
+    let slot = |running: bool| {
+        let slots = told["slots"].as_array().into_iter().flatten();
+        let of: Vec<_> = slots.filter(|slot| slot["running"] == running).collect();
+        <[_; 1]>::try_from(of).map_or(&serde_json::Value::Null, |[slot]| slot)
+    };
+    let (own, other) = (slot(true), slot(false));
+    let runs = told["running"].is_string() && own["version"] == told["running"] && own["entry"].is_string();
+    let waits = other["version"] == "2" && other["entry"].is_null() && other["root-hash"].is_string();
+    let staged = told["staged"]["version"] == "2" && told["staged"]["digest"] == digest;
+    if runs && waits && staged {
+        Ok(format!("{} runs, 2 waits in {}", own["version"], other["device"]))
+    } else {
+        Err(status.into())
+    }
+}
+
 fn timed<T>(act: impl FnOnce() -> Result<T>) -> Result<Duration> {
     let start = Instant::now();
     act()?;
@@ -139,7 +160,7 @@ type Spoil = fn(&Site, &Made) -> Result<PathBuf>;
 const REFUSALS: [(&str, Spoil, &str); 6] = [
     ("an update that another publisher signed is refused", foreign, "signed by somebody else"),
     ("a changed byte in it is refused", changed_byte, "has another digest than SHA256SUMS says"),
-    ("one that breaks off is refused", truncated, "update"),
+    ("one that breaks off is refused", truncated, "cannot read the update bundle"),
     ("an older version is refused", older, "is older than"),
     ("a law that does not know a granted service is refused, with the peers", stranding, "peers/phone.toml"),
     ("a law with another port is refused, with the peers", other_port, "phone"),
@@ -216,7 +237,9 @@ impl Scene<'_> {
                     Err(said.into())
                 }
             }),
-            Claim::check("the status tells of both slots", || self.remote("rebirth", &["status"])),
+            Claim::check("the status tells of both slots", || {
+                both_slots(&self.remote("rebirth", &["status", "--json"])?, &digest)
+            }),
         ];
         claims.push(Claim::check("it has that body activated, and the machine restarts by itself", || {
             self.remote("rebirth", &["activate", &digest])?;
@@ -270,29 +293,50 @@ impl Scene<'_> {
     /// Has the machine try bodies that cannot be healthy; after each it is what it was before, and says why.
     fn falls(&self, falls: &[Fall]) -> Result<Vec<Claim>> {
         let mut claims = Vec::new();
-        for Fall { name, version, defect, reason } in falls {
+        for Fall { name, version, defect, reason, bonds } in falls {
             let made = bodies::build(self.site, version, defect)?;
             let (running, key) = self.act(&self.first, std::slice::from_ref(&made.archive))?;
             let staged = self.stages(&device(0)).and_then(|_| self.activates(&made));
             self.off(running)?;
             claims.push(Claim::check(name, || {
                 staged?;
-                self.returns(version, reason, &key)
+                self.returns(version, reason, *bonds, &key)
             }));
         }
         Ok(claims)
     }
 
-    /// Powers on until the old body tells that it is back, with three attempts of the new one before.
-    fn returns(&self, version: &str, reason: &str, key: &str) -> Result<String> {
+    /// Bonds a device over the tether as soon as the laptop is through, and before the body gives up.
+    fn bonds_meanwhile(&self, key: &str) -> Result<Keys> {
+        let keys = &self.site.peers[1];
+        // Its routes are there from the first time on.
+        if self.laptop.dial(keys, key).is_err() {
+            self.laptop.configure(keys, key)?;
+        }
+        around::until(BOOT, "the laptop's tunnel", || Ok(self.remote("peer", &["list"]).is_ok()))?;
+        self.handed("stylus", &["bond", "stylus", "--grant", "oculus"])
+    }
+
+    /// Powers on until the old body tells that it is back, with three attempts of the new one before. Whoever is bonded
+    /// under the first of them still is.
+    fn returns(&self, version: &str, reason: &str, bonds: bool, key: &str) -> Result<String> {
+        let mut bonded = None;
         let back = format!("body {version} did not prove healthy");
         let start = Instant::now();
         for attempt in 0..=3 {
             let mut running = self.powered(Start::Disk(&self.disk), &[])?;
+            if bonds && attempt == 0 {
+                running.expect(BOOT, KEY)?;
+                bonded = Some(self.bonds_meanwhile(key)?);
+            }
             match running.wait(BOOT * 2, |line| line.contains(&back)) {
                 Seen::Line(..) if attempt == 3 => {
                     running.expect(BOOT * 2, "sepulcher: health ok")?;
                     self.talks(&self.phone, &self.site.peers[0], key)?;
+                    if let Some(keys) = &bonded {
+                        let peer = Bonded::new(&self.site.toolbox, &self.hub, keys, "192.0.2.25/24")?;
+                        self.talks(&peer, keys, key)?;
+                    }
                     // It may be given up again only when it is proven.
                     settles(&mut running)?;
                     let told = running.log.iter().any(|(_, line)| line.contains(reason));
