@@ -592,18 +592,23 @@ fn volumes_travel_when_that_is_said_and_are_left_out_and_named_otherwise() {
 }
 
 #[test]
-fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
-    let claim = "a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is";
+fn a_killed_restore_has_the_old_bonds_and_volumes_or_the_new_ones_wherever_it_is() {
+    let claim = "a_killed_restore_has_the_old_bonds_and_volumes_or_the_new_ones_wherever_it_is";
     let Some(strace) = crate::judge::program(claim, "strace") else { return };
     let (_, kept) = changed();
     let (mut outcomes, mut boots) = ([0; 2], false);
-    for (call, step) in [("renameat2", 1), ("rename", 2), ("mkdirat", 2), ("unlinkat", 3), ("fchmod", 3)] {
+    for (call, step) in [("renameat2", 1), ("rename", 1), ("mkdirat", 2), ("unlinkat", 2), ("fchmod", 3)] {
         for nth in (1..30).step_by(step) {
             let (machine, _) = changed();
             let now = files(&machine.path("volumes"));
-            // So that there is something to exchange behind the volumes, too.
             let peers = machine.path("var/lib/sepulcher/codex/peers");
-            fs::remove_file(peers.join("phone.toml")).unwrap();
+            let inode = || fs::metadata(&peers).unwrap().ino();
+            let before = inode();
+            // Most times bonds change with the volumes.
+            let bonds_change = nth % 3 != 0;
+            if bonds_change {
+                fs::remove_file(peers.join("phone.toml")).unwrap();
+            }
             let mut traced = strace.clone().args(["-qq", "-o", "/dev/null", "-e"]);
             traced = traced.arg(format!("inject={call}:signal=SIGKILL:when={nth}"));
             let command = machine.command(&["restore", "--with-volumes"]);
@@ -636,6 +641,9 @@ fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
             }
             let found = files(&machine.path("volumes"));
             assert!(found == now || found == kept, "{point}: {found:?}");
+            let done = found == kept;
+            assert_eq!(inode() != before, done, "{point}: peers of one state, volumes of the other");
+            assert_eq!(peers.join("phone.toml").exists(), done || !bonds_change, "{point}");
             outcomes[usize::from(found == kept)] += 1;
         }
     }

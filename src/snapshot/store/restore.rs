@@ -52,8 +52,8 @@ pub struct Restored {
     pub before: Option<String>,
 }
 
-/// Puts a snapshot back: see [`merge`] for what of it. Volumes are exchanged before the bonds: whichever of the two is
-/// not reached when this process is killed is whole as it was.
+/// Puts a snapshot back: see [`merge`] for what of it. Volumes are exchanged before the bonds, and are so for good only
+/// with them: when this process is killed, both are new or both are as they were.
 ///
 /// # Errors
 /// See [`Error`]: nothing has changed, unless it says so.
@@ -69,15 +69,15 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
     let (mut back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
     let restored = put_all_back(place, host, who, wish, (name, &snapshot), &mut back, &held);
     match restored {
-        Err(error @ Error::Unfinished(_)) if back.is_exchanged() => back.finish().and(Err(error)),
+        Err(error) if back.is_committed() => back.finish().and(Err(error)),
         Err(error) => Err(back.undone(error)),
         Ok(restored) => back.finish().map(|()| restored),
     }
 }
 
 /// Volumes that are ready, and what was there when their services were stopped.
-struct Stopped<'a> {
-    back: &'a Back<'a>,
+struct Stopped<'a, 'b> {
+    back: &'a mut Back<'b>,
     before: String,
     kept: Snapshot,
 }
@@ -111,7 +111,7 @@ fn put_back(
     who: &Who,
     wish: Wish<'_>,
     (name, snapshot): (String, &Snapshot),
-    volumes: Option<Stopped<'_>>,
+    volumes: Option<Stopped<'_, '_>>,
 ) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
     snapshot.manifest.aligned(BODY)?;
@@ -129,8 +129,8 @@ fn put_back(
         return Ok(Restored { name, plan, before: None });
     }
     let taken = take_before(place, &name, (&sources, &codex), identity.is_some())?;
-    let before = match volumes {
-        None => keep(place, &taken)?,
+    let (before, back) = match volumes {
+        None => (keep(place, &taken)?, None),
         Some(Stopped { kept, .. }) if !kept.has_bonds_of(&taken) => {
             return Err(
                 Refused::new("the bonds were changed while the volumes were read", "try again").into()
@@ -138,18 +138,16 @@ fn put_back(
         }
         Some(Stopped { back, before, .. }) => {
             back.exchange()?;
-            before
+            (before, Some(back))
         }
     };
-    if idle {
-        return Ok(Restored { name, plan, before: Some(before) });
-    }
     // The log of a lost machine goes on.
     if let (Some(log), false) = (snapshot.parts.get(audit::FILE), fs::exists(&place.bonds.join(audit::FILE))?)
     {
         fs::write_atomic(&place.bonds.join(audit::FILE), 0o600, log)?;
     }
-    carry_out(place, who, &merged, &preshared, identity.as_ref().map(|key| key.as_slice()), now)?;
+    let identity = identity.as_ref().map(|key| key.as_slice());
+    carry_out(place, who, &merged, &preshared, identity, back, now)?;
     Ok(Restored { name, plan, before: Some(before) })
 }
 
@@ -271,13 +269,15 @@ fn notes(
     notes
 }
 
-/// Everything that can fail comes before the exchange.
+/// Everything that can fail comes before the exchange. Where volumes are put back with the bonds, it is made also when no
+/// bond changes: it is what both are done with.
 fn carry_out(
     place: &Place,
     who: &Who,
     merged: &Merge,
     preshared: &BTreeMap<String, Zeroizing<Vec<u8>>>,
     identity: Option<&[u8]>,
+    back: Option<&mut Back<'_>>,
     now: Timestamp,
 ) -> Result<(), Error> {
     place.make_secrets()?;
@@ -288,9 +288,12 @@ fn carry_out(
         fs::write_atomic(&place.secrets.join("tether.key"), 0o600, bytes)?;
     }
     let shadow = place.bonds.join(SHADOW);
+    let changes = back.is_some() || !merged.changed.is_empty();
+    let commits = |()| back.map_or(Ok(()), |back| back.commits_with(fs::inode(&shadow)?));
     let exchanged = shadowed(&place.bonds.join("peers"), &shadow, merged)
         .map_err(Error::from)
-        .and_then(|()| exchange(place, who, merged, &shadow, now));
+        .and_then(commits)
+        .and_then(|()| exchange(place, who, merged, changes.then_some(shadow.as_path()), now));
     if exchanged.is_err() {
         // The error that brought us here is the one to tell; the next restore removes it.
         let _ = fs::remove_dir_all(&shadow);
@@ -336,13 +339,16 @@ fn shadowed(peers: &Path, shadow: &Path, merged: &Merge) -> Result<(), fs::Error
     fs::sync_parent(&shadow.join("any"))
 }
 
-/// Ledger, log, and the exchange; on an error, ledger and log are as before.
-fn exchange(place: &Place, who: &Who, merged: &Merge, shadow: &Path, now: Timestamp) -> Result<(), Error> {
-    if merged.changed.is_empty() {
-        add_to_ledger(&place.bonds, &merged.before)?;
-        return Ok(());
-    }
+/// Ledger, log, and the exchange of the peers, if there is one; on an error, ledger and log are as before.
+fn exchange(
+    place: &Place,
+    who: &Who,
+    merged: &Merge,
+    shadow: Option<&Path>,
+    now: Timestamp,
+) -> Result<(), Error> {
     let ledger = add_to_ledger(&place.bonds, &merged.before)?;
+    let Some(shadow) = shadow else { return Ok(()) };
     let entries: Vec<Entry> = merged
         .changed
         .iter()
@@ -355,31 +361,33 @@ fn exchange(place: &Place, who: &Who, merged: &Merge, shadow: &Path, now: Timest
             file_sha256: changed.text.as_ref().map(|text| crate::tree::Sha256Digest::of(text.as_bytes())),
         })
         .collect();
-    let log = match record(&place.bonds, &entries) {
-        Ok(log) => log,
-        Err(error) => {
-            undo(place, [ledger])?;
-            return Err(error);
+    let log = if entries.is_empty() {
+        None
+    } else {
+        match record(&place.bonds, &entries) {
+            Ok(log) => Some(log),
+            Err(error) => {
+                undo(place, [ledger])?;
+                return Err(error);
+            }
         }
     };
-    let peers = place.bonds.join("peers");
-    tree::swap(shadow, &peers).or_else(|error| {
-        // They are exchanged, and only that this lasts is not certain: the change is done.
-        if is_there(&peers, merged) {
-            return Err(Error::Unfinished(error));
+    swapped(shadow, &place.bonds.join("peers")).or_else(|error| {
+        if !matches!(error, Error::Unfinished(_)) {
+            undo(place, [log, ledger])?;
         }
-        undo(place, [Some(log), ledger])?;
-        Err(error.into())
+        Err(error)
     })
 }
 
-/// Whether the folder of peers is the one that was to be put in place. What changes is not as it was.
-fn is_there(peers: &Path, merged: &Merge) -> bool {
-    merged.changed.iter().all(|changed| {
-        let path = peers.join(format!("{}.toml", changed.name));
-        match &changed.text {
-            Some(text) => fs::read(&path).is_ok_and(|there| there == text.as_bytes()),
-            None => fs::exists(&path).is_ok_and(|exists| !exists),
+/// Exchanges the folder of peers. Where it is exchanged, and only that this lasts is not certain, the change is done.
+fn swapped(shadow: &Path, peers: &Path) -> Result<(), Error> {
+    let inode = fs::inode(shadow)?;
+    tree::swap(shadow, peers).map_err(|error| {
+        if fs::inode(peers).is_ok_and(|there| there == inode) {
+            Error::Unfinished(error)
+        } else {
+            error.into()
         }
     })
 }
