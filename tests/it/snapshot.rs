@@ -210,6 +210,27 @@ fn a_lost_machine_comes_back_from_an_export_with_addresses_and_identity() {
     other.refuses(&["snapshot", "import", plain, "--identity", path], 1, &["no whole snapshot"]);
 }
 
+#[test]
+fn an_export_takes_its_place_where_there_are_no_second_names_and_where_there_are_only_these() {
+    let claim = "an_export_takes_its_place_where_there_are_no_second_names_and_where_there_are_only_these";
+    let Some(strace) = program(claim, "strace") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (site, _) = kept();
+    let (_, recipient) = identity(scratch.path(), "key");
+    // FAT, and what some file systems over the network say.
+    for (name, fault) in [("fat", "inject=linkat:error=EPERM"), ("network", "inject=renameat2:error=EINVAL")]
+    {
+        let file = scratch.path().join(name);
+        let traced = strace.clone().args(["-qq", "-o", "/dev/null", "-e", fault]);
+        let traced = traced.arg(env!("CARGO_BIN_EXE_sepulcher")).args(["snapshot", "export"]).arg(&file);
+        let run = traced.args(["--recipient", &recipient, "--codex"]).arg(site.codex()).output().unwrap();
+        assert!(run.status.success(), "{fault}: {}", String::from_utf8_lossy(&run.stderr));
+        assert!(fs::read(&file).unwrap().starts_with(b"age-encryption.org/v1"), "{fault}");
+    }
+    let left = fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
+}
+
 /// System calls that write.
 const WRITING: [&str; 13] = [
     "write",
