@@ -1,11 +1,12 @@
 //! One look of the agent: read, compare, repair, read back, tell.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::answers::Answers;
 use super::board::{Board, Known};
 use super::bonds::{Broken, Texts};
 use super::door::Door;
@@ -17,7 +18,7 @@ use super::withheld::withheld;
 use super::{Error, Options, bonds, explain, interface, notify, source};
 use crate::codex::key::PublicKey;
 use crate::codex::time::Timestamp;
-use crate::codex::{Backend, Codex, DOOR_PORT, Protocol};
+use crate::codex::{Backend, Codex, DOOR_PORT};
 use crate::sync::{self, Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::{Wake, Waker};
@@ -40,7 +41,8 @@ pub(super) struct Agent {
     /// Endpoints that were asked for.
     asked: BTreeMap<PublicKey, SocketAddr>,
     drift: u64,
-    /// Declared ports without a listener.
+    answers: Answers,
+    /// Declared ports that nobody answers on, and why.
     silent: Vec<String>,
     /// What the last successful look found.
     last: Option<Last>,
@@ -73,6 +75,7 @@ impl Agent {
             broken: Vec::new(),
             asked: BTreeMap::new(),
             drift: 0,
+            answers: Answers::default(),
             silent: Vec::new(),
             last: None,
             board,
@@ -85,7 +88,7 @@ impl Agent {
         self.last.is_none()
     }
 
-    /// Whether some service does not listen yet.
+    /// Whether some service does not answer yet.
     pub(super) fn awaits_services(&self) -> bool {
         !self.silent.is_empty()
     }
@@ -116,6 +119,11 @@ impl Agent {
         let names = sync::dialled_names(&held.codex);
         self.resolver.look_up(names, wake == Wake::Tick, waker.nudger().map_err(Error::Wait)?);
         let kept = self.keep(&held, say);
+        let nudger = waker.nudger().map_err(Error::Wait)?;
+        let kept = kept.and_then(|()| {
+            self.silent = self.answers.missing(&held.codex, nudger)?;
+            Ok(())
+        });
         read.and(kept)
     }
 
@@ -164,7 +172,6 @@ impl Agent {
             self.drift += 1;
             say("something was changed behind the agent's back and has been put right");
         }
-        self.silent = silent(codex, &sys::sockets::listening()?);
         self.remember(codex, backend, desired, &observed, start);
         self.open_door(codex, say);
         Ok(())
@@ -283,19 +290,6 @@ impl Agent {
         }
         write_status(&self.options.status, &status)
     }
-}
-
-/// Ports of services that nobody listens on.
-fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
-    let mut silent = Vec::new();
-    for (name, service) in &codex.services {
-        for port in
-            service.ports.iter().filter(|port| !listening.contains(&(port.protocol, port.number.get())))
-        {
-            silent.push(format!("{name} {} {}", port.protocol, port.number));
-        }
-    }
-    silent
 }
 
 fn write_status(path: &Path, status: &Status) -> Result<(), Error> {
