@@ -22,10 +22,12 @@ pub use travel::{import, write_out};
 
 use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, volume};
 use crate::codex::ledger::LEDGER;
+use crate::codex::name::Name;
 use crate::codex::{Codex, SCHEMA as CODEX_SCHEMA, Sources, is_bond};
 use crate::peer::audit::{self, End};
 use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load, remove};
 use crate::peer::{Refused, missing_entries};
+use crate::rebirth::version::Version;
 use crate::sys::interrupt::Held;
 use crate::sys::journal::Lock;
 use crate::sys::services::Services;
@@ -176,6 +178,7 @@ fn take(
     let manifest = Manifest {
         schema: SCHEMA,
         body: super::BODY.to_owned(),
+        image: image(place, &codex.appliance.name)?,
         codex_schema: CODEX_SCHEMA,
         appliance: codex.appliance.name.clone(),
         law: law_digest(sources),
@@ -190,6 +193,22 @@ fn take(
         volumes: Vec::new(),
     };
     Ok(Snapshot::new(parts, manifest))
+}
+
+/// Version of the sealed image that runs here, from its os-release(5), if it is one of that appliance.
+fn image(place: &Place, appliance: &Name) -> Result<Option<Version>, Error> {
+    // A workstation is no body. On an appliance the law lies at `usr/share/sepulcher/codex`.
+    let Some(root) = place.law.ancestors().nth(4).filter(|_| place.bonds != place.law) else {
+        return Ok(None);
+    };
+    let text = match fs::read_bounded(&root.join("usr/lib/os-release"), 1 << 16) {
+        Err(error) if error.is_not_found() => return Ok(None),
+        text => text?,
+    };
+    let text = String::from_utf8_lossy(&text);
+    let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let own = value("IMAGE_ID") == Some(appliance.as_str());
+    Ok(value("IMAGE_VERSION").filter(|_| own).and_then(|version| version.parse().ok()))
 }
 
 /// A key file is 45 bytes long.

@@ -540,6 +540,35 @@ fn what_a_service_has_run_on_since_is_never_taken_from_it() {
 }
 
 #[test]
+fn a_snapshot_of_a_newer_image_is_refused_wherever_both_are_known() {
+    let machine = Machine::new();
+    let image = |name: &str, version: &str| {
+        let text = format!("ID=debian\nIMAGE_ID={name}\nIMAGE_VERSION={version}\n");
+        machine.write("usr/lib/os-release", &text);
+    };
+    // As every one was that does not say it.
+    let older = machine.run(&["create", "--bonds-only"]);
+    image("lychd", "10");
+    let name = machine.run(&["create"]);
+    assert!(machine.run(&["show"]).contains("image               10"), "{}", machine.run(&["show"]));
+    let restore = ["restore", name.as_str(), "--with-volumes"];
+    machine.asked();
+    image("lychd", "9");
+    let told = ["is of body 10 of lychd, and this one is 9", "sepulcher rebirth stage", "older snapshot"];
+    machine.refuses(&["restore", &name], &told);
+    machine.refuses(&["restore", &name, "--dry-run"], &told);
+    machine.refuses(&restore, &told);
+    assert!(machine.asked().is_empty(), "no service is stopped for it");
+    machine.run(&["restore", &older]);
+    for (other, version) in [("lychd", "10"), ("lychd", "11"), ("another", "9")] {
+        image(other, version);
+        machine.run(&restore);
+    }
+    fs::remove_file(machine.path("usr/lib/os-release")).unwrap();
+    machine.run(&restore);
+}
+
+#[test]
 fn links_are_kept_to_the_letter() {
     let machine = Machine::new();
     let long = format!("a//{}", "b".repeat(200));

@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::back::Back;
-use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, take, volumes};
+use super::{Host, bonds_locked, find, held, image, keep, keep_with, locked, read, take, volumes};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
@@ -114,7 +114,8 @@ fn put_back(
     volumes: Option<Stopped<'_, '_>>,
 ) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
-    snapshot.manifest.aligned(BODY)?;
+    let image = image(place, &snapshot.manifest.appliance)?;
+    snapshot.manifest.aligned(BODY, image.as_ref())?;
     let now = clock::now();
     let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load(place)? };
     let (other_sources, other) = soul(snapshot, &sources)?;
