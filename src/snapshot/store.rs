@@ -2,8 +2,11 @@
 //!
 //! Putting one back is done when the folder of peers is exchanged, which is one system call. What the new bonds need,
 //! preshared keys and the ledger's lines, is durable before; old preshared keys go behind it, or with the next command.
+//! What is put back with the bonds, volumes and the host's private key, is so only with them: the number of their folder
+//! is written down before it is exchanged.
 
 mod back;
+mod identity;
 mod journal;
 mod paused;
 mod restore;
@@ -92,6 +95,7 @@ fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
     let folder = folder(place);
     make_folder(place, &folder)?;
     let lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
+    identity::settle(place)?;
     // Bonds can be kept and put back all the same; who wants volumes looks again.
     for done in [paused::resume_all(place, host).map(|()| None), recover(place, host, false)] {
         if let Some(line) = done.unwrap_or_else(|error| Some(error.to_string())) {

@@ -10,6 +10,7 @@ use sepulcher::codex::PeerState;
 use sepulcher::peer::audit::Log;
 use sepulcher::snapshot::{Manifest, Snapshot, archive};
 use sepulcher::sys::cmd::Command;
+use sepulcher::sys::wireguard::SecretKey;
 
 use crate::cases::load;
 use crate::judge::program;
@@ -349,6 +350,36 @@ fn a_killed_or_failed_restore_is_done_or_not() {
             let laptop = "laptop".parse().unwrap();
             assert_eq!(load(codex).peers[&laptop], after.peers[&laptop], "{point}");
         }
+    };
+    killed_everywhere(&strace, &site, &words, whole);
+    let failures = everywhere(&strace, &site, &words, (&["fsync", "fdatasync"], "error=EIO"), whole);
+    assert!(failures >= 6, "only {failures} failures to sync");
+}
+
+#[test]
+fn a_killed_or_failed_restore_has_the_key_with_the_bonds_that_go_with_it() {
+    let claim = "a_killed_or_failed_restore_has_the_key_with_the_bonds_that_go_with_it";
+    let Some(strace) = program(claim, "strace") else { return };
+    let (site, _) = kept();
+    site.run(&["snapshot", "create", "--with-identity"]);
+    let name = site.run(&["snapshot", "list"]).lines().last().unwrap().split(' ').next().unwrap().to_owned();
+    let path = "secrets/tether.key";
+    let kept = site.text(path);
+    let now = SecretKey::generate().to_file().to_string();
+    fs::write(site.codex().join(path), &now).unwrap();
+    site.run(&["peer", "grant", "laptop", "metrics"]);
+    let words = ["snapshot", "restore", name.as_str(), "--with-identity"];
+    let before = load(&site.codex()).peers;
+    let whole = |codex: &Path, point: &str| {
+        run(codex, &["snapshot", "create"], point);
+        let key = fs::read_to_string(codex.join(path)).unwrap();
+        let expected = if load(codex).peers == before { &now } else { &kept };
+        assert!(key == *expected, "{point}: the key of one state, bonds of the other");
+        let left = fs::read_dir(codex.join("secrets")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with(".tether")).collect();
+        assert!(left.is_empty(), "{point}: {left:?}");
+        run(codex, &words, point);
+        assert_eq!(fs::read_to_string(codex.join(path)).unwrap(), kept, "{point}");
     };
     killed_everywhere(&strace, &site, &words, whole);
     let failures = everywhere(&strace, &site, &words, (&["fsync", "fdatasync"], "error=EIO"), whole);

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::VOLUMES;
 use super::volumes::{RESERVE, Source, ended, remove_copies, room, sources, unavailable};
-use super::{Host, folder, paused};
+use super::{Host, folder, identity, paused};
 use crate::codex::Codex;
 use crate::peer::Refused;
 use crate::peer::store::{Error, Place};
@@ -70,8 +70,7 @@ impl Record {
 
     /// Whether the peers that go with the new volumes are in force.
     fn is_committed(&self, place: &Place) -> Result<bool, fs::Error> {
-        let peers = place.bonds.join("peers");
-        Ok(self.peers != 0 && fs::exists(&peers)? && fs::inode(&peers)? == self.peers)
+        Ok(self.peers != 0 && identity::in_force(place, self.peers)?)
     }
 
     /// Notes what the peers tell as long as nobody has put others in their place, whose number may be the same.
@@ -307,7 +306,10 @@ pub fn recover_at_boot(place: &Place, host: &Host<'_>) -> Result<Option<String>,
         return Ok(None);
     }
     match Lock::acquire(&folder.join(".lock"), Duration::ZERO) {
-        Ok(_lock) => recover(place, host, true),
+        Ok(_lock) => {
+            let settled = identity::settle(place);
+            recover(place, host, true).and_then(|line| settled.map(|()| line))
+        }
         Err(_) => Ok(None),
     }
 }

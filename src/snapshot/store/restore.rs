@@ -6,6 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::back::Back;
+use super::identity::{settle, stage};
 use super::{Host, bonds_locked, find, held, image, keep, keep_with, locked, read, take, volumes};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
@@ -270,8 +271,8 @@ fn notes(
     notes
 }
 
-/// Everything that can fail comes before the exchange. Where volumes are put back with the bonds, it is made also when no
-/// bond changes: it is what both are done with.
+/// Everything that can fail comes before the exchange. Where volumes or the host's key are put back with the bonds, it is
+/// made also when no bond changes: it is what all of it is done with.
 fn carry_out(
     place: &Place,
     who: &Who,
@@ -285,16 +286,18 @@ fn carry_out(
     for (file, bytes) in preshared {
         fs::write_atomic(&place.secrets.join(file), 0o600, bytes)?;
     }
-    if let Some(bytes) = identity {
-        fs::write_atomic(&place.secrets.join("tether.key"), 0o600, bytes)?;
-    }
     let shadow = place.bonds.join(SHADOW);
-    let changes = back.is_some() || !merged.changed.is_empty();
-    let commits = |()| back.map_or(Ok(()), |back| back.commits_with(fs::inode(&shadow)?));
+    let changes = back.is_some() || identity.is_some() || !merged.changed.is_empty();
+    let commits = |()| {
+        let peers = fs::inode(&shadow)?;
+        back.map_or(Ok(()), |back| back.commits_with(peers))?;
+        identity.map_or(Ok(()), |key| stage(place, key, peers))
+    };
     let exchanged = shadowed(&place.bonds.join("peers"), &shadow, merged)
         .map_err(Error::from)
         .and_then(commits)
         .and_then(|()| exchange(place, who, merged, changes.then_some(shadow.as_path()), now));
+    let settled = identity.map_or(Ok(()), |_| settle(place));
     if exchanged.is_err() {
         // The error that brought us here is the one to tell; the next restore removes it.
         let _ = fs::remove_dir_all(&shadow);
@@ -306,8 +309,8 @@ fn carry_out(
     };
     rest().map_err(Error::Unfinished)?;
     let situation = Situation { codex: &merged.codex, sources: &merged.sources, host_key: None, now };
-    // The peers are exchanged: whatever this one meets, the change is done.
-    heal(place, who, &situation, &BTreeSet::new()).map_err(|error| match error {
+    // The peers are exchanged: whatever these two meet, the change is done.
+    settled.and(heal(place, who, &situation, &BTreeSet::new())).map_err(|error| match error {
         Error::File(error) => Error::Unfinished(error),
         other => other,
     })
