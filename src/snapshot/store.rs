@@ -39,6 +39,9 @@ use crate::tree::Sha256Digest;
 
 /// How a snapshot's file name ends.
 pub const EXTENSION: &str = ".tar.zst";
+/// A service may have any number of pipes in its volume; so many are told by their names.
+const TOLD: usize = 20;
+
 /// A snapshot's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -238,8 +241,11 @@ fn keep_with(
 ) -> Result<(String, Snapshot), Error> {
     keep_file(place, snapshot, |file, path| {
         let written = read_still(place, host, (file, path), snapshot, sources, held)?;
-        for (name, skipped) in &written.1 {
+        for (name, skipped) in written.1.iter().take(TOLD) {
             (host.tell)(&format!("volume {name}: {} is no file, and is passed over", skipped.display()));
+        }
+        if let Some(more) = written.1.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            (host.tell)(&format!("{more} more are no files, and are passed over"));
         }
         Ok(written.0)
     })
@@ -286,6 +292,7 @@ fn keep_file(
     let (temporary, mut file) = fs::open_temporary(&path, 0o600)?;
     let kept = write(&mut file, &path).and_then(|snapshot| {
         fs::context(file.sync_all(), "sync", &path)?;
+        fs::forget(&file, &path)?;
         verified(&temporary, &snapshot)?;
         fs::rename(&temporary, &path)?;
         Ok(snapshot)

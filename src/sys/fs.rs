@@ -363,6 +363,12 @@ pub fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, 
     }
 }
 
+/// Has the system forget what it remembers of a file that is synced: whoever reads it next asks the disk.
+pub fn forget(file: &fs::File, path: &Path) -> Result<(), Error> {
+    let forgotten = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    context(forgotten.map_err(io::Error::from), "read back", path)
+}
+
 /// Opens an empty file beside `path`, for what is too long to be kept in memory: who has written and synced it gives it
 /// its place with [`rename`].
 pub fn open_temporary(path: &Path, mode: u32) -> Result<(PathBuf, fs::File), Error> {

@@ -234,6 +234,11 @@ fn what_is_no_file_is_passed_over_and_said() {
     let _socket = std::os::unix::net::UnixListener::bind(machine.data("veil-data").join("socket")).unwrap();
     let (_, told) = machine.ends(&["create"], 0);
     assert!(told.contains("volume veil-data: socket is no file, and is passed over"), "{told}");
+    let many =
+        |number| std::os::unix::net::UnixListener::bind(machine.data("veil-data").join(format!("s{number}")));
+    let _many: Vec<_> = (0..30).map(|number| many(number).unwrap()).collect();
+    let (_, told) = machine.ends(&["create"], 0);
+    assert!(told.contains("note: 11 more are no files") && told.lines().count() < 30, "{told}");
 }
 
 #[test]

@@ -127,7 +127,7 @@ impl<'a> Back<'a> {
             wanted
                 .iter()
                 .any(|source| source.name == volume.name)
-                .then(|| volume.size + volume.entries * BLOCK)
+                .then(|| volume.size.saturating_add(volume.entries.saturating_mul(BLOCK)))
         };
         let sizes: u64 = manifest.volumes.iter().filter_map(size).fold(RESERVE, u64::saturating_add);
         for moved in &record.volumes {
