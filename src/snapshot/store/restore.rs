@@ -1,28 +1,28 @@
 //! Puts a snapshot back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::back::Back;
+use super::exchange::{exchange, shadowed};
 use super::identity::{settle, stage};
-use super::{Host, bonds_locked, find, held, image, keep, keep_with, locked, read, take, volumes};
+use super::take::{KEY_LIMIT, image, take};
+use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, volumes};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources};
-use crate::peer::audit::{self, Entry, Who};
-use crate::peer::store::{Error, Place, add_to_ledger, heal, load, record};
+use crate::peer::audit::{self, Who};
+use crate::peer::store::{Error, Place, add_to_ledger, heal, load};
 use crate::peer::{Refused, Situation};
 use crate::snapshot::merge::{Bonds, Merge, merge};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest, parsed};
 use crate::sys::interrupt::Held;
-use crate::sys::journal::Appended;
 use crate::sys::wireguard::SecretKey;
-use crate::sys::{clock, fs, tree};
+use crate::sys::{clock, fs};
 
 /// The folder that the peers are written to before they are exchanged; first boot tidies it away, too.
 const SHADOW: &str = ".peers.new";
@@ -212,7 +212,7 @@ fn identity(place: &Place, snapshot: &Snapshot, wanted: bool) -> Result<Option<Z
             let hint = "leave `--with-identity` out, or choose one that was made with it";
             Refused::new("the snapshot does not hold the host's private key", hint)
         })?;
-    let own = match fs::read_bounded(&place.secrets.join("tether.key"), super::KEY_LIMIT) {
+    let own = match fs::read_bounded(&place.secrets.join("tether.key"), KEY_LIMIT) {
         Err(error) if error.is_not_found() => None,
         own => Some(Zeroizing::new(own?)),
     };
@@ -314,91 +314,4 @@ fn carry_out(
         Error::File(error) => Error::Unfinished(error),
         other => other,
     })
-}
-
-/// Writes the folder of peers as it is from then on. Files that stay are the same files; so are those that are no bonds.
-fn shadowed(peers: &Path, shadow: &Path, merged: &Merge) -> Result<(), fs::Error> {
-    fs::create_dir_all(shadow)?;
-    fs::set_mode(shadow, 0o755)?;
-    let changed: BTreeMap<String, Option<&String>> = merged
-        .changed
-        .iter()
-        .map(|changed| (format!("{}.toml", changed.name), changed.text.as_ref()))
-        .collect();
-    let old = match fs::list(peers) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        old => old?,
-    };
-    for path in &old {
-        let name = path.file_name().unwrap_or_default();
-        if !changed.contains_key(name.to_string_lossy().as_ref()) {
-            fs::link(path, &shadow.join(name))?;
-        }
-    }
-    for (name, text) in &changed {
-        if let Some(text) = text {
-            fs::write_atomic(&shadow.join(name), 0o644, text.as_bytes())?;
-        }
-    }
-    fs::sync_parent(&shadow.join("any"))
-}
-
-/// Ledger, log, and the exchange of the peers, if there is one; on an error, ledger and log are as before.
-fn exchange(
-    place: &Place,
-    who: &Who,
-    merged: &Merge,
-    shadow: Option<&Path>,
-    now: Timestamp,
-) -> Result<(), Error> {
-    let ledger = add_to_ledger(&place.bonds, &merged.before)?;
-    let Some(shadow) = shadow else { return Ok(()) };
-    let entries: Vec<Entry> = merged
-        .changed
-        .iter()
-        .map(|changed| Entry {
-            time: now,
-            who: who.clone(),
-            verb: changed.verb,
-            peer: changed.name.clone(),
-            generation: changed.generation,
-            file_sha256: changed.text.as_ref().map(|text| crate::tree::Sha256Digest::of(text.as_bytes())),
-        })
-        .collect();
-    let log = if entries.is_empty() {
-        None
-    } else {
-        match record(&place.bonds, &entries) {
-            Ok(log) => Some(log),
-            Err(error) => {
-                undo(place, [ledger])?;
-                return Err(error);
-            }
-        }
-    };
-    swapped(shadow, &place.bonds.join("peers")).or_else(|error| {
-        if !matches!(error, Error::Unfinished(_)) {
-            undo(place, [log, ledger])?;
-        }
-        Err(error)
-    })
-}
-
-/// Exchanges the folder of peers. Where it is exchanged, and only that this lasts is not certain, the change is done.
-fn swapped(shadow: &Path, peers: &Path) -> Result<(), Error> {
-    let inode = fs::inode(shadow)?;
-    tree::swap(shadow, peers).map_err(|error| {
-        if fs::inode(peers).is_ok_and(|there| there == inode) {
-            Error::Unfinished(error)
-        } else {
-            error.into()
-        }
-    })
-}
-
-fn undo<const N: usize>(place: &Place, appended: [Option<Appended>; N]) -> Result<(), Error> {
-    for file in appended.into_iter().flatten() {
-        file.undo().map_err(|source| fs::Error { action: "shorten", path: place.bonds.clone(), source })?;
-    }
-    Ok(())
 }
