@@ -22,13 +22,14 @@ use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources, is_bond, render_all};
 use crate::peer::{Refused, audit};
+use crate::rebirth::version::Version;
 use crate::tree::Sha256Digest;
 use volume::Volume;
 
 /// The latest version of snapshots that this program reads. It writes 1 where no volume is contained, which older
 /// bodies read too, and 2 where one is.
 pub const SCHEMA: u32 = 2;
-/// The version of this body.
+/// The version of this program.
 pub const BODY: &str = env!("CARGO_PKG_VERSION");
 /// The host's private key among the parts.
 pub const IDENTITY: &str = "secrets/tether.key";
@@ -51,8 +52,11 @@ pub struct Part {
 pub struct Manifest {
     /// 1; 2 with volumes.
     pub schema: u32,
-    /// Version of the body that made it, `0.1.0`.
+    /// Version of the program that made it, `0.1.0`.
     pub body: String,
+    /// Version of the sealed image that it was made under, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Version>,
     /// Schema of the Codex that its bonds are written in.
     pub codex_schema: u32,
     /// The appliance's name.
@@ -113,15 +117,35 @@ impl Manifest {
         serde_json::from_slice(bytes).map_err(damaged)
     }
 
-    /// Whether this body may take the snapshot: never one that a newer body made.
+    /// Whether this body may take the snapshot: never one that a newer body made. `image` is the version of the sealed image
+    /// that runs here, if it is one of the snapshot's appliance.
     ///
     /// # Errors
     /// With the way forward.
-    pub fn aligned(&self, body: &str) -> Result<(), Refused> {
+    pub fn aligned(&self, body: &str, image: Option<&Version>) -> Result<(), Refused> {
         let (Some(soul), Some(own)) = (version(&self.body), version(body)) else {
             return Err(damaged(&format!("`{}` is no version of a body", self.body)));
         };
-        if soul > own || self.codex_schema > crate::codex::SCHEMA { Err(newer(&self.body)) } else { Ok(()) }
+        if soul > own || self.codex_schema > crate::codex::SCHEMA {
+            return Err(newer(&self.body));
+        }
+        match (&self.image, image) {
+            (Some(soul), Some(own)) if soul > own => Err(self.newer_image(soul, own)),
+            _ => Ok(()),
+        }
+    }
+
+    fn newer_image(&self, soul: &Version, own: &Version) -> Refused {
+        let name = &self.appliance;
+        Refused::new(
+            format!(
+                "the snapshot is of body {soul} of {name}, and this one is {own}: a soul is never newer than its body"
+            ),
+            format!(
+                "become body {soul} or later first (`sepulcher rebirth stage`, `activate`), then restore it there; or \
+                 choose an older snapshot"
+            ),
+        )
     }
 
     /// The part of that path.

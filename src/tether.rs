@@ -16,6 +16,7 @@
 //! is looked at by the new time.
 
 mod agent;
+mod answers;
 mod board;
 pub mod bonds;
 pub mod door;
@@ -201,7 +202,7 @@ pub fn run(options: Options, say: &mut dyn FnMut(&str)) -> Result<(), Error> {
             Err(_) => longer(&mut after_error),
             Ok(()) => {
                 after_error = FIRST_RETRY;
-                // Services that are still starting are looked after sooner, but not for ever.
+                // Services that do not answer yet are looked after sooner, but not for ever.
                 if agent.awaits_services() {
                     longer(&mut for_services)
                 } else {

@@ -34,8 +34,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     fs::set_mode(&secrets, 0o700)?;
     let place = Place::appliance(&args.root);
     let Place { law, bonds, .. } = &place;
-    bring_bonds(&place);
+    // The peers tell whether a restore was done, as long as they are the same folder.
     bring_volumes(&place);
+    bring_bonds(&place);
     let seed = || seed(&law.join("peers"), bonds);
     let places = Places { root: &args.root, law, bonds, secrets: &secrets };
     for line in provisioned::take_over(&places, &seed)? {

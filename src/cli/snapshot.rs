@@ -220,6 +220,7 @@ fn told(name: &str, manifest: &Manifest) -> String {
         ("changes", manifest.generation.to_string()),
         ("host's private key", yes(manifest.identity).to_owned()),
     ];
+    rows.extend(manifest.image.as_ref().map(|image| ("image", image.to_string())));
     rows.extend(manifest.host_key.map(|key| ("host's public key", key.to_string())));
     rows.extend(manifest.note.clone().map(|note| ("note", note)));
     rows.extend(manifest.not_contained.iter().map(|left| ("not contained", left.clone())));

@@ -2,38 +2,42 @@
 //!
 //! Putting one back is done when the folder of peers is exchanged, which is one system call. What the new bonds need,
 //! preshared keys and the ledger's lines, is durable before; old preshared keys go behind it, or with the next command.
+//! What is put back with the bonds, volumes and the host's private key, is so only with them: the number of their folder
+//! is written down before it is exchanged.
 
 mod back;
+mod exchange;
+mod identity;
 mod journal;
 mod paused;
 mod restore;
+mod take;
 mod travel;
 mod volumes;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use zeroize::Zeroizing;
-
 use back::recover;
 pub use back::recover_at_boot;
 pub use restore::{Restored, Wish, restore};
+use take::take;
 pub use travel::{import, write_out};
 
-use super::{IDENTITY, Manifest, Parts, SCHEMA, Snapshot, archive, damaged, law_digest, volume};
-use crate::codex::ledger::LEDGER;
-use crate::codex::{Codex, SCHEMA as CODEX_SCHEMA, Sources, is_bond};
-use crate::peer::audit::{self, End};
+use super::{Manifest, Snapshot, archive, damaged};
+use crate::peer::Refused;
 use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load, remove};
-use crate::peer::{Refused, missing_entries};
+use crate::sys::fs;
 use crate::sys::interrupt::Held;
 use crate::sys::journal::Lock;
 use crate::sys::services::Services;
-use crate::sys::{clock, fs};
 use crate::tree::Sha256Digest;
 
 /// How a snapshot's file name ends.
 pub const EXTENSION: &str = ".tar.zst";
+/// A service may have any number of pipes in its volume; so many are told by their names.
+const TOLD: usize = 20;
+
 /// A snapshot's file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
@@ -90,6 +94,7 @@ fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
     let folder = folder(place);
     make_folder(place, &folder)?;
     let lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
+    identity::settle(place)?;
     // Bonds can be kept and put back all the same; who wants volumes looks again.
     for done in [paused::resume_all(place, host).map(|()| None), recover(place, host, false)] {
         if let Some(line) = done.unwrap_or_else(|error| Some(error.to_string())) {
@@ -135,66 +140,6 @@ fn held() -> Result<Held, Error> {
         .map_err(|error| Refused::new(format!("signals cannot be held back: {error}"), "try again").into())
 }
 
-/// Reads everything that belongs to a snapshot.
-fn take(
-    place: &Place,
-    sources: &Sources,
-    codex: &Codex,
-    note: Option<&str>,
-    identity: bool,
-) -> Result<Snapshot, Error> {
-    let now = clock::now();
-    let mut parts: Parts = sources
-        .iter()
-        .filter(|(name, _)| is_bond(name))
-        .map(|(name, text)| (name.to_owned(), Zeroizing::new(text.as_bytes().to_vec())))
-        .collect();
-    let missing = missing_entries(codex, now);
-    if !missing.is_empty() {
-        // What a killed command did not come to add.
-        let ledger = parts.entry(LEDGER.to_owned()).or_default();
-        for entry in &missing {
-            ledger.extend_from_slice(format!("\n{entry}\n").as_bytes());
-        }
-    }
-    let log = match fs::read_bounded(&place.bonds.join(audit::FILE), audit::LIMIT) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        log => log?,
-    };
-    let last = End::of(&log, true)?.last;
-    if !log.is_empty() {
-        parts.insert(audit::FILE.to_owned(), Zeroizing::new(log));
-    }
-    for file in codex.peers.iter().flat_map(|(name, peer)| peer.preshared_files(name)) {
-        let bytes = Zeroizing::new(fs::read_bounded(&place.secrets.join(&file), KEY_LIMIT)?);
-        parts.insert(format!("secrets/{file}"), bytes);
-    }
-    if identity {
-        let bytes = Zeroizing::new(fs::read_bounded(&place.secrets.join("tether.key"), KEY_LIMIT)?);
-        parts.insert(IDENTITY.to_owned(), bytes);
-    }
-    let manifest = Manifest {
-        schema: SCHEMA,
-        body: super::BODY.to_owned(),
-        codex_schema: CODEX_SCHEMA,
-        appliance: codex.appliance.name.clone(),
-        law: law_digest(sources),
-        created: now,
-        note: note.map(str::to_owned),
-        generation: last.as_ref().map_or(0, |(record, _)| record.seq),
-        audit_head: last.map(|(_, digest)| digest),
-        host_key: place.host_key()?,
-        identity,
-        not_contained: volume::all(codex),
-        parts: Vec::new(),
-        volumes: Vec::new(),
-    };
-    Ok(Snapshot::new(parts, manifest))
-}
-
-/// A key file is 45 bytes long.
-const KEY_LIMIT: u64 = 4096;
-
 /// Writes a snapshot beside its place, reads it back, and gives it a name that none has.
 fn keep(place: &Place, snapshot: &Snapshot) -> Result<String, Error> {
     let bytes = fs::context(archive::pack(snapshot), "pack", &folder(place))?;
@@ -215,8 +160,11 @@ fn keep_with(
 ) -> Result<(String, Snapshot), Error> {
     keep_file(place, snapshot, |file, path| {
         let written = read_still(place, host, (file, path), snapshot, sources, held)?;
-        for (name, skipped) in &written.1 {
+        for (name, skipped) in written.1.iter().take(TOLD) {
             (host.tell)(&format!("volume {name}: {} is no file, and is passed over", skipped.display()));
+        }
+        if let Some(more) = written.1.len().checked_sub(TOLD).filter(|more| *more > 0) {
+            (host.tell)(&format!("{more} more are no files, and are passed over"));
         }
         Ok(written.0)
     })
@@ -263,6 +211,7 @@ fn keep_file(
     let (temporary, mut file) = fs::open_temporary(&path, 0o600)?;
     let kept = write(&mut file, &path).and_then(|snapshot| {
         fs::context(file.sync_all(), "sync", &path)?;
+        fs::forget(&file, &path)?;
         verified(&temporary, &snapshot)?;
         fs::rename(&temporary, &path)?;
         Ok(snapshot)

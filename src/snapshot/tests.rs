@@ -8,6 +8,7 @@ fn manifest() -> Manifest {
     Manifest {
         schema: SCHEMA,
         body: BODY.to_owned(),
+        image: None,
         codex_schema: crate::codex::SCHEMA,
         appliance: NAME.parse().unwrap(),
         law: Sha256Digest::of(b"law"),
@@ -75,7 +76,7 @@ fn parts_that_the_manifest_does_not_say_or_that_lead_elsewhere_are_refused() {
 
 #[test]
 fn a_soul_that_is_newer_than_its_body_is_refused_with_the_way_forward() {
-    let aligned = |body: &str| Manifest { body: body.to_owned(), ..manifest() }.aligned("1.2.3");
+    let aligned = |body: &str| Manifest { body: body.to_owned(), ..manifest() }.aligned("1.2.3", None);
     for body in ["1.2.3", "0.9.9", "1.2.3-rc1"] {
         aligned(body).unwrap();
     }
@@ -85,7 +86,7 @@ fn a_soul_that_is_newer_than_its_body_is_refused_with_the_way_forward() {
     }
     assert!(aligned("new").is_err());
     let codex_schema = crate::codex::SCHEMA + 1;
-    assert!(Manifest { codex_schema, ..manifest() }.aligned(BODY).is_err());
+    assert!(Manifest { codex_schema, ..manifest() }.aligned(BODY, None).is_err());
     // Whatever else a later schema says.
     let refused = Manifest::read(br#"{"schema": 3, "body": "9.0.0", "soul": []}"#).unwrap_err();
     assert!(refused.message.contains("of body 9.0.0"), "{refused}");

@@ -5,6 +5,9 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
 /// A file operation that failed: what was tried, where, and why.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}", path.display())]
@@ -326,11 +329,18 @@ pub fn create_atomic(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> 
     place(&write_temporary(path, mode, bytes)?, path)
 }
 
-/// Gives a file that is whole and durable its name, under which nothing must be yet.
+/// Gives a file that is whole and durable its name, under which nothing must be yet. On FAT, which knows no second names,
+/// that is a rename; a file system over the network may know only these.
 pub fn place(temporary: &Path, path: &Path) -> Result<(), Error> {
-    let linked = context(fs::hard_link(temporary, path), "create", path);
+    let placed = match renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => fs::hard_link(temporary, path),
+        renamed => renamed.map_err(io::Error::from),
+    };
     remove_file(temporary)?;
-    linked.and_then(|()| sync_parent(path))
+    context(placed, "create", path)?;
+    // See `rename_on_fat`: where the file lies goes to its new name with the file.
+    context(fs::File::open(path).and_then(|file| file.sync_all()), "sync", path)?;
+    sync_parent(path)
 }
 
 /// Writes the whole content beside `path`, durably, and returns where: [`rename`] puts it in place.
@@ -351,6 +361,12 @@ pub fn write_temporary(path: &Path, mode: u32, bytes: &[u8]) -> Result<PathBuf, 
             Err(error)
         }
     }
+}
+
+/// Has the system forget what it remembers of a file that is synced: whoever reads it next asks the disk.
+pub fn forget(file: &fs::File, path: &Path) -> Result<(), Error> {
+    let forgotten = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    context(forgotten.map_err(io::Error::from), "read back", path)
 }
 
 /// Opens an empty file beside `path`, for what is too long to be kept in memory: who has written and synced it gives it

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::answers::Answers;
 use super::board::{Board, Known};
 use super::bonds::{Broken, Texts};
 use super::door::Door;
@@ -19,7 +20,7 @@ use super::{Error, Options, bonds, explain, interface, notify, source};
 use crate::codex::key::PublicKey;
 use crate::codex::name::DnsName;
 use crate::codex::time::Timestamp;
-use crate::codex::{Backend, Codex, DOOR_PORT, Protocol};
+use crate::codex::{Backend, Codex, DOOR_PORT};
 use crate::sync::{self, Asked, Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::Waker;
@@ -45,7 +46,8 @@ pub(super) struct Agent {
     shared: ReadKeys,
     memory: Memory,
     drift: u64,
-    /// Declared ports without a listener.
+    answers: Answers,
+    /// Declared ports that nobody answers on, and why.
     silent: Vec<String>,
     /// What the last successful look found.
     last: Option<Last>,
@@ -81,6 +83,7 @@ impl Agent {
             shared: ReadKeys::new(),
             memory,
             drift: 0,
+            answers: Answers::default(),
             silent: Vec::new(),
             last: None,
             board,
@@ -93,7 +96,7 @@ impl Agent {
         self.last.is_none()
     }
 
-    /// Whether some service does not listen yet.
+    /// Whether some service does not answer yet.
     pub(super) fn awaits_services(&self) -> bool {
         !self.silent.is_empty()
     }
@@ -120,7 +123,11 @@ impl Agent {
         if read.is_ok() {
             self.report(broken, say);
         }
-        let kept = self.keep(&held, waker, say);
+        let kept = self.keep(&held, waker, say).and_then(|()| {
+            let nudger = waker.nudger().map_err(Error::Wait)?;
+            self.silent = self.answers.missing(&held.codex, nudger)?;
+            Ok(())
+        });
         read.and(kept)
     }
 
@@ -174,7 +181,6 @@ impl Agent {
             self.drift += 1;
             say("something was changed behind the agent's back and has been put right");
         }
-        self.silent = silent(codex, &sys::sockets::listening()?);
         self.remember(codex, backend, desired, &observed, start);
         self.open_door(codex, say);
         Ok(())
@@ -313,19 +319,6 @@ fn not_cut(ruleset: Error, cut: Result<(), Error>) -> Error {
         Ok(()) => ruleset,
         Err(cut) => Error::NotCut { ruleset: Box::new(ruleset), cut: Box::new(cut) },
     }
-}
-
-/// Ports of services that nobody listens on.
-fn silent(codex: &Codex, listening: &BTreeSet<(Protocol, u16)>) -> Vec<String> {
-    let mut silent = Vec::new();
-    for (name, service) in &codex.services {
-        for port in
-            service.ports.iter().filter(|port| !listening.contains(&(port.protocol, port.number.get())))
-        {
-            silent.push(format!("{name} {} {}", port.protocol, port.number));
-        }
-    }
-    silent
 }
 
 fn write_status(path: &Path, status: &Status) -> Result<(), Error> {

@@ -128,9 +128,9 @@ fn pod_ruleset(expected: Sha256Digest, status: &Status) -> Result<String, String
 fn answering(codex: &Codex, status: &Status) -> Result<String, String> {
     if status.silent.is_empty() {
         let ports: usize = codex.services.values().map(|service| service.ports.len()).sum();
-        Ok(format!("{ports} declared ports have a listener"))
+        Ok(format!("{ports} declared ports answer"))
     } else {
-        Err(format!("nobody listens on {}", status.silent.join(", ")))
+        Err(status.silent.join(", "))
     }
 }
 
@@ -255,7 +255,10 @@ mod tests {
         assert_eq!(complaints(|facts| facts.failed = Ok(vec!["x.service".into()])), ["failed units"]);
         let silent = complaints(|facts| facts.status = Err("no agent".into()));
         assert_eq!(silent, ["agent", "host key", "bonds", "pod ruleset", "services"]);
-        assert_eq!(status(|status| status.silent = vec!["oculus tcp 6006".into()]), ["services"]);
+        assert_eq!(
+            status(|status| status.silent = vec!["nobody listens on oculus tcp 6006".into()]),
+            ["services"]
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Status {
     pub peers: Peers,
     /// Bonds that are not in force as they stand.
     pub broken: Vec<Broken>,
-    /// Declared ports without a listener, e.g. `phylactery tcp 5432`.
+    /// Declared ports that nobody answers on, and why, e.g. `nobody listens on phylactery tcp 5432`.
     pub silent: Vec<String>,
     /// How often something had changed behind the agent's back and was put right, since it started.
     pub drift: u64,

@@ -10,6 +10,7 @@ use sepulcher::codex::PeerState;
 use sepulcher::peer::audit::Log;
 use sepulcher::snapshot::{Manifest, Snapshot, archive};
 use sepulcher::sys::cmd::Command;
+use sepulcher::sys::wireguard::SecretKey;
 
 use crate::cases::load;
 use crate::judge::program;
@@ -210,6 +211,27 @@ fn a_lost_machine_comes_back_from_an_export_with_addresses_and_identity() {
     other.refuses(&["snapshot", "import", plain, "--identity", path], 1, &["no whole snapshot"]);
 }
 
+#[test]
+fn an_export_takes_its_place_where_there_are_no_second_names_and_where_there_are_only_these() {
+    let claim = "an_export_takes_its_place_where_there_are_no_second_names_and_where_there_are_only_these";
+    let Some(strace) = program(claim, "strace") else { return };
+    let scratch = tempfile::tempdir().unwrap();
+    let (site, _) = kept();
+    let (_, recipient) = identity(scratch.path(), "key");
+    // FAT, and what some file systems over the network say.
+    for (name, fault) in [("fat", "inject=linkat:error=EPERM"), ("network", "inject=renameat2:error=EINVAL")]
+    {
+        let file = scratch.path().join(name);
+        let traced = strace.clone().args(["-qq", "-o", "/dev/null", "-e", fault]);
+        let traced = traced.arg(env!("CARGO_BIN_EXE_sepulcher")).args(["snapshot", "export"]).arg(&file);
+        let run = traced.args(["--recipient", &recipient, "--codex"]).arg(site.codex()).output().unwrap();
+        assert!(run.status.success(), "{fault}: {}", String::from_utf8_lossy(&run.stderr));
+        assert!(fs::read(&file).unwrap().starts_with(b"age-encryption.org/v1"), "{fault}");
+    }
+    let left = fs::read_dir(scratch.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with('.')));
+}
+
 /// System calls that write.
 const WRITING: [&str; 13] = [
     "write",
@@ -328,6 +350,36 @@ fn a_killed_or_failed_restore_is_done_or_not() {
             let laptop = "laptop".parse().unwrap();
             assert_eq!(load(codex).peers[&laptop], after.peers[&laptop], "{point}");
         }
+    };
+    killed_everywhere(&strace, &site, &words, whole);
+    let failures = everywhere(&strace, &site, &words, (&["fsync", "fdatasync"], "error=EIO"), whole);
+    assert!(failures >= 6, "only {failures} failures to sync");
+}
+
+#[test]
+fn a_killed_or_failed_restore_has_the_key_with_the_bonds_that_go_with_it() {
+    let claim = "a_killed_or_failed_restore_has_the_key_with_the_bonds_that_go_with_it";
+    let Some(strace) = program(claim, "strace") else { return };
+    let (site, _) = kept();
+    site.run(&["snapshot", "create", "--with-identity"]);
+    let name = site.run(&["snapshot", "list"]).lines().last().unwrap().split(' ').next().unwrap().to_owned();
+    let path = "secrets/tether.key";
+    let kept = site.text(path);
+    let now = SecretKey::generate().to_file().to_string();
+    fs::write(site.codex().join(path), &now).unwrap();
+    site.run(&["peer", "grant", "laptop", "metrics"]);
+    let words = ["snapshot", "restore", name.as_str(), "--with-identity"];
+    let before = load(&site.codex()).peers;
+    let whole = |codex: &Path, point: &str| {
+        run(codex, &["snapshot", "create"], point);
+        let key = fs::read_to_string(codex.join(path)).unwrap();
+        let expected = if load(codex).peers == before { &now } else { &kept };
+        assert!(key == *expected, "{point}: the key of one state, bonds of the other");
+        let left = fs::read_dir(codex.join("secrets")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().starts_with(".tether")).collect();
+        assert!(left.is_empty(), "{point}: {left:?}");
+        run(codex, &words, point);
+        assert_eq!(fs::read_to_string(codex.join(path)).unwrap(), kept, "{point}");
     };
     killed_everywhere(&strace, &site, &words, whole);
     let failures = everywhere(&strace, &site, &words, (&["fsync", "fdatasync"], "error=EIO"), whole);

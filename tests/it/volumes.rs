@@ -234,6 +234,11 @@ fn what_is_no_file_is_passed_over_and_said() {
     let _socket = std::os::unix::net::UnixListener::bind(machine.data("veil-data").join("socket")).unwrap();
     let (_, told) = machine.ends(&["create"], 0);
     assert!(told.contains("volume veil-data: socket is no file, and is passed over"), "{told}");
+    let many =
+        |number| std::os::unix::net::UnixListener::bind(machine.data("veil-data").join(format!("s{number}")));
+    let _many: Vec<_> = (0..30).map(|number| many(number).unwrap()).collect();
+    let (_, told) = machine.ends(&["create"], 0);
+    assert!(told.contains("note: 11 more are no files") && told.lines().count() < 30, "{told}");
 }
 
 #[test]
@@ -540,6 +545,35 @@ fn what_a_service_has_run_on_since_is_never_taken_from_it() {
 }
 
 #[test]
+fn a_snapshot_of_a_newer_image_is_refused_wherever_both_are_known() {
+    let machine = Machine::new();
+    let image = |name: &str, version: &str| {
+        let text = format!("ID=debian\nIMAGE_ID={name}\nIMAGE_VERSION={version}\n");
+        machine.write("usr/lib/os-release", &text);
+    };
+    // As every one was that does not say it.
+    let older = machine.run(&["create", "--bonds-only"]);
+    image("lychd", "10");
+    let name = machine.run(&["create"]);
+    assert!(machine.run(&["show"]).contains("image               10"), "{}", machine.run(&["show"]));
+    let restore = ["restore", name.as_str(), "--with-volumes"];
+    machine.asked();
+    image("lychd", "9");
+    let told = ["is of body 10 of lychd, and this one is 9", "sepulcher rebirth stage", "older snapshot"];
+    machine.refuses(&["restore", &name], &told);
+    machine.refuses(&["restore", &name, "--dry-run"], &told);
+    machine.refuses(&restore, &told);
+    assert!(machine.asked().is_empty(), "no service is stopped for it");
+    machine.run(&["restore", &older]);
+    for (other, version) in [("lychd", "10"), ("lychd", "11"), ("another", "9")] {
+        image(other, version);
+        machine.run(&restore);
+    }
+    fs::remove_file(machine.path("usr/lib/os-release")).unwrap();
+    machine.run(&restore);
+}
+
+#[test]
 fn links_are_kept_to_the_letter() {
     let machine = Machine::new();
     let long = format!("a//{}", "b".repeat(200));
@@ -592,18 +626,23 @@ fn volumes_travel_when_that_is_said_and_are_left_out_and_named_otherwise() {
 }
 
 #[test]
-fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
-    let claim = "a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is";
+fn a_killed_restore_has_the_old_bonds_and_volumes_or_the_new_ones_wherever_it_is() {
+    let claim = "a_killed_restore_has_the_old_bonds_and_volumes_or_the_new_ones_wherever_it_is";
     let Some(strace) = crate::judge::program(claim, "strace") else { return };
     let (_, kept) = changed();
     let (mut outcomes, mut boots) = ([0; 2], false);
-    for (call, step) in [("renameat2", 1), ("rename", 2), ("mkdirat", 2), ("unlinkat", 3), ("fchmod", 3)] {
+    for (call, step) in [("renameat2", 1), ("rename", 1), ("mkdirat", 2), ("unlinkat", 2), ("fchmod", 3)] {
         for nth in (1..30).step_by(step) {
             let (machine, _) = changed();
             let now = files(&machine.path("volumes"));
-            // So that there is something to exchange behind the volumes, too.
             let peers = machine.path("var/lib/sepulcher/codex/peers");
-            fs::remove_file(peers.join("phone.toml")).unwrap();
+            let inode = || fs::metadata(&peers).unwrap().ino();
+            let before = inode();
+            // Most times bonds change with the volumes.
+            let bonds_change = nth % 3 != 0;
+            if bonds_change {
+                fs::remove_file(peers.join("phone.toml")).unwrap();
+            }
             let mut traced = strace.clone().args(["-qq", "-o", "/dev/null", "-e"]);
             traced = traced.arg(format!("inject={call}:signal=SIGKILL:when={nth}"));
             let command = machine.command(&["restore", "--with-volumes"]);
@@ -636,6 +675,9 @@ fn a_killed_restore_has_the_old_volumes_or_the_new_ones_wherever_it_is() {
             }
             let found = files(&machine.path("volumes"));
             assert!(found == now || found == kept, "{point}: {found:?}");
+            let done = found == kept;
+            assert_eq!(inode() != before, done, "{point}: peers of one state, volumes of the other");
+            assert_eq!(peers.join("phone.toml").exists(), done || !bonds_change, "{point}");
             outcomes[usize::from(found == kept)] += 1;
         }
     }

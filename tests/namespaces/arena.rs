@@ -116,7 +116,7 @@ fn take(machine: &Machine, addresses: &[IpAddr]) {
 }
 
 /// An address of one's own alone, without a route to it, and without asking whether somebody has it.
-fn add(address: IpAddr, interface: &str) -> String {
+pub fn add(address: IpAddr, interface: &str) -> String {
     match address {
         IpAddr::V4(address) => format!("ip address add {address}/32 dev {interface}"),
         IpAddr::V6(address) => format!("ip address add {address}/128 dev {interface} nodad noprefixroute"),

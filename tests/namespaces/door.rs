@@ -58,7 +58,7 @@ fn the_door_answers_who_holds_its_grant_and_is_silent_to_others() {
     let mut views = PeerView::all(&codex, now);
     views.retain(|view| view.name.as_str() == "phone");
     let seen = list::observe(&folder.join("door.sock")).unwrap();
-    let table = list::join(views, seen).table(now);
+    let table = list::join((views, Vec::new()), seen).table(now);
     let row =
         |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap_or_else(|| panic!("{table}"));
     assert!(row("phone ").contains("  active  ") && row("phone ").contains(" ago  "), "{table}");

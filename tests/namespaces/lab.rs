@@ -169,6 +169,15 @@ impl Daemon {
         let file = fs::File::create(log).unwrap();
         Self(command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap())
     }
+
+    /// Sends the program a signal: what was started is what brings it into its namespaces.
+    pub fn signal(&self, signal: &str) {
+        let pid = until("the program's process", || {
+            let children = format!("/proc/{0}/task/{0}/children", self.0.id());
+            fs::read_to_string(children).ok()?.split_whitespace().next().map(str::to_owned)
+        });
+        assert!(Command::new("kill").arg(format!("-{signal}")).arg(pid).status().unwrap().success());
+    }
 }
 
 impl Drop for Daemon {

@@ -5,6 +5,9 @@
 //! done the services are started and what was there before goes. All of it is written down first: when this process is
 //! killed or the power is lost in between, the next command that changes snapshots, or the next boot before any service
 //! starts, has the old ones back, unless all was done. What a service has run on since is never taken from it.
+//!
+//! Done is it when the new folder of peers is in force: one system call, behind that of every volume. So bonds and volumes
+//! are the old ones or the new ones, and never some of both.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::VOLUMES;
 use super::volumes::{RESERVE, Source, ended, remove_copies, room, sources, unavailable};
-use super::{Host, folder, paused};
+use super::{Host, folder, identity, paused};
 use crate::codex::Codex;
 use crate::peer::Refused;
 use crate::peer::store::{Error, Place};
@@ -33,6 +36,10 @@ const BLOCK: u64 = 4096;
 struct Record {
     /// Whether the old volumes can go.
     done: bool,
+    /// Number of the folder of peers that goes with the new volumes: with it in force, the restore is done. 0 until it is
+    /// whole.
+    #[serde(default)]
+    peers: u64,
     /// Units that are stopped meanwhile, and those of them that are started behind it.
     units: Vec<String>,
     start: Vec<String>,
@@ -59,6 +66,23 @@ impl Record {
             }
         }
         Ok(!self.volumes.is_empty())
+    }
+
+    /// Whether the peers that go with the new volumes are in force.
+    fn is_committed(&self, place: &Place) -> Result<bool, fs::Error> {
+        Ok(self.peers != 0 && identity::in_force(place, self.peers)?)
+    }
+
+    /// Notes what the peers tell as long as nobody has put others in their place, whose number may be the same.
+    fn decide(&mut self, place: &Place) -> Result<(), Error> {
+        if self.peers == 0 {
+            return Ok(());
+        }
+        self.done |= self.is_committed(place)?;
+        self.peers = 0;
+        // A full disk does not keep us from ending it now; if that fails, the next one decides again.
+        let _ = VOLUMES.write(place, self);
+        Ok(())
     }
 }
 
@@ -103,7 +127,7 @@ impl<'a> Back<'a> {
             wanted
                 .iter()
                 .any(|source| source.name == volume.name)
-                .then(|| volume.size + volume.entries * BLOCK)
+                .then(|| volume.size.saturating_add(volume.entries.saturating_mul(BLOCK)))
         };
         let sizes: u64 = manifest.volumes.iter().filter_map(size).fold(RESERVE, u64::saturating_add);
         for moved in &record.volumes {
@@ -159,9 +183,15 @@ impl<'a> Back<'a> {
         Ok(())
     }
 
-    /// Whether the new volumes are known to be in place.
-    pub fn is_exchanged(&self) -> bool {
-        self.record.is_exchanged().unwrap_or(false)
+    /// Notes with which folder of peers, by its number, the restore is done.
+    pub fn commits_with(&mut self, peers: u64) -> Result<(), Error> {
+        self.record.peers = peers;
+        VOLUMES.write(self.place, &self.record)
+    }
+
+    /// Whether the restore is known to be done.
+    pub fn is_committed(&self) -> bool {
+        self.record.is_committed(self.place).unwrap_or(false)
     }
 
     /// Has the old volumes back after an error, which is the one to tell; what fails here is left to the next command.
@@ -175,7 +205,7 @@ impl<'a> Back<'a> {
     /// Starts the services and lets the old volumes go.
     pub fn finish(mut self) -> Result<(), Error> {
         self.record.done = true;
-        // The restore is done: what fails here does not hold up the rest.
+        // The restore is done, as the peers tell: what fails here does not hold up the rest.
         let written = VOLUMES.write(self.place, &self.record);
         let started = start(self.host, &self.record);
         let finished = finish(self.place, &self.record);
@@ -276,7 +306,10 @@ pub fn recover_at_boot(place: &Place, host: &Host<'_>) -> Result<Option<String>,
         return Ok(None);
     }
     match Lock::acquire(&folder.join(".lock"), Duration::ZERO) {
-        Ok(_lock) => recover(place, host, true),
+        Ok(_lock) => {
+            let settled = identity::settle(place);
+            recover(place, host, true).and_then(|line| settled.map(|()| line))
+        }
         Err(_) => Ok(None),
     }
 }
@@ -291,7 +324,8 @@ pub(super) fn recover(place: &Place, host: &Host<'_>, boots: bool) -> Result<Opt
 }
 
 fn recover_volumes(place: &Place, host: &Host<'_>, boots: bool) -> Result<Option<String>, Error> {
-    let Some(record) = VOLUMES.read::<Record>(place)? else { return Ok(None) };
+    let Some(mut record) = VOLUMES.read::<Record>(place)? else { return Ok(None) };
+    record.decide(place)?;
     // Podman may not be able to tell while the machine boots: then nothing runs.
     let runs = runs(host, &record).or_else(|error| if boots { Ok(false) } else { Err(error) })?;
     if boots && runs {
@@ -300,7 +334,12 @@ fn recover_volumes(place: &Place, host: &Host<'_>, boots: bool) -> Result<Option
     if record.done || (runs && record.is_exchanged()?) {
         let started = if boots { Ok(()) } else { start(host, &record) };
         finish(place, &record).and(started)?;
-        return Ok(Some("volumes were put back; what was there before is gone now".to_owned()));
+        let told = if record.done {
+            "volumes were put back; what was there before is gone now"
+        } else {
+            "services run on volumes that were put back, and keep them; the bonds are as they were: restore again"
+        };
+        return Ok(Some(told.to_owned()));
     }
     undo(place, host, boots, &record)?;
     Ok(Some("volumes were not put back to the end; they are as they were".to_owned()))

@@ -32,6 +32,10 @@ pub(super) const COPIES: Journal = Journal {
 pub(super) const VOLUMES: Journal =
     Journal { name: ".volumes", hint: "look beside the volumes for `.sepulcher.new`, and remove that file" };
 
+/// With which peers the host's private key comes back.
+pub(super) const IDENTITY: Journal =
+    Journal { name: ".identity", hint: "remove that file, and restore with the host's key again" };
+
 impl Journal {
     fn path(&self, place: &Place) -> PathBuf {
         folder(place).join(self.name)

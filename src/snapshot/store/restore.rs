@@ -1,27 +1,28 @@
 //! Puts a snapshot back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::back::Back;
-use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, take, volumes};
+use super::exchange::{exchange, shadowed};
+use super::identity::{settle, stage};
+use super::take::{KEY_LIMIT, image, take};
+use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, volumes};
 use crate::codex::key::SharedKey;
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources};
-use crate::peer::audit::{self, Entry, Who};
-use crate::peer::store::{Error, Place, add_to_ledger, heal, load, record};
+use crate::peer::audit::{self, Who};
+use crate::peer::store::{Error, Place, add_to_ledger, heal, load};
 use crate::peer::{Refused, Situation};
 use crate::snapshot::merge::{Bonds, Merge, merge};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest, parsed};
 use crate::sys::interrupt::Held;
-use crate::sys::journal::Appended;
 use crate::sys::wireguard::SecretKey;
-use crate::sys::{clock, fs, tree};
+use crate::sys::{clock, fs};
 
 /// The folder that the peers are written to before they are exchanged; first boot tidies it away, too.
 const SHADOW: &str = ".peers.new";
@@ -52,8 +53,8 @@ pub struct Restored {
     pub before: Option<String>,
 }
 
-/// Puts a snapshot back: see [`merge`] for what of it. Volumes are exchanged before the bonds: whichever of the two is
-/// not reached when this process is killed is whole as it was.
+/// Puts a snapshot back: see [`merge`] for what of it. Volumes are exchanged before the bonds, and are so for good only
+/// with them: when this process is killed, both are new or both are as they were.
 ///
 /// # Errors
 /// See [`Error`]: nothing has changed, unless it says so.
@@ -69,15 +70,15 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
     let (mut back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
     let restored = put_all_back(place, host, who, wish, (name, &snapshot), &mut back, &held);
     match restored {
-        Err(error @ Error::Unfinished(_)) if back.is_exchanged() => back.finish().and(Err(error)),
+        Err(error) if back.is_committed() => back.finish().and(Err(error)),
         Err(error) => Err(back.undone(error)),
         Ok(restored) => back.finish().map(|()| restored),
     }
 }
 
 /// Volumes that are ready, and what was there when their services were stopped.
-struct Stopped<'a> {
-    back: &'a Back<'a>,
+struct Stopped<'a, 'b> {
+    back: &'a mut Back<'b>,
     before: String,
     kept: Snapshot,
 }
@@ -111,10 +112,11 @@ fn put_back(
     who: &Who,
     wish: Wish<'_>,
     (name, snapshot): (String, &Snapshot),
-    volumes: Option<Stopped<'_>>,
+    volumes: Option<Stopped<'_, '_>>,
 ) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
-    snapshot.manifest.aligned(BODY)?;
+    let image = image(place, &snapshot.manifest.appliance)?;
+    snapshot.manifest.aligned(BODY, image.as_ref())?;
     let now = clock::now();
     let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load(place)? };
     let (other_sources, other) = soul(snapshot, &sources)?;
@@ -129,8 +131,8 @@ fn put_back(
         return Ok(Restored { name, plan, before: None });
     }
     let taken = take_before(place, &name, (&sources, &codex), identity.is_some())?;
-    let before = match volumes {
-        None => keep(place, &taken)?,
+    let (before, back) = match volumes {
+        None => (keep(place, &taken)?, None),
         Some(Stopped { kept, .. }) if !kept.has_bonds_of(&taken) => {
             return Err(
                 Refused::new("the bonds were changed while the volumes were read", "try again").into()
@@ -138,18 +140,16 @@ fn put_back(
         }
         Some(Stopped { back, before, .. }) => {
             back.exchange()?;
-            before
+            (before, Some(back))
         }
     };
-    if idle {
-        return Ok(Restored { name, plan, before: Some(before) });
-    }
     // The log of a lost machine goes on.
     if let (Some(log), false) = (snapshot.parts.get(audit::FILE), fs::exists(&place.bonds.join(audit::FILE))?)
     {
         fs::write_atomic(&place.bonds.join(audit::FILE), 0o600, log)?;
     }
-    carry_out(place, who, &merged, &preshared, identity.as_ref().map(|key| key.as_slice()), now)?;
+    let identity = identity.as_ref().map(|key| key.as_slice());
+    carry_out(place, who, &merged, &preshared, identity, back, now)?;
     Ok(Restored { name, plan, before: Some(before) })
 }
 
@@ -212,7 +212,7 @@ fn identity(place: &Place, snapshot: &Snapshot, wanted: bool) -> Result<Option<Z
             let hint = "leave `--with-identity` out, or choose one that was made with it";
             Refused::new("the snapshot does not hold the host's private key", hint)
         })?;
-    let own = match fs::read_bounded(&place.secrets.join("tether.key"), super::KEY_LIMIT) {
+    let own = match fs::read_bounded(&place.secrets.join("tether.key"), KEY_LIMIT) {
         Err(error) if error.is_not_found() => None,
         own => Some(Zeroizing::new(own?)),
     };
@@ -271,26 +271,33 @@ fn notes(
     notes
 }
 
-/// Everything that can fail comes before the exchange.
+/// Everything that can fail comes before the exchange. Where volumes or the host's key are put back with the bonds, it is
+/// made also when no bond changes: it is what all of it is done with.
 fn carry_out(
     place: &Place,
     who: &Who,
     merged: &Merge,
     preshared: &BTreeMap<String, Zeroizing<Vec<u8>>>,
     identity: Option<&[u8]>,
+    back: Option<&mut Back<'_>>,
     now: Timestamp,
 ) -> Result<(), Error> {
     place.make_secrets()?;
     for (file, bytes) in preshared {
         fs::write_atomic(&place.secrets.join(file), 0o600, bytes)?;
     }
-    if let Some(bytes) = identity {
-        fs::write_atomic(&place.secrets.join("tether.key"), 0o600, bytes)?;
-    }
     let shadow = place.bonds.join(SHADOW);
+    let changes = back.is_some() || identity.is_some() || !merged.changed.is_empty();
+    let commits = |()| {
+        let peers = fs::inode(&shadow)?;
+        back.map_or(Ok(()), |back| back.commits_with(peers))?;
+        identity.map_or(Ok(()), |key| stage(place, key, peers))
+    };
     let exchanged = shadowed(&place.bonds.join("peers"), &shadow, merged)
         .map_err(Error::from)
-        .and_then(|()| exchange(place, who, merged, &shadow, now));
+        .and_then(commits)
+        .and_then(|()| exchange(place, who, merged, changes.then_some(shadow.as_path()), now));
+    let settled = identity.map_or(Ok(()), |_| settle(place));
     if exchanged.is_err() {
         // The error that brought us here is the one to tell; the next restore removes it.
         let _ = fs::remove_dir_all(&shadow);
@@ -303,91 +310,9 @@ fn carry_out(
     rest().map_err(Error::Unfinished)?;
     let situation =
         Situation { codex: &merged.codex, sources: &merged.sources, broken: &[], host_key: None, now };
-    // The peers are exchanged: whatever this one meets, the change is done.
-    heal(place, who, &situation, &BTreeSet::new()).map_err(|error| match error {
+    // The peers are exchanged: whatever these two meet, the change is done.
+    settled.and(heal(place, who, &situation, &BTreeSet::new())).map_err(|error| match error {
         Error::File(error) => Error::Unfinished(error),
         other => other,
     })
-}
-
-/// Writes the folder of peers as it is from then on. Files that stay are the same files; so are those that are no bonds.
-fn shadowed(peers: &Path, shadow: &Path, merged: &Merge) -> Result<(), fs::Error> {
-    fs::create_dir_all(shadow)?;
-    fs::set_mode(shadow, 0o755)?;
-    let changed: BTreeMap<String, Option<&String>> = merged
-        .changed
-        .iter()
-        .map(|changed| (format!("{}.toml", changed.name), changed.text.as_ref()))
-        .collect();
-    let old = match fs::list(peers) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        old => old?,
-    };
-    for path in &old {
-        let name = path.file_name().unwrap_or_default();
-        if !changed.contains_key(name.to_string_lossy().as_ref()) {
-            fs::link(path, &shadow.join(name))?;
-        }
-    }
-    for (name, text) in &changed {
-        if let Some(text) = text {
-            fs::write_atomic(&shadow.join(name), 0o644, text.as_bytes())?;
-        }
-    }
-    fs::sync_parent(&shadow.join("any"))
-}
-
-/// Ledger, log, and the exchange; on an error, ledger and log are as before.
-fn exchange(place: &Place, who: &Who, merged: &Merge, shadow: &Path, now: Timestamp) -> Result<(), Error> {
-    if merged.changed.is_empty() {
-        add_to_ledger(&place.bonds, &merged.before)?;
-        return Ok(());
-    }
-    let ledger = add_to_ledger(&place.bonds, &merged.before)?;
-    let entries: Vec<Entry> = merged
-        .changed
-        .iter()
-        .map(|changed| Entry {
-            time: now,
-            who: who.clone(),
-            verb: changed.verb,
-            peer: changed.name.clone(),
-            generation: changed.generation,
-            file_sha256: changed.text.as_ref().map(|text| crate::tree::Sha256Digest::of(text.as_bytes())),
-        })
-        .collect();
-    let log = match record(&place.bonds, &entries) {
-        Ok(log) => log,
-        Err(error) => {
-            undo(place, [ledger])?;
-            return Err(error);
-        }
-    };
-    let peers = place.bonds.join("peers");
-    tree::swap(shadow, &peers).or_else(|error| {
-        // They are exchanged, and only that this lasts is not certain: the change is done.
-        if is_there(&peers, merged) {
-            return Err(Error::Unfinished(error));
-        }
-        undo(place, [Some(log), ledger])?;
-        Err(error.into())
-    })
-}
-
-/// Whether the folder of peers is the one that was to be put in place. What changes is not as it was.
-fn is_there(peers: &Path, merged: &Merge) -> bool {
-    merged.changed.iter().all(|changed| {
-        let path = peers.join(format!("{}.toml", changed.name));
-        match &changed.text {
-            Some(text) => fs::read(&path).is_ok_and(|there| there == text.as_bytes()),
-            None => fs::exists(&path).is_ok_and(|exists| !exists),
-        }
-    })
-}
-
-fn undo<const N: usize>(place: &Place, appended: [Option<Appended>; N]) -> Result<(), Error> {
-    for file in appended.into_iter().flatten() {
-        file.undo().map_err(|source| fs::Error { action: "shorten", path: place.bonds.clone(), source })?;
-    }
-    Ok(())
 }

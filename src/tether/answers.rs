@@ -1,0 +1,192 @@
+//! Which declared ports nobody answers on.
+//!
+//! Whoever listens is asked in a thread beside the agent, which follows the bonds meanwhile. A listener that is new or has
+//! not answered is asked at the next look, one that has answered not again for a while, unless somebody waits there.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+use crate::codex::{Codex, Protocol};
+use crate::sys::fs::Error;
+use crate::sys::sockets::{self, Socket};
+use crate::sys::wake::Nudger;
+
+/// How long a listener may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Who has answered is not asked again for so long.
+const GOOD: Duration = Duration::from_secs(60);
+/// Who has not, for so long: the end of the questions is a reason to look, and that look does not ask.
+const BAD: Duration = Duration::from_secs(1);
+/// So many are asked at a time.
+const AT_A_TIME: usize = 8;
+
+/// A question: the listener, and a path where HTTP is spoken.
+type Question = (Socket, Option<String>);
+
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    answered: bool,
+    at: Instant,
+}
+
+/// Asks, and remembers who has answered.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// By the listener's number, so that a service that was started anew is a new one.
+    known: BTreeMap<u64, Known>,
+    running: Option<Receiver<(u64, bool)>>,
+}
+
+impl Answers {
+    /// Declared ports that nobody answers on, as far as is known, each with why. Has asked whoever is to be asked, and
+    /// nudges when the answers are there.
+    pub(super) fn missing(&mut self, codex: &Codex, nudger: Nudger) -> Result<Vec<String>, Error> {
+        self.take_in();
+        let listening = sockets::listening()?;
+        self.known.retain(|inode, _| listening.iter().any(|socket| socket.inode == *inode));
+        let (missing, questions) = judge(codex, &listening, &self.known, Instant::now());
+        self.ask(questions, nudger);
+        Ok(missing)
+    }
+
+    fn take_in(&mut self) {
+        while let Some(running) = &self.running {
+            match running.try_recv() {
+                Ok((inode, answered)) => {
+                    self.known.insert(inode, Known { answered, at: Instant::now() });
+                }
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.running = None,
+            }
+        }
+    }
+
+    fn ask(&mut self, questions: Vec<Question>, mut nudger: Nudger) {
+        if self.running.is_some() || questions.is_empty() {
+            return;
+        }
+        let (sender, receiver) = channel();
+        self.running = Some(receiver);
+        std::thread::spawn(move || {
+            for some in questions.chunks(AT_A_TIME) {
+                std::thread::scope(|scope| {
+                    for (socket, path) in some {
+                        let sender = sender.clone();
+                        scope.spawn(move || {
+                            // A table that cannot be read is an error of the next look.
+                            if let Ok(answered) = sockets::answers(socket, path.as_deref(), PATIENCE) {
+                                // When nobody waits any more there is nobody to tell.
+                                let _ = sender.send((socket.inode, answered));
+                            }
+                        });
+                    }
+                });
+            }
+            drop(sender);
+            let _ = nudger.nudge();
+        });
+    }
+}
+
+/// Who is missing, and who is to be asked.
+fn judge(
+    codex: &Codex,
+    listening: &[Socket],
+    known: &BTreeMap<u64, Known>,
+    now: Instant,
+) -> (Vec<String>, Vec<Question>) {
+    let (mut missing, mut questions) = (Vec::new(), Vec::new());
+    for (name, service) in &codex.services {
+        for port in &service.ports {
+            let (protocol, number) = (port.protocol, port.number.get());
+            let here = listening
+                .iter()
+                .filter(|socket| (socket.protocol, socket.local.port()) == (protocol, number));
+            // One of several: which of them the kernel gives a connection to is its choice anyway.
+            let Some(socket) = here.min_by_key(|socket| socket.local) else {
+                missing.push(format!("nobody listens on {name} {protocol} {number}"));
+                continue;
+            };
+            if protocol != Protocol::Tcp {
+                continue;
+            }
+            let last = known.get(&socket.inode);
+            let rest = |last: &Known| if last.answered && socket.waiting == 0 { GOOD } else { BAD };
+            if last.is_none_or(|last| now.saturating_duration_since(last.at) >= rest(last)) {
+                let route = service.routes.iter().find(|route| route.port == port.number);
+                questions.push((socket.clone(), route.map(|route| route.path.to_string())));
+            }
+            let state = match last {
+                Some(Known { answered: true, .. }) => continue,
+                Some(_) => "has a listener that does not answer",
+                None => "was not asked yet",
+            };
+            missing.push(format!("{name} {protocol} {number} {state}"));
+        }
+    }
+    (missing, questions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codex::Sources;
+
+    const SERVICE: &str = "description = \"x\"\nrootfs = \"stand-in\"\n[[port]]\nnumber = 6006\ntier = \"pod\"\n\
+        [[route]]\npath = \"/traces\"\ntier = \"tether\"\nport = 6006\n\
+        [[port]]\nnumber = 53\nprotocol = \"udp\"\ntier = \"pod\"\n";
+    const VEIL: &str =
+        "description = \"x\"\nrootfs = \"stand-in\"\nveil = true\n[[port]]\nnumber = 80\ntier = \"forest\"\n";
+
+    fn codex() -> Codex {
+        let sources: Sources = [
+            ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
+            ("services/oculus.toml", SERVICE.to_owned()),
+            ("services/veil.toml", VEIL.to_owned()),
+        ]
+        .into_iter()
+        .collect();
+        Codex::parse(&sources).unwrap()
+    }
+
+    fn listener(port: u16, inode: u64, waiting: u32) -> Socket {
+        Socket::listener(Protocol::Tcp, port, inode, waiting)
+    }
+
+    #[test]
+    fn a_listener_counts_when_it_has_answered_and_is_asked_again_in_time() {
+        let (start, codex) = (Instant::now(), codex());
+        let mut known = BTreeMap::new();
+        let mut listening = vec![listener(80, 1, 0), Socket::listener(Protocol::Udp, 53, 3, 0)];
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let asked = |listening: &[Socket], known: &_, seconds| {
+            let (missing, questions) = judge(&codex, listening, known, at(seconds));
+            let asked: Vec<_> = questions.into_iter().map(|(socket, path)| (socket.inode, path)).collect();
+            (missing, asked)
+        };
+        let nobody = "nobody listens on oculus tcp 6006".to_owned();
+        let (missing, questions) = asked(&listening, &known, 0);
+        assert_eq!(missing, [nobody, "veil tcp 80 was not asked yet".to_owned()]);
+        assert_eq!(questions, [(1, None)]);
+        listening.push(listener(6006, 2, 0));
+        known.insert(1, Known { answered: true, at: start });
+        known.insert(2, Known { answered: false, at: start });
+        let silent = "oculus tcp 6006 has a listener that does not answer".to_owned();
+        assert_eq!(asked(&listening, &known, 0), (vec![silent.clone()], vec![]));
+        assert_eq!(asked(&listening, &known, 1), (vec![silent], vec![(2, Some("/traces".to_owned()))]));
+        known.insert(2, Known { answered: true, at: start });
+        assert_eq!(asked(&listening, &known, 59), (vec![], vec![]));
+        assert_eq!(asked(&listening, &known, 60).1.len(), 2);
+        // Somebody waits to be accepted: what was said a while ago may not be true any more.
+        listening[0].waiting = 1;
+        assert_eq!(asked(&listening, &known, 2), (vec![], vec![(1, None)]));
+        // Started anew.
+        listening[0] = listener(80, 4, 0);
+        assert_eq!(
+            asked(&listening, &known, 2),
+            (vec!["veil tcp 80 was not asked yet".to_owned()], vec![(4, None)])
+        );
+    }
+}
