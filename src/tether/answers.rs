@@ -1,9 +1,11 @@
 //! Which declared ports nobody answers on.
 //!
-//! Whoever listens is asked in a thread beside the agent, which follows the bonds meanwhile. A listener that is new or has
-//! not answered is asked at the next look, one that has answered not again for a while, unless somebody waits there.
+//! Whoever listens is asked in a thread beside the agent, which follows the bonds meanwhile, and is woken when it learns
+//! something new. A listener that is new or has not answered is asked at the next look, one that has answered not again
+//! for a while, unless somebody waits there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
@@ -21,8 +23,15 @@ const BAD: Duration = Duration::from_secs(1);
 /// So many are asked at a time.
 const AT_A_TIME: usize = 8;
 
-/// A question: the listener, and a path where HTTP is spoken.
-type Question = (Socket, Option<String>);
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Question {
+    listener: Socket,
+    /// Where HTTP is spoken.
+    path: Option<String>,
+    /// Whether it answered the last time.
+    answered: bool,
+}
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +45,12 @@ struct Known {
 pub(super) struct Answers {
     /// By the listener's number, so that a service that was started anew is a new one.
     known: BTreeMap<u64, Known>,
-    running: Option<Receiver<(u64, bool)>>,
+    running: Option<Receiver<(u64, Known)>>,
 }
 
 impl Answers {
     /// Declared ports that nobody answers on, as far as is known, each with why. Has asked whoever is to be asked, and
-    /// nudges when the answers are there.
+    /// nudges when there is news.
     pub(super) fn missing(&mut self, codex: &Codex, nudger: Nudger) -> Result<Vec<String>, Error> {
         self.take_in();
         let listening = sockets::listening()?;
@@ -54,8 +63,8 @@ impl Answers {
     fn take_in(&mut self) {
         while let Some(running) = &self.running {
             match running.try_recv() {
-                Ok((inode, answered)) => {
-                    self.known.insert(inode, Known { answered, at: Instant::now() });
+                Ok((inode, known)) => {
+                    self.known.insert(inode, known);
                 }
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => self.running = None,
@@ -70,22 +79,28 @@ impl Answers {
         let (sender, receiver) = channel();
         self.running = Some(receiver);
         std::thread::spawn(move || {
+            let news = AtomicBool::new(false);
             for some in questions.chunks(AT_A_TIME) {
                 std::thread::scope(|scope| {
-                    for (socket, path) in some {
-                        let sender = sender.clone();
+                    for question in some {
+                        let (sender, news) = (sender.clone(), &news);
                         scope.spawn(move || {
+                            let Question { listener, path, answered: before } = question;
                             // A table that cannot be read is an error of the next look.
-                            if let Ok(answered) = sockets::answers(socket, path.as_deref(), PATIENCE) {
-                                // When nobody waits any more there is nobody to tell.
-                                let _ = sender.send((socket.inode, answered));
-                            }
+                            let Ok(answered) = sockets::answers(listener, path.as_deref(), PATIENCE) else {
+                                return;
+                            };
+                            news.fetch_or(answered != *before, Ordering::Relaxed);
+                            // When nobody waits any more there is nobody to tell.
+                            let _ = sender.send((listener.inode, Known { answered, at: Instant::now() }));
                         });
                     }
                 });
             }
             drop(sender);
-            let _ = nudger.nudge();
+            if news.into_inner() {
+                let _ = nudger.nudge();
+            }
         });
     }
 }
@@ -116,7 +131,11 @@ fn judge(
             let rest = |last: &Known| if last.answered && socket.waiting == 0 { GOOD } else { BAD };
             if last.is_none_or(|last| now.saturating_duration_since(last.at) >= rest(last)) {
                 let route = service.routes.iter().find(|route| route.port == port.number);
-                questions.push((socket.clone(), route.map(|route| route.path.to_string())));
+                questions.push(Question {
+                    listener: socket.clone(),
+                    path: route.map(|route| route.path.to_string()),
+                    answered: last.is_some_and(|last| last.answered),
+                });
             }
             let state = match last {
                 Some(Known { answered: true, .. }) => continue,
@@ -163,7 +182,8 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let asked = |listening: &[Socket], known: &_, seconds| {
             let (missing, questions) = judge(&codex, listening, known, at(seconds));
-            let asked: Vec<_> = questions.into_iter().map(|(socket, path)| (socket.inode, path)).collect();
+            let asked: Vec<_> =
+                questions.into_iter().map(|question| (question.listener.inode, question.path)).collect();
             (missing, asked)
         };
         let nobody = "nobody listens on oculus tcp 6006".to_owned();
