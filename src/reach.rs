@@ -15,6 +15,7 @@ pub mod map;
 mod matrix;
 mod offer;
 pub mod picture;
+mod route;
 mod rule;
 mod web;
 
@@ -26,6 +27,7 @@ pub use offer::{
     Audience, Grant, Offer, Origin, beyond, grants, holds_host, host_grants, offers, published, veil,
     veil_ports,
 };
+pub use route::{Owned, routes, sheltered};
 pub use rule::{Guard, Rule};
 
 use crate::codex::name::Name;
