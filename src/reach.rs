@@ -1,8 +1,8 @@
 //! Who reaches what, and why: one model, pure, of both rulesets, of WireGuard and of the Veil.
 //!
 //! [`offers`] is what the Codex opens to anybody at all. The sets that the rulesets are rendered with
-//! ([`published`], [`grants`], [`beyond`]) and the answers ([`Reach::verdict`]) both follow from it, so that
-//! an answer cannot tell of a policy that is not in force.
+//! ([`published`], [`grants`], [`beyond`]), the Veil's passes ([`veil_grants`]) and the answers
+//! ([`Reach::verdict`]) all follow from it, so that an answer cannot tell of a policy that is not in force.
 
 pub mod ask;
 mod between;
@@ -25,7 +25,7 @@ use std::net::IpAddr;
 pub use between::{Between, between};
 pub use offer::{
     Audience, Grant, Offer, Origin, beyond, grants, holds_host, host_grants, offers, published, veil,
-    veil_ports,
+    veil_grants, veil_ports,
 };
 pub use route::{Owned, routes, sheltered};
 pub use rule::{Guard, Rule};

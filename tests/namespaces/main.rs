@@ -18,3 +18,4 @@ mod packets;
 mod silence;
 mod strays;
 mod tether;
+mod veil;
