@@ -1,8 +1,8 @@
 //! Who reaches what, and why: one model, pure, of both rulesets, of WireGuard and of the Veil.
 //!
 //! [`offers`] is what the Codex opens to anybody at all. The sets that the rulesets are rendered with
-//! ([`published`], [`grants`], [`beyond`]) and the answers ([`Reach::verdict`]) both follow from it, so that
-//! an answer cannot tell of a policy that is not in force.
+//! ([`published`], [`grants`], [`beyond`]), the Veil's passes ([`veil_grants`]) and the answers
+//! ([`Reach::verdict`]) all follow from it, so that an answer cannot tell of a policy that is not in force.
 
 pub mod ask;
 mod between;
@@ -15,6 +15,7 @@ pub mod map;
 mod matrix;
 mod offer;
 pub mod picture;
+mod route;
 mod rule;
 mod web;
 
@@ -24,8 +25,9 @@ use std::net::IpAddr;
 pub use between::{Between, between};
 pub use offer::{
     Audience, Grant, Offer, Origin, beyond, gone, grants, holds_host, host_grants, offered, offers,
-    published, veil, veil_ports,
+    published, veil, veil_grants, veil_ports,
 };
+pub use route::{Owned, routes, sheltered};
 pub use rule::{Guard, Rule};
 
 use crate::codex::name::Name;

@@ -10,7 +10,7 @@
 //! stand for an address that nobody has yet. An address that somebody still holds who is to lose it has no grants
 //! at all in that transaction ([`crate::sync::contested`]). Then WireGuard, in one update. Then, for such addresses
 //! alone, the ruleset again, with the grants of the next holder. When the ruleset cannot be changed, peers are cut
-//! off and none is added.
+//! off and none is added. The Veil's passes go before all of it and come behind all of it ([`passes`]).
 //!
 //! Time is the wall clock's: a peer is cut at the second at which it expires, and when the clock is set, everything
 //! is looked at by the new time.
@@ -24,6 +24,7 @@ pub mod fit;
 pub mod health;
 mod interface;
 mod memory;
+pub mod passes;
 mod rules;
 mod ruleset;
 pub mod source;
@@ -75,6 +76,8 @@ pub struct Options {
     pub status: PathBuf,
     /// Time between two looks when nothing happens.
     pub recheck: Duration,
+    /// Folder of the Veil's passes; it is made when it is not there.
+    pub veil: PathBuf,
     /// Socket for the host's questions; its folder must exist.
     pub door: PathBuf,
     /// Socket to which requests of peers are passed on.

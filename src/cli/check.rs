@@ -1,5 +1,7 @@
 //! `sepulcher check`: every mistake of a Codex at once.
 
+mod caution;
+
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -26,6 +28,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         println!("{:#}", report(&parsed, &sources));
     } else if let Ok(codex) = &parsed {
         println!("{}", summary(codex));
+        codex::warn(&caution::cautions(codex, &sources), &sources);
     }
     parsed.map(|_| ()).map_err(|mistakes| codex::refused(&mistakes, &sources))
 }
@@ -78,13 +81,15 @@ fn report(parsed: &Result<Codex, Vec<Diagnostic>>, sources: &Sources) -> Value {
                 "revoked": revoked,
                 "ports": { "forest": forest, "tether": tether, "pod": pod },
                 "mistakes": [],
+                "warnings": all(&caution::cautions(codex, sources), sources),
             })
         }
-        Err(mistakes) => {
-            let mistakes: Vec<Value> = mistakes.iter().map(|mistake| one(mistake, sources)).collect();
-            json!({ "valid": false, "mistakes": mistakes })
-        }
+        Err(mistakes) => json!({ "valid": false, "mistakes": all(mistakes, sources) }),
     }
+}
+
+fn all(diagnostics: &[Diagnostic], sources: &Sources) -> Vec<Value> {
+    diagnostics.iter().map(|diagnostic| one(diagnostic, sources)).collect()
 }
 
 fn one(mistake: &Diagnostic, sources: &Sources) -> Value {

@@ -46,6 +46,13 @@ pub fn refused(mistakes: &[Diagnostic], sources: &Sources) -> Failure {
     broken(mistakes.len(), render_all(mistakes, sources, color()))
 }
 
+/// Lays warnings out on standard error, if there are any.
+pub fn warn(warnings: &[Diagnostic], sources: &Sources) {
+    if !warnings.is_empty() {
+        eprintln!("{}", render_all(warnings, sources, color()));
+    }
+}
+
 /// The failure of a command whose Codex holds so many mistakes, which `report` lays out.
 pub fn broken(count: usize, report: String) -> Failure {
     let count = if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") };

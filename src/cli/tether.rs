@@ -12,7 +12,7 @@ use crate::codex::name::Name;
 use crate::codex::{Backend, Codex};
 use crate::sync::{Observed, ObservedPeer};
 use crate::sys;
-use crate::tether::{self, Error, Options, door, source, status};
+use crate::tether::{self, Error, Options, door, passes, source, status};
 
 /// Verbs of `sepulcher tether`.
 #[derive(Debug, Subcommand)]
@@ -63,6 +63,9 @@ pub struct Run {
     /// Seconds between two looks when nothing changes
     #[arg(long, value_name = "SECONDS", default_value_t = tether::RECHECK.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     recheck: u64,
+    /// Folder in which the Veil looks who may ask for pinned routes
+    #[arg(long, value_name = "DIR", default_value = passes::PATH)]
+    veil: PathBuf,
     /// Socket to answer the host on
     #[arg(long, value_name = "PATH", default_value = door::PATH)]
     door: PathBuf,
@@ -107,7 +110,7 @@ pub fn run(verb: Verb) -> Result<(), Failure> {
 }
 
 fn agent(args: Run) -> Result<(), Failure> {
-    let Run { place, secrets, key, ruleset, nft, status, recheck, door, control } = args;
+    let Run { place, secrets, key, ruleset, nft, status, recheck, veil, door, control } = args;
     let Place { law, bonds, backend, interface } = place;
     let options = Options {
         law,
@@ -120,6 +123,7 @@ fn agent(args: Run) -> Result<(), Failure> {
         interface,
         status,
         recheck: Duration::from_secs(recheck),
+        veil,
         door,
         control,
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::codex::name::Name;
 use crate::codex::net::{Net4, Port};
@@ -84,7 +84,7 @@ pub fn offers(codex: &Codex) -> Vec<Offer<'_>> {
             let (protocol, number) = (port.protocol, port.number);
             offers.push(Offer { protocol, port: number, audience, origin: Origin::Port(name, index) });
         }
-        // Whoever holds a service with a pinned route reaches the Veil, which serves it.
+        // Whoever holds a service with a pinned route reaches the Veil, which serves it: see `veil_grants`.
         let pinned = service.routes.iter().position(|route| route.tier == Tier::Tether);
         offers.extend(pinned.into_iter().flat_map(|index| {
             let origin = Origin::Route(name, index);
@@ -100,7 +100,7 @@ pub fn veil(codex: &Codex) -> Option<(&Name, &Service)> {
     codex.services.iter().find(|(_, service)| service.veil)
 }
 
-/// TCP ports on which the Veil serves all routes through `wg0`: 80 and its ports of tier tether. None when
+/// TCP ports on which the Veil serves routes through `wg0`: 80 and its ports of tier tether. None when
 /// there is no Veil or nothing to serve.
 pub fn veil_ports(codex: &Codex) -> BTreeSet<Port> {
     let Some((_, veil)) = veil(codex) else { return BTreeSet::new() };
@@ -147,12 +147,33 @@ pub fn grants(codex: &Codex) -> BTreeSet<Grant> {
     let offers = offers(codex);
     let of = |peer: &Peer| -> Vec<Grant> {
         let open: Vec<_> = offers.iter().filter(|offer| offer.audience.admits(peer)).collect();
-        let addresses = [Some(IpAddr::V4(peer.address)), peer.address6.map(IpAddr::V6)];
         let each = |address| open.iter().map(move |offer| (address, offer.protocol, offer.port));
-        let elements = addresses.into_iter().flatten().flat_map(each);
+        let elements = addresses(peer.address, peer.address6).flat_map(each);
         elements.map(|(address, protocol, port)| Grant { address, protocol, port }).collect()
     };
     codex.active().flat_map(|(_, peer)| of(peer)).collect()
+}
+
+/// Whom the Veil serves pinned routes through `wg0`: the service that owns them, and an address that may ask. Beside
+/// those of peers that hold the service there are the tether's own: containers are no strangers to each other.
+pub fn veil_grants(codex: &Codex) -> BTreeSet<(Name, IpAddr)> {
+    if veil_ports(codex).is_empty() {
+        return BTreeSet::new();
+    }
+    let tether = &codex.tether;
+    let own = addresses(tether.address, tether.network6.map(|(_, own)| own));
+    let pinned = |service: &Service| service.routes.iter().any(|route| route.tier == Tier::Tether);
+    let owners = codex.services.iter().filter(|(_, service)| pinned(service));
+    let of = |(owner, _)| {
+        let admitted = codex.active().filter(move |(_, peer)| Audience::Holders(owner).admits(peer));
+        let askers = admitted.flat_map(|(_, peer)| addresses(peer.address, peer.address6));
+        askers.chain(own.clone()).map(move |address| (Name::clone(owner), address))
+    };
+    owners.flat_map(of).collect()
+}
+
+fn addresses(four: Ipv4Addr, six: Option<Ipv6Addr>) -> impl Iterator<Item = IpAddr> + Clone {
+    [Some(IpAddr::V4(four)), six.map(IpAddr::V6)].into_iter().flatten()
 }
 
 /// Whether `peer` may reach a service of the host: by its name alone.

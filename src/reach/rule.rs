@@ -100,6 +100,8 @@ pub enum Rule {
     NoBond,
     /// The Veil serves a route.
     VeilRoute,
+    /// The Veil serves a pinned route to those who hold the grant of its service.
+    VeilPass,
     /// The Veil knows no such path.
     VeilUnknown,
     /// The agent asks for the grant of the door.
@@ -110,7 +112,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Published,
         Self::HostInput,
         Self::HostBridge,
@@ -143,6 +145,7 @@ impl Rule {
         Self::BetweenDenied,
         Self::NoBond,
         Self::VeilRoute,
+        Self::VeilPass,
         Self::VeilUnknown,
         Self::AgentDoor,
         Self::NoRoute,
@@ -168,7 +171,7 @@ impl Rule {
                 (Guard::Pod, Some("tether"))
             }
             Self::NoBond => (Guard::WireGuard, None),
-            Self::VeilRoute | Self::VeilUnknown => (Guard::Veil, None),
+            Self::VeilRoute | Self::VeilPass | Self::VeilUnknown => (Guard::Veil, None),
             Self::AgentDoor => (Guard::Agent, None),
             Self::NoRoute => (Guard::Routing, None),
         }
@@ -217,6 +220,9 @@ impl Rule {
             }),
             Self::NoBond => "allowed IPs: no bond in force holds this address".to_owned(),
             Self::VeilRoute => "the longest route that covers the path is served".to_owned(),
+            Self::VeilPass => {
+                "a pinned route is served to those who hold its grant, and is unknown to others".to_owned()
+            }
             Self::VeilUnknown => "every other path is answered with 404".to_owned(),
             Self::AgentDoor => "a door answers those who hold its grant, and others with 404".to_owned(),
             Self::NoRoute => "there is no route to it".to_owned(),

@@ -30,6 +30,7 @@ fn codex() -> Codex {
     let service = |more: &str| format!("description = \"x\"\nrootfs = \"stand-in\"\n{more}");
     let port = |number, tier| format!("[[port]]\nnumber = {number}\ntier = \"{tier}\"\n");
     let route = |path, tier| format!("[[route]]\npath = \"{path}\"\ntier = \"{tier}\"\nport = 9000\n");
+    let chat = "[[route]]\npath = \"/pinned/chat\"\ntier = \"tether\"\nport = 9100\n".to_owned();
     let peer = |last: usize, grants: &str, more: &str| {
         format!(
             "public-key = \"{}\"\naddress = \"10.88.16.{last}\"\ngrants = {grants}\n{more}",
@@ -46,6 +47,7 @@ fn codex() -> Codex {
             "services/web.toml",
             service(&[port(9000, "pod"), route("/", "forest"), route("/Pinned", "tether")].concat()),
         ),
+        ("services/chat.toml", service(&[port(9100, "pod"), chat].concat())),
         (
             "peers/phone.toml",
             peer(2, "[\"echo\", \"peer:crypt\", \"peer:lost\"]", "address6 = \"fd88::2\"\n"),
@@ -57,7 +59,7 @@ fn codex() -> Codex {
         ),
         (
             "peers/crypt.toml",
-            peer(5, "[]", "address6 = \"fd88::5\"\nkind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n"),
+            peer(5, "[\"chat\"]", "address6 = \"fd88::5\"\nkind = \"lych\"\nroutes = [\"10.99.7.0/24\"]\n"),
         ),
     ];
     parsed(&many.map(|(name, text)| (name.to_owned(), text)))
@@ -114,7 +116,11 @@ fn who_reaches_what_and_by_which_rule() {
         ("phone", "/pinned", Fate::Denied, Rule::Denied),
         ("phone", "bonds", Fate::Denied, Rule::Denied),
         ("phone", "veil", Fate::Allowed, Rule::Published),
-        ("laptop", "/pinned", Fate::Allowed, Rule::VeilRoute),
+        ("laptop", "/pinned", Fate::Allowed, Rule::VeilPass),
+        ("laptop", "/x", Fate::Allowed, Rule::VeilRoute),
+        ("crypt", "/pinned/chat/x", Fate::Allowed, Rule::VeilPass),
+        ("crypt", "/pinned/x", Fate::Unknown, Rule::VeilPass),
+        ("crypt", "/x", Fate::Allowed, Rule::VeilRoute),
         ("laptop", "metrics", Fate::Allowed, Rule::AgentDoor),
         ("laptop", "bonds", Fate::Unknown, Rule::AgentDoor),
         ("laptop", "[fd88::1]:7878", Fate::Silent, Rule::NoBond),
@@ -132,7 +138,7 @@ fn who_reaches_what_and_by_which_rule() {
         ("pod", "10.88.16.4", Fate::Silent, Rule::NoBond),
         ("pod", "10.99.9.9:443", Fate::Silent, Rule::PodGone),
         ("pod", "192.0.2.1:443", Fate::Allowed, Rule::HostContainers),
-        ("pod", "/pinned", Fate::Allowed, Rule::VeilRoute),
+        ("pod", "/pinned", Fate::Allowed, Rule::VeilPass),
     ] {
         let verdict = asked(&reach, from, to);
         assert_eq!((verdict.fate, verdict.rule), (fate, rule), "{from} {to}: {}", verdict.why);
@@ -180,6 +186,7 @@ fn a_denied_peer_is_told_the_grant_that_would_do() {
     let reach = Reach::new(&codex, start());
     let remedy = |from, to| asked(&reach, from, to).remedy;
     assert_eq!(remedy("phone", "/pinned").as_deref(), Some("sepulcher peer grant phone web"));
+    assert_eq!(remedy("crypt", "/pinned").as_deref(), Some("sepulcher peer grant crypt web"));
     assert_eq!(remedy("phone", "bonds").as_deref(), Some("sepulcher peer grant phone bonds"));
     assert_eq!(remedy("forest", "echo").as_deref(), Some("sepulcher peer bond NAME --grant echo"));
     assert_eq!(remedy("phone", ":9000"), None, "a port of the pod is nobody's to grant");
@@ -206,6 +213,32 @@ fn networks_of_sites_that_are_gone_stay_closed_and_overlap_no_other() {
     codex.peers.insert("guest".parse().unwrap(), std::sync::Arc::new(guest));
     assert_eq!(shown(&codex.as_of(start()))[0], "10.97.0.0/16", "its time is over");
     assert!(shown(&codex.without_peers()).is_empty());
+}
+
+#[test]
+fn a_pass_is_for_one_service_and_one_address() {
+    let codex = codex();
+    let passes = veil_grants(&codex);
+    let of = |owner: &str| -> Vec<String> {
+        let of = passes.iter().filter(|(name, _)| name.as_str() == owner);
+        of.map(|(_, address)| address.to_string()).collect()
+    };
+    assert_eq!(of("web"), ["10.88.16.1", "10.88.16.3", "fd88::1"], "by `*`, and the pod itself");
+    assert_eq!(of("chat"), ["10.88.16.1", "10.88.16.3", "10.88.16.5", "fd88::1", "fd88::5"]);
+    assert_eq!(passes.len(), 8, "other services pin nothing");
+    let mut blind = codex.clone();
+    blind.services.retain(|_, service| !service.veil);
+    assert!(veil_grants(&blind).is_empty(), "nobody would look at them");
+}
+
+#[test]
+fn a_pinned_route_is_sheltered_where_its_own_service_is_around_it() {
+    let codex = codex();
+    let shown: Vec<_> = sheltered(&codex)
+        .into_iter()
+        .map(|(pinned, around)| format!("{} {} in {}", pinned.0, pinned.2.path, around.2.path))
+        .collect();
+    assert_eq!(shown, ["web /Pinned in /"]);
 }
 
 /// The body of a chain of a rendered ruleset.
@@ -367,6 +400,33 @@ proptest! {
         prop_assert!(yes > 0, "the tether's port is published at least");
         prop_assert_eq!(seen, granted, "every element was asked about");
         prop_assert_eq!(seen_between, between, "every element between peers was asked about");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The ruleset lets it speak to the Veil, and the Veil finds its pass: both are looked up here by themselves.
+    #[test]
+    fn a_pinned_path_is_reached_by_exactly_those_who_have_both(codex in codexes()) {
+        let ruleset = nftables::pod(&codex).unwrap();
+        let (granted, passes) = (elements(&ruleset, "grants"), veil_grants(&codex));
+        let reach = Reach::new(&codex, start());
+        for (owner, index, route) in routes(&codex) {
+            let path = Target::Path(route.path.to_string());
+            for (name, peer) in reach.peers() {
+                let speaks = granted.contains(&format!("{} . tcp . 80", peer.address));
+                let has_pass = passes.contains(&(owner.clone(), peer.address.into()));
+                let verdict = reach.verdict(&Source::Peer(name.clone()), &path);
+                let fate = match (speaks, has_pass) {
+                    (true, true) => Fate::Allowed,
+                    (true, false) => Fate::Unknown,
+                    (false, _) => Fate::Denied,
+                };
+                prop_assert_eq!(verdict.fate, fate, "{} {} {}: {:?}", name, owner, index, verdict);
+                prop_assert!(speaks || !has_pass, "a pass opens nothing without its element");
+            }
+        }
     }
 }
 

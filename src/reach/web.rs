@@ -1,10 +1,10 @@
 //! HTTP paths: who reaches the Veil, and what it serves there.
 
-use super::cause::{bond_command, grant_command, held};
+use super::cause::{bond_command, grant_command, held, peer_cause};
 use super::rule::Rule;
-use super::{Audience, Cause, Fate, Grant, Reach, Source, Verdict, veil, veil_ports};
+use super::{Audience, Cause, Fate, Grant, Owned, Reach, Source, Verdict, routes, veil, veil_ports};
 use crate::codex::name::Name;
-use crate::codex::{Peer, Protocol, Route, Step, Tier};
+use crate::codex::{Peer, Protocol, Step, Tier};
 
 impl Reach<'_> {
     pub(super) fn path(&self, source: &Source, path: &str) -> Verdict {
@@ -21,15 +21,8 @@ impl Reach<'_> {
     }
 
     /// The route that serves a path: the longest that covers it.
-    fn route(&self, path: &str) -> Option<(&Name, usize, &Route)> {
-        let of = |(name, service)| -> Vec<(&Name, usize, &Route)> {
-            let service: &crate::codex::Service = service;
-            service.routes.iter().enumerate().map(|(index, route)| (name, index, route)).collect()
-        };
-        let routes = self.codex().services.iter().flat_map(of);
-        routes
-            .filter(|(_, _, route)| route.covers(path))
-            .max_by_key(|(_, _, route)| route.path.as_str().len())
+    fn route(&self, path: &str) -> Option<Owned<'_>> {
+        routes(self.codex()).into_iter().find(|(_, _, route)| route.covers(path))
     }
 
     fn path_in_forest(&self, path: &str) -> Verdict {
@@ -58,15 +51,32 @@ impl Reach<'_> {
             };
         };
         let element = Grant { address: peer.address.into(), protocol: Protocol::Tcp, port };
+        if let Some(route) = self.route(path).filter(|(_, _, route)| route.tier == Tier::Tether) {
+            return self.pinned((name, peer), route, element);
+        }
         let opened = self.origin(offer);
-        let verdict = self.served(path, Tier::Tether).element(element);
         let word = match offer.audience {
-            Audience::Holders(service) if peer.grants.services.contains(service) => service.as_str(),
+            Audience::Holders(service) => held_word(peer, service),
             _ => "*",
         };
-        // One port serves all routes: whoever reaches it reaches each of them.
-        let seen = verdict.causes.contains(&opened);
-        verdict.causes([held(name, word)]).causes((!seen).then_some(opened))
+        let verdict = self.served(path, Tier::Tether).element(element);
+        verdict.causes([held(name, word), opened])
+    }
+
+    /// What the Veil answers a peer that may speak to it and asks for a pinned route.
+    fn pinned(&self, (name, peer): (&Name, &Peer), pinned: Owned<'_>, element: Grant) -> Verdict {
+        let (owner, at, route) = pinned;
+        let cause = self.route_cause(owner, at);
+        if Audience::Holders(owner).admits(peer) {
+            let verdict = self.served(route.path.as_str(), Tier::Tether).element(element);
+            return verdict.causes([held(name, held_word(peer, owner))]);
+        }
+        let why = format!(
+            "`{name}` does not hold the grant `{owner}`: to it the route looks like a path that does not exist"
+        );
+        Verdict::new(Fate::Unknown, Rule::VeilPass, why)
+            .causes([peer_cause(name, "grants", "does not hold it"), cause])
+            .remedy(grant_command(name, owner.as_str()))
     }
 
     /// The service whose grant opens the Veil to a peer that asks for `path`: the path's own where that does it.
@@ -97,7 +107,8 @@ impl Reach<'_> {
                 .remedy(bond_command(owner));
         }
         let why = format!("the Veil hands it to `{owner}`, by the route {}", route.path);
-        Verdict::new(Fate::Allowed, Rule::VeilRoute, why).causes([cause])
+        let rule = if route.tier == Tier::Tether { Rule::VeilPass } else { Rule::VeilRoute };
+        Verdict::new(Fate::Allowed, rule, why).causes([cause])
     }
 
     pub(super) fn route_cause(&self, service: &Name, index: usize) -> Cause {
@@ -106,6 +117,11 @@ impl Reach<'_> {
         let says = format!("route {} of tier `{}`", route.path, route.tier);
         Cause { file: format!("services/{service}.toml"), key, says }
     }
+}
+
+/// The word by which a peer holds a service.
+fn held_word<'a>(peer: &Peer, service: &'a Name) -> &'a str {
+    if peer.grants.services.contains(service) { service.as_str() } else { "*" }
 }
 
 fn unserved() -> Verdict {

@@ -1,19 +1,25 @@
 //! The Caddyfile of the Veil: one listener for the forest, one for the tether.
 //!
 //! The forest listener is bound to the pod's address, the tether listener to `wg0`'s: which routes a request
-//! can reach is decided by where it arrives, not by what it says.
+//! can reach is decided by where it arrives and from which address, not by what it says. On the tether a pinned
+//! route asks for a pass besides: a file of the agent's, one for each service and address
+//! ([`veil_grants`](crate::reach::veil_grants)), so that this text follows from the law alone.
+//!
+//! Whoever may not ask for a pinned route is answered by the route around it. A service that knows the path there,
+//! because both routes lead to one of its ports, is asked for another one.
 
 use std::collections::BTreeSet;
 
 use minijinja::{Value, context};
 
 use super::{RenderError, template};
+use crate::codex::name::RoutePath;
 use crate::codex::net::Port;
 use crate::codex::{Codex, Protocol, Route, Service, Tier};
-use crate::reach::{veil, veil_ports};
+use crate::reach::{Owned, routes, sheltered, veil, veil_ports};
 use crate::tree::Tree;
 
-/// What a pinned path is turned into before the service around it is asked. A fixed path, so that all pinned
+/// What a pinned path is turned into before a service that knows it is asked. A fixed path, so that all pinned
 /// ones look alike; too odd to be served by anybody, and of one segment, so that no route lies below it.
 const NOWHERE: &str = "/5f0c8ab1d7e3924630be81d9c47fa26e";
 
@@ -27,7 +33,7 @@ pub fn caddyfile(codex: &Codex) -> Result<Option<String>, RenderError> {
     ];
     let bind = own.into_iter().flatten().collect::<Vec<_>>().join(" ");
     sites.extend(veil_ports(codex).into_iter().map(|port| {
-        let title = "The tether: every route.";
+        let title = "The tether: every route, the pinned ones for peers that hold their service.";
         site(title, format!("http://:{port}"), &bind, false, tether_routes(codex))
     }));
     let domain = codex.appliance.domain.as_ref().map(ToString::to_string);
@@ -67,40 +73,37 @@ fn site(title: &str, address: String, bind: &str, redirect: bool, routes: Vec<Va
     context! { title, address, bind, redirect, routes }
 }
 
-/// Every route, the longest path first: the first that matches serves.
-fn routes(codex: &Codex) -> impl Iterator<Item = &Route> {
-    let mut routes: Vec<_> = codex.services.values().flat_map(|service| &service.routes).collect();
-    routes.sort_by_key(|route| (std::cmp::Reverse(route.path.as_str().len()), route.path.as_str()));
-    routes.into_iter()
-}
-
+/// Every route; the pinned ones for those who have a pass.
 fn tether_routes(codex: &Codex) -> Vec<Value> {
-    routes(codex).enumerate().map(|(index, route)| entry(index, route, None)).collect()
+    routes(codex).into_iter().enumerate().map(|(index, route)| entry(codex, index, route)).collect()
 }
 
-/// Forest routes, and pinned ones below them: whoever asks for those is answered by the service around them
-/// as for any path that it does not know. Pinned ones outside need no entry to be unknown.
 fn forest_routes(codex: &Codex) -> Vec<Value> {
-    let around = |inner: &Route| {
-        routes(codex).find(|outer| outer.tier == Tier::Forest && outer.covers(inner.path.as_str()))
-    };
-    let entries = routes(codex).enumerate().filter_map(|(index, route)| match route.tier {
-        Tier::Forest => Some(entry(index, route, None)),
-        Tier::Tether => around(route).map(|outer| entry(index, route, Some(outer))),
-        Tier::Pod => None,
-    });
-    entries.collect()
+    let numbered = routes(codex).into_iter().enumerate();
+    let forest = numbered.filter(|(_, (_, _, route))| route.tier == Tier::Forest);
+    forest.map(|(index, route)| entry(codex, index, route)).collect()
 }
 
-/// A route; `instead` is the one whose service answers for it.
-fn entry(index: usize, route: &Route, instead: Option<&Route>) -> Value {
-    let Route { path, tier: _, port } = route;
-    let paths = match path.as_str() {
+fn entry(codex: &Codex, index: usize, route: Owned<'_>) -> Value {
+    let (owner, _, Route { path, tier, port }) = route;
+    let inside =
+        sheltered(codex).into_iter().filter(|(pinned, around)| *around == route && pinned.2.port == *port);
+    let hidden: Vec<_> = inside.map(|(pinned, _)| paths(&pinned.2.path)).collect();
+    context! {
+        id => format!("r{index}"),
+        paths => paths(path),
+        port => port.to_string(),
+        pass => (*tier == Tier::Tether).then(|| owner.to_string()),
+        hidden => hidden.join(" "),
+    }
+}
+
+/// What a path matcher takes for a route.
+fn paths(path: &RoutePath) -> String {
+    match path.as_str() {
         "/" => "/*".to_owned(),
         path => format!("{path} {path}/*"),
-    };
-    let port = instead.map_or(*port, |outer| outer.port).to_string();
-    context! { id => format!("r{index}"), paths, port, pinned => instead.is_some() }
+    }
 }
 
 fn ports(service: &Service, tier: Tier) -> BTreeSet<Port> {

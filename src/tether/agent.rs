@@ -12,6 +12,7 @@ use super::bonds::{Broken, Texts};
 use super::door::Door;
 use super::fit::{Fit, ReadKeys, fit};
 use super::memory::Memory;
+use super::passes::Passes;
 use super::rules::Rules;
 use super::ruleset::{Outcome, Ruleset};
 use super::status::{Peers, Status};
@@ -21,6 +22,7 @@ use crate::codex::key::PublicKey;
 use crate::codex::name::DnsName;
 use crate::codex::time::Timestamp;
 use crate::codex::{Backend, Codex, DOOR_PORT};
+use crate::reach;
 use crate::sync::{self, Asked, Desired, Observed, Plan};
 use crate::sys;
 use crate::sys::wake::Waker;
@@ -32,6 +34,7 @@ pub(super) struct Agent {
     secret: SecretKey,
     public_key: PublicKey,
     ruleset: Ruleset,
+    passes: Passes,
     resolver: sys::resolve::Resolver,
     /// Texts that were in force at the last look.
     texts: Texts,
@@ -72,6 +75,7 @@ impl Agent {
         Ok(Self {
             public_key: secret.public(),
             ruleset: Ruleset::new(&options.nft),
+            passes: Passes::new(&options.veil),
             options,
             secret,
             resolver: sys::resolve::Resolver::default(),
@@ -164,8 +168,11 @@ impl Agent {
         self.look_up(desired.stale_names(&observed), waker, say);
         let plan = sync::plan(&desired, &observed);
         let withheld = withheld(codex, &sync::contested(&desired, &observed));
-        let mut reloaded = match self.load_ruleset(withheld.as_ref().unwrap_or(codex)) {
-            Ok(outcome) => outcome == Outcome::Repaired,
+        let first = withheld.as_ref().unwrap_or(codex);
+        // A pass that cannot be taken away is no reason to leave an element where it is.
+        let (taken, loaded) = (self.passes.take(&reach::veil_grants(first)), self.load_ruleset(first));
+        let mut reloaded = match taken.map_err(Error::from).and_then(|found| Ok((found, loaded?))) {
+            Ok((found, outcome)) => found || outcome == Outcome::Repaired,
             // Also an agent that has just started finds peers of the one before it.
             Err(error) => {
                 let cut = interface::carry_out(&self.options.interface, backend, &plan.cuts(), &self.secret);
@@ -176,6 +183,7 @@ impl Agent {
         if withheld.is_some() {
             reloaded |= self.load_ruleset(codex)? == Outcome::Repaired;
         }
+        self.passes.give(&reach::veil_grants(codex))?;
         let unasked = self.last.as_ref().is_some_and(|last| last.desired == desired);
         if reloaded || (unasked && plan.repairs(&desired)) {
             self.drift += 1;

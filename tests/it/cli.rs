@@ -88,6 +88,44 @@ fn check_prints_json_on_standard_output() {
 }
 
 #[test]
+fn check_warns_where_a_service_answers_the_forest_for_its_own_pinned_route() {
+    let scratch = tempfile::tempdir().unwrap();
+    let codex = scratch.path().join("codex");
+    copy(&repository("tests/golden/v6/codex"), &codex);
+    let said = || {
+        let run = sepulcher().current_dir(&scratch).args(["check", "codex"]).assert().success();
+        String::from_utf8(run.get_output().stderr.clone()).unwrap()
+    };
+    let json = || -> serde_json::Value {
+        let run = sepulcher().current_dir(&scratch).args(["check", "--json", "codex"]).assert().success();
+        serde_json::from_slice(&run.get_output().stdout).unwrap()
+    };
+    let shared = said();
+    for part in [
+        "warning: `vessel` itself answers the forest for the pinned route `/a2a/smith`",
+        "codex/services/vessel.toml:16:8",
+        "help: give the pinned route a port of its own",
+    ] {
+        assert!(shared.contains(part), "{part:?} is missing from:\n{shared}");
+    }
+    assert_eq!(json()["warnings"][0]["severity"], "warning");
+    let file = codex.join("services/vessel.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let (before, after) = text.rsplit_once("port = 7134").unwrap();
+    let port = "[[port]]\nnumber = 7135\ntier = \"pod\"\n";
+    fs::write(&file, format!("{before}port = 7135{after}\n{port}")).unwrap();
+    let apart = said();
+    assert!(
+        apart.contains("help: make sure that nothing is served below `/a2a/smith` at port 7134"),
+        "{apart}"
+    );
+    let (alone, _) = text.rsplit_once("# Pinned below").unwrap();
+    fs::write(&file, format!("{alone}{}", port.replace("\"pod\"", "\"tether\""))).unwrap();
+    assert_eq!(said(), "");
+    assert_eq!(json()["warnings"], serde_json::json!([]));
+}
+
+#[test]
 fn a_usage_mistake_has_exit_code_2() {
     sepulcher().arg("check").assert().code(2);
     sepulcher().args(["check", "a", "--nonsense"]).assert().code(2);

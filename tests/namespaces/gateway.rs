@@ -56,6 +56,7 @@ impl Gateway {
             ("--secrets", "secrets"),
             ("--key", "tether.key"),
             ("--status", "tether.json"),
+            ("--veil", "veil"),
             ("--door", "door.sock"),
             ("--control", "control.sock"),
         ] {

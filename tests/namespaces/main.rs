@@ -27,3 +27,4 @@ mod silence;
 mod sites;
 mod strays;
 mod tether;
+mod veil;

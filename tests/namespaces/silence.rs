@@ -346,8 +346,8 @@ fn a_pinned_route_that_is_forbidden_instead_of_unknown_is_found() {
     let mut appliance = Appliance::new(&folder);
     appliance.wireguard();
     appliance.veil(|text| {
-        let rewrite = text.lines().find(|line| line.contains("rewrite *")).unwrap().to_owned();
-        replaced(&text, &rewrite, "respond 403")
+        // The first route block is the forest's.
+        text.replacen("\troute {\n", "\troute {\n\t\trespond /a2a/smith* 403\n", 1)
     });
     appliance.leaks(&["answers 403, an unknown path 404"]);
 }

@@ -85,7 +85,24 @@ impl Appliance {
     }
 }
 
-/// The example's law, with a userspace WireGuard and without its bonds.
+/// One more service than the example has, with a pinned route of its own: who holds it may speak to the proxy, and not
+/// ask for the Intercom's.
+const GALLERY: &str = r#"
+description = "Gallery"
+rootfs = "stand-in"
+command = ["/usr/bin/sepulcher", "stand-in", "gallery", "7200", "--path", "/gallery"]
+
+[[port]]
+number = 7200
+tier = "pod"
+
+[[route]]
+path = "/gallery"
+tier = "tether"
+port = 7200
+"#;
+
+/// The example's law, with a userspace WireGuard and a gallery, and without its bonds.
 fn law(world: &World) -> PathBuf {
     let (example, codex) =
         (Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/lychd"), world.folder("lychd/codex"));
@@ -96,6 +113,7 @@ fn law(world: &World) -> PathBuf {
         let file = file.unwrap();
         fs::copy(file.path(), codex.join("services").join(file.file_name())).unwrap();
     }
+    fs::write(codex.join("services/gallery.toml"), GALLERY).unwrap();
     let text = fs::read_to_string(example.join("lychd.toml")).unwrap();
     let userspace = text.replace("[tether]\n", "[tether]\nbackend = \"userspace\"\n");
     assert_ne!(text, userspace);
@@ -156,7 +174,9 @@ fn services(world: &World, pod: &Host, codex: &Codex) -> Vec<Host> {
 fn veil(world: &World, pod: &Host, codex: &Codex, rendered: &Path) -> Host {
     let service = codex.services.values().find(|service| service.veil).unwrap();
     let argv: Vec<&str> = service.command.iter().map(String::as_str).collect();
-    let mounts = vec![(rendered.join("Caddyfile"), "/etc/caddy/Caddyfile")];
+    // The folder below the agent's, as the rendered container has it.
+    let passes = (world.folder("lychd/run/veil"), "/run/sepulcher/veil");
+    let mounts = vec![(rendered.join("Caddyfile"), "/etc/caddy/Caddyfile"), passes];
     let rights = Rights { capabilities: &["NET_BIND_SERVICE"], mounts, ..Rights::default() };
     Host::start("veil", &pod.network(), engine::veil(), &argv, rights, world.log("veil"))
 }

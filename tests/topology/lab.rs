@@ -187,6 +187,11 @@ impl Gateway {
         self.looks_again();
     }
 
+    /// Lays down a pass for the Veil's pinned routes, as only the agent should.
+    pub fn lay_pass(&self, owner: &str, address: &str) {
+        fs::write(self.run.join("veil").join(owner).join(address), "").unwrap();
+    }
+
     /// What the agent told last.
     pub fn status(&self) -> Option<Status> {
         serde_json::from_slice(&fs::read(self.run.join("tether.json")).ok()?).ok()

@@ -16,7 +16,7 @@ pub struct Scene {
     pub appliance: Appliance,
     /// May reach the Oculus, the voice and Intercom.
     pub phone: Device,
-    /// May reach the worker.
+    /// May reach the worker and the gallery.
     pub laptop: Device,
     /// Knows the appliance's address and its public key, and is bonded to nothing.
     pub outsider: Device,
@@ -34,7 +34,10 @@ impl Scene {
     pub fn new(world: World) -> Self {
         let appliance = Appliance::new(&world);
         let [phone, laptop, outsider] = ["phone", "laptop", "outsider"].map(|name| Device::new(&world, name));
-        let bonds = [(&phone, PHONE, vec!["oculus", "echo", "intercom"]), (&laptop, LAPTOP, vec!["worker"])];
+        let bonds = [
+            (&phone, PHONE, vec!["oculus", "echo", "intercom"]),
+            (&laptop, LAPTOP, vec!["worker", "gallery"]),
+        ];
         for (device, address, grants) in bonds {
             let preshared = appliance.gateway.bond_to(device, &grants, &[]);
             device.dial(&appliance.gateway, address, preshared.as_deref());

@@ -8,7 +8,7 @@ use crate::device::Device;
 use crate::ear::Ear;
 use crate::host::{Rights, until};
 use crate::lab::World;
-use crate::scene::{PHONE, Scene, Verdict, answers, caught, prove, silent};
+use crate::scene::{LAPTOP, PHONE, Scene, Verdict, answers, caught, prove, silent};
 
 fn oculus(who: &Device) -> Option<String> {
     who.host.get("http://10.88.16.1:6006/")
@@ -182,22 +182,29 @@ fn peer_without_grant_is_denied_and_counted() {
     );
 }
 
+/// The whole answer of the proxy, without its date.
+fn page(who: &Device, at: &str, path: &str) -> Result<String, String> {
+    let line = format!("curl --silent --include --path-as-is --max-time 5 http://{at}{path}");
+    let answer = who.host.try_sh(&line)?;
+    Ok(answer.lines().filter(|line| !line.starts_with("Date:")).collect::<Vec<_>>().join("\n"))
+}
+
+/// That the Intercom's pinned route looks like a path that nobody serves.
+fn knows_no_pinned_route(who: &Device, at: &str) -> Verdict {
+    let unknown = page(who, at, "/no-such-page")?;
+    for path in ["/a2a/smith", "/a2a/smith/", "/a2a/smith/tasks", "/a2a/../a2a/smith", "/a2a//smith"] {
+        let pinned = page(who, at, path)?;
+        if pinned != unknown {
+            return Err(format!("{path} answers {pinned:?}, an unknown path {unknown:?}"));
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn pinned_route_looks_unknown_from_the_forest() {
     let claim = |scene: &Scene| {
-        let page = |who: &Device, at: &str, path: &str| -> Result<String, String> {
-            let line = format!("curl --silent --include --path-as-is --max-time 5 http://{at}{path}");
-            let answer = who.host.try_sh(&line)?;
-            Ok(answer.lines().filter(|line| !line.starts_with("Date:")).collect::<Vec<_>>().join("\n"))
-        };
-        let uplink = scene.appliance.uplink.to_string();
-        let unknown = page(&scene.outsider, &uplink, "/no-such-page")?;
-        for path in ["/a2a/smith", "/a2a/smith/", "/a2a/smith/tasks", "/a2a/../a2a/smith", "/a2a//smith"] {
-            let pinned = page(&scene.outsider, &uplink, path)?;
-            if pinned != unknown {
-                return Err(format!("{path} answers {pinned:?}, an unknown path {unknown:?}"));
-            }
-        }
+        knows_no_pinned_route(&scene.outsider, &scene.appliance.uplink.to_string())?;
         answers("the pinned route", page(&scene.phone, "10.88.16.1", "/a2a/smith").ok(), "stand-in intercom")
     };
     prove(
@@ -206,12 +213,44 @@ fn pinned_route_looks_unknown_from_the_forest() {
         &[
             ("the proxy forbids it", " 403", |scene| {
                 scene.appliance.serve(|text| {
-                    let rewrite = text.lines().find(|line| line.trim().starts_with("rewrite *")).unwrap();
-                    text.replace(rewrite, "respond 403")
+                    // The forest's routes come first.
+                    let forbidding = "\troute {\n\t\trespond /a2a/smith* 403\n";
+                    text.replacen("\troute {\n", forbidding, 1)
                 });
             }),
             ("the proxy serves it to everybody", "stand-in intercom", |scene| {
-                scene.appliance.serve(|text| text.replace("respond 403", "reverse_proxy 127.0.0.1:7140"));
+                scene.appliance.serve(|text| {
+                    text.replace("respond /a2a/smith* 403", "reverse_proxy /a2a/smith* 127.0.0.1:7140")
+                });
+            }),
+        ],
+    );
+}
+
+#[test]
+fn pinned_route_looks_unknown_to_peers_that_hold_another_one() {
+    const PASS: &str = "try_files /intercom/{remote_host}";
+    const ANOTHERS: &str = "try_files /intercom/10.88.16.2";
+    let claim = |scene: &Scene| {
+        let own = page(&scene.laptop, "10.88.16.1", "/gallery");
+        answers("the laptop's own route", own.ok(), "stand-in gallery")?;
+        knows_no_pinned_route(&scene.laptop, "10.88.16.1")?;
+        answers("the pinned route", page(&scene.phone, "10.88.16.1", "/a2a/smith").ok(), "stand-in intercom")
+    };
+    prove(
+        "pinned_route_looks_unknown_to_peers_that_hold_another_one",
+        claim,
+        &[
+            ("the proxy looks at the phone's pass, whoever asks", "stand-in intercom", |scene| {
+                scene.appliance.serve(|text| {
+                    assert!(text.contains(PASS), "{text}");
+                    text.replace(PASS, ANOTHERS)
+                });
+            }),
+            ("a pass lies there that the agent did not give", "stand-in intercom", |scene| {
+                scene.appliance.serve(|text| text.replace(ANOTHERS, PASS));
+                scene.appliance.gateway.agent.kill();
+                scene.appliance.gateway.lay_pass("intercom", LAPTOP);
             }),
         ],
     );
