@@ -34,7 +34,9 @@ pub fn reaches(law: &Law, from: From, attempt: &Attempt) -> bool {
         }
         From::Host => is_elsewhere(law, to),
         From::Pod => {
-            let out = to.is_ipv4() && is_elsewhere(law, to);
+            // What lies behind a peer goes there or nowhere, also when the peer is in force no more.
+            let behind = law.bonds.iter().any(|bond| bond.behind() == Some(to));
+            let out = to.is_ipv4() && is_elsewhere(law, to) && !behind;
             to == POD || to == WG0 || to == WG0_6 || out || in_force(law).any(|bond| has(bond, to))
         }
         From::Behind => holder(law, source).is_some_and(|bond| by_peer(law, bond, to, attempt.ask)),
