@@ -1,8 +1,8 @@
 //! Which declared ports nobody answers on.
 //!
 //! Whoever listens is asked in a thread beside the agent, which follows the bonds meanwhile, and is woken when it learns
-//! something new. A listener that is new or has not answered is asked at the next look, one that has answered not again
-//! for a while, unless somebody waits there.
+//! something new. A question is a connection that asks for nothing, which some services note or count as a fault: so one
+//! that has answered is asked again only when somebody waits there, or when it listens anew, and that not at once.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::sys::wake::Nudger;
 
 /// How long a listener may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Who has answered is not asked again for so long.
+/// Who has answered and listens anew is not asked for so long: some begin to listen anew behind every connection.
 const GOOD: Duration = Duration::from_secs(60);
 /// Who has not, for so long: the end of the questions is a reason to look, and that look does not ask.
 const BAD: Duration = Duration::from_secs(1);
@@ -36,6 +36,8 @@ struct Question {
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Known {
+    /// Number of the listener's socket.
+    inode: u64,
     answered: bool,
     at: Instant,
 }
@@ -43,9 +45,9 @@ struct Known {
 /// Asks, and remembers who has answered.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// By the listener's number, so that a service that was started anew is a new one.
-    known: BTreeMap<u64, Known>,
-    running: Option<Receiver<(u64, Known)>>,
+    /// By TCP port.
+    known: BTreeMap<u16, Known>,
+    running: Option<Receiver<(u16, Known)>>,
 }
 
 impl Answers {
@@ -54,7 +56,6 @@ impl Answers {
     pub(super) fn missing(&mut self, codex: &Codex, nudger: Nudger) -> Result<Vec<String>, Error> {
         self.take_in();
         let listening = sockets::listening()?;
-        self.known.retain(|inode, _| listening.iter().any(|socket| socket.inode == *inode));
         let (missing, questions) = judge(codex, &listening, &self.known, Instant::now());
         self.ask(questions, nudger);
         Ok(missing)
@@ -63,8 +64,8 @@ impl Answers {
     fn take_in(&mut self) {
         while let Some(running) = &self.running {
             match running.try_recv() {
-                Ok((inode, known)) => {
-                    self.known.insert(inode, known);
+                Ok((port, known)) => {
+                    self.known.insert(port, known);
                 }
                 Err(TryRecvError::Empty) => return,
                 Err(TryRecvError::Disconnected) => self.running = None,
@@ -92,7 +93,8 @@ impl Answers {
                             };
                             news.fetch_or(answered != *before, Ordering::Relaxed);
                             // When nobody waits any more there is nobody to tell.
-                            let _ = sender.send((listener.inode, Known { answered, at: Instant::now() }));
+                            let known = Known { inode: listener.inode, answered, at: Instant::now() };
+                            let _ = sender.send((listener.local.port(), known));
                         });
                     }
                 });
@@ -109,7 +111,7 @@ impl Answers {
 fn judge(
     codex: &Codex,
     listening: &[Socket],
-    known: &BTreeMap<u64, Known>,
+    known: &BTreeMap<u16, Known>,
     now: Instant,
 ) -> (Vec<String>, Vec<Question>) {
     let (mut missing, mut questions) = (Vec::new(), Vec::new());
@@ -127,9 +129,16 @@ fn judge(
             if protocol != Protocol::Tcp {
                 continue;
             }
-            let last = known.get(&socket.inode);
-            let rest = |last: &Known| if last.answered && socket.waiting == 0 { GOOD } else { BAD };
-            if last.is_none_or(|last| now.saturating_duration_since(last.at) >= rest(last)) {
+            let last = known.get(&number);
+            let rest = |last: &Known| match last {
+                Known { answered: true, inode, .. } if socket.waiting == 0 => {
+                    (*inode != socket.inode).then_some(GOOD)
+                }
+                _ => Some(BAD),
+            };
+            let is_due =
+                |last: &Known| rest(last).is_some_and(|rest| now.saturating_duration_since(last.at) >= rest);
+            if last.is_none_or(is_due) {
                 let route = service.routes.iter().find(|route| route.port == port.number);
                 questions.push(Question {
                     listener: socket.clone(),
@@ -175,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_counts_when_it_has_answered_and_is_asked_again_in_time() {
+    fn a_listener_counts_when_it_has_answered_and_is_asked_again_only_with_reason() {
         let (start, codex) = (Instant::now(), codex());
         let mut known = BTreeMap::new();
         let mut listening = vec![listener(80, 1, 0), Socket::listener(Protocol::Udp, 53, 3, 0)];
@@ -191,22 +200,19 @@ mod tests {
         assert_eq!(missing, [nobody, "veil tcp 80 was not asked yet".to_owned()]);
         assert_eq!(questions, [(1, None)]);
         listening.push(listener(6006, 2, 0));
-        known.insert(1, Known { answered: true, at: start });
-        known.insert(2, Known { answered: false, at: start });
+        known.insert(80, Known { inode: 1, answered: true, at: start });
+        known.insert(6006, Known { inode: 2, answered: false, at: start });
         let silent = "oculus tcp 6006 has a listener that does not answer".to_owned();
         assert_eq!(asked(&listening, &known, 0), (vec![silent.clone()], vec![]));
         assert_eq!(asked(&listening, &known, 1), (vec![silent], vec![(2, Some("/traces".to_owned()))]));
-        known.insert(2, Known { answered: true, at: start });
-        assert_eq!(asked(&listening, &known, 59), (vec![], vec![]));
-        assert_eq!(asked(&listening, &known, 60).1.len(), 2);
+        known.insert(6006, Known { inode: 2, answered: true, at: start });
+        assert_eq!(asked(&listening, &known, 3600), (vec![], vec![]));
         // Somebody waits to be accepted: what was said a while ago may not be true any more.
         listening[0].waiting = 1;
         assert_eq!(asked(&listening, &known, 2), (vec![], vec![(1, None)]));
         // Started anew.
         listening[0] = listener(80, 4, 0);
-        assert_eq!(
-            asked(&listening, &known, 2),
-            (vec!["veil tcp 80 was not asked yet".to_owned()], vec![(4, None)])
-        );
+        assert_eq!(asked(&listening, &known, 59), (vec![], vec![]));
+        assert_eq!(asked(&listening, &known, 60), (vec![], vec![(4, None)]));
     }
 }
