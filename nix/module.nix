@@ -36,7 +36,8 @@ in
         Whether to enable a pod with a private network plane, as a Codex declares it. The host then answers nobody but
         where the Codex says so, its own services included, and forwards packets of this pod alone: routing, libvirt,
         Docker and other networks of Podman end at its ruleset. The folder `/etc/containers/systemd` is this module's as
-        a whole: no other quadlet has a place in it.
+        a whole: no other quadlet has a place in it. The grant `rebirth` has no effect here: another body of this host
+        is another configuration of NixOS.
       '';
     };
 
@@ -168,6 +169,8 @@ in
           requires = [ "sepulcher-firewall.service" ];
           after = [ "sepulcher-firewall.service" ];
           wantedBy = [ "multi-user.target" ];
+          # Volumes are put back under no service that runs: it asks Podman.
+          path = [ pkgs.podman ];
         };
         sepulcher-health = {
           requires = [ "sepulcher-firewall.service" ];

@@ -87,6 +87,7 @@ let
     rustPlatform.buildRustPackage = import ./rust.nix run;
     formats.toml = _: import ./toml.nix;
     nftables = absent "nftables";
+    podman = absent "podman";
     util-linux = absent "util-linux";
     writeShellApplication = { name, ... }: absent name;
     mkShell = _: absent "shell";

@@ -75,6 +75,8 @@ in
       "nftables"
       "util-linux"
     ];
+  "what recovers volumes can ask whether a service runs" =
+    map (one: one.name) services.sepulcher-awaken.path == [ "podman" ];
   "another Codex restarts the ruleset's unit, in one step" =
     let
       triggers = codex: (evaluate { } (enabled // { inherit codex; })).config.systemd.services;

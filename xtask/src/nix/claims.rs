@@ -125,6 +125,10 @@ pub fn host_tree(shell: &Shell, tools: &str) -> Result<()> {
     if let Some(missing) = there.iter().find(|path| !path.exists()) {
         return Err(format!("a NixOS host does not get {}", missing.display()).into());
     }
+    let golden = root().join("tests/golden/lychd/expected/usr/lib/tmpfiles.d/sepulcher.conf");
+    if fs::read(tree.join("lib/tmpfiles.d/sepulcher.conf"))? != fs::read(golden)? {
+        return Err("a NixOS host makes other folders than the appliance".into());
+    }
     if let Some(unit) = ELSEWHERE.iter().find(|unit| units.join(unit).exists()) {
         return Err(format!("a NixOS host gets {unit}, which it has its own way for").into());
     }
