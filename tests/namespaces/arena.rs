@@ -6,9 +6,10 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use sepulcher::codex::{Codex, Protocol};
+use sepulcher::codex::{Codex, Protocol, Sources};
 use sepulcher::reach;
 use sepulcher::render::{BRIDGE, nftables};
+use sepulcher::sys::wireguard::SecretKey;
 
 use crate::lab::Machine;
 use crate::netavark;
@@ -121,6 +122,21 @@ pub fn add(address: IpAddr, interface: &str) -> String {
         IpAddr::V4(address) => format!("ip address add {address}/32 dev {interface}"),
         IpAddr::V6(address) => format!("ip address add {address}/128 dev {interface} nodad noprefixroute"),
     }
+}
+
+/// A Codex with peers from 10.88.16.2 on, `p2` and so forth, that hold these grants, and their addresses. `law` goes behind
+/// the appliance's name.
+pub fn bonded(law: &str, grants: &[&str]) -> (Codex, Vec<IpAddr>) {
+    let mut sources = Sources::default();
+    sources.insert("lychd.toml", format!("schema = 1\n[appliance]\nname = \"arena\"\n{law}"));
+    for (last, grants) in (2..).zip(grants) {
+        let key = SecretKey::generate().public();
+        let text = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = {grants}\n");
+        sources.insert(format!("peers/p{last}.toml"), text);
+    }
+    let codex = Codex::parse(&sources).unwrap();
+    let peers = codex.peers.values().map(|peer| peer.address.into()).collect();
+    (codex, peers)
 }
 
 /// Puts a ruleset in force.

@@ -8,9 +8,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto};
 use sepulcher::codex::{Codex, Protocol, Sources};
 use sepulcher::render::nftables;
-use sepulcher::sys::wireguard::SecretKey;
 
-use crate::arena::{Arena, UPLINK, UPLINK6, load};
+use crate::arena::{Arena, UPLINK, UPLINK6, bonded, load};
 use crate::lab::{can_run, scratch};
 use crate::packets::{Outcome, Trial, send, within};
 use crate::silence::{replaced, without};
@@ -149,16 +148,8 @@ fn the_host_answers_a_peer_with_the_grant_and_needs_no_way_to_the_tether() {
     if !can_run("the_host_answers_a_peer_with_the_grant_and_needs_no_way_to_the_tether") {
         return;
     }
-    let mut sources = Sources::default();
     let shell = "[[host]]\nname = \"shell\"\nport = 7090\n";
-    sources.insert("lychd.toml", format!("schema = 1\n[appliance]\nname = \"arena\"\n{shell}"));
-    for (last, grants) in [(2, "[\"shell\"]"), (3, "[\"*\"]")] {
-        let key = SecretKey::generate().public();
-        let text = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = {grants}\n");
-        sources.insert(format!("peers/p{last}.toml"), text);
-    }
-    let codex = Codex::parse(&sources).unwrap();
-    let peers: Vec<IpAddr> = codex.peers.values().map(|peer| peer.address.into()).collect();
+    let (codex, peers) = bonded(shell, &["[\"shell\"]", "[\"*\"]"]);
     let (_guard, folder) = scratch();
     let arena = Arena::new(&codex, &peers, &[7090], &folder);
     arena.host.sh(&format!("ip route del {}", codex.tether.network));

@@ -1,11 +1,10 @@
 //! Paths through the tunnel are narrower than those at both of its ends.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use sepulcher::codex::{Codex, Protocol, Sources};
-use sepulcher::sys::wireguard::SecretKey;
+use sepulcher::codex::Protocol;
 
-use crate::arena::Arena;
+use crate::arena::{Arena, bonded};
 use crate::lab::{can_run, scratch};
 use crate::packets::{Outcome, Trial, send};
 
@@ -14,15 +13,7 @@ fn segments_are_clamped_to_what_the_tunnel_carries() {
     if !can_run("segments_are_clamped_to_what_the_tunnel_carries") {
         return;
     }
-    let mut sources = Sources::default();
-    sources.insert("lychd.toml", "schema = 1\n[appliance]\nname = \"arena\"\n");
-    for (last, grants) in [(2, "[\"peer:p3\"]"), (3, "[]")] {
-        let key = SecretKey::generate().public();
-        let text = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = {grants}\n");
-        sources.insert(format!("peers/p{last}.toml"), text);
-    }
-    let codex = Codex::parse(&sources).unwrap();
-    let peers: Vec<IpAddr> = codex.peers.values().map(|peer| peer.address.into()).collect();
+    let (codex, peers) = bonded("", &["[\"peer:p3\"]", "[]"]);
     let (_guard, folder) = scratch();
     let arena = Arena::new(&codex, &peers, &[7000], &folder);
     arena.pod.sh("ip link set wg0 mtu 1280");

@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use sepulcher::codex::{Codex, Protocol, Sources};
+use sepulcher::codex::Protocol;
 use sepulcher::render::nftables;
-use sepulcher::sys::wireguard::SecretKey;
 
-use crate::arena::{Arena, OUTSIDER, load};
+use crate::arena::{Arena, OUTSIDER, bonded, load};
 use crate::lab::{can_run, scratch};
 use crate::packets::{Outcome, Trial, send};
 use crate::silence::without;
@@ -16,15 +15,7 @@ fn a_peer_that_wants_through_the_pod_is_denied_and_counted() {
     if !can_run("a_peer_that_wants_through_the_pod_is_denied_and_counted") {
         return;
     }
-    let mut sources = Sources::default();
-    sources.insert("lychd.toml", "schema = 1\n[appliance]\nname = \"arena\"\n");
-    for last in [2, 3] {
-        let key = SecretKey::generate().public();
-        let text = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = []\n");
-        sources.insert(format!("peers/p{last}.toml"), text);
-    }
-    let codex = Codex::parse(&sources).unwrap();
-    let peers: Vec<IpAddr> = codex.peers.values().map(|peer| peer.address.into()).collect();
+    let (codex, peers) = bonded("", &["[]", "[]"]);
     let (_guard, folder) = scratch();
     let arena = Arena::new(&codex, &peers, &[7090], &folder);
     // To the network outside, and to the host, which offers nothing here.
