@@ -128,8 +128,7 @@ impl Agent {
             self.report(broken, say);
         }
         let kept = self.keep(&held, waker, say).and_then(|()| {
-            let nudger = waker.nudger().map_err(Error::Wait)?;
-            self.silent = self.answers.missing(&held.codex, nudger)?;
+            self.silent = self.answers.missing(&held.codex, || waker.nudger())?;
             Ok(())
         });
         read.and(kept)
@@ -169,8 +168,13 @@ impl Agent {
         let plan = sync::plan(&desired, &observed);
         let withheld = withheld(codex, &sync::contested(&desired, &observed));
         let first = withheld.as_ref().unwrap_or(codex);
+        let passes = reach::veil_grants(codex);
+        let taken = match &withheld {
+            Some(withheld) => self.passes.take(&reach::veil_grants(withheld)),
+            None => self.passes.take(&passes),
+        };
         // A pass that cannot be taken away is no reason to leave an element where it is.
-        let (taken, loaded) = (self.passes.take(&reach::veil_grants(first)), self.load_ruleset(first));
+        let loaded = self.load_ruleset(first);
         let mut reloaded = match taken.map_err(Error::from).and_then(|found| Ok((found, loaded?))) {
             Ok((found, outcome)) => found || outcome == Outcome::Repaired,
             // Also an agent that has just started finds peers of the one before it.
@@ -183,7 +187,7 @@ impl Agent {
         if withheld.is_some() {
             reloaded |= self.load_ruleset(codex)? == Outcome::Repaired;
         }
-        self.passes.give(&reach::veil_grants(codex))?;
+        self.passes.give(&passes)?;
         let unasked = self.last.as_ref().is_some_and(|last| last.desired == desired);
         if reloaded || (unasked && plan.repairs(&desired)) {
             self.drift += 1;

@@ -5,12 +5,14 @@
 //! that has answered is asked again only when somebody waits there, or when it listens anew, and that not at once.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread::{self, Builder};
 use std::time::{Duration, Instant};
 
+use super::Error;
 use crate::codex::{Codex, Protocol};
-use crate::sys::fs::Error;
 use crate::sys::sockets::{self, Socket};
 use crate::sys::wake::Nudger;
 
@@ -53,11 +55,15 @@ pub(super) struct Answers {
 impl Answers {
     /// Declared ports that nobody answers on, as far as is known, each with why. Has asked whoever is to be asked, and
     /// nudges when there is news.
-    pub(super) fn missing(&mut self, codex: &Codex, nudger: Nudger) -> Result<Vec<String>, Error> {
+    pub(super) fn missing(
+        &mut self,
+        codex: &Codex,
+        nudger: impl FnOnce() -> io::Result<Nudger>,
+    ) -> Result<Vec<String>, Error> {
         self.take_in();
         let listening = sockets::listening()?;
         let (missing, questions) = judge(codex, &listening, &self.known, Instant::now());
-        self.ask(questions, nudger);
+        self.ask(questions, nudger).map_err(Error::Wait)?;
         Ok(missing)
     }
 
@@ -73,19 +79,23 @@ impl Answers {
         }
     }
 
-    fn ask(&mut self, questions: Vec<Question>, mut nudger: Nudger) {
+    fn ask(
+        &mut self,
+        questions: Vec<Question>,
+        nudger: impl FnOnce() -> io::Result<Nudger>,
+    ) -> io::Result<()> {
         if self.running.is_some() || questions.is_empty() {
-            return;
+            return Ok(());
         }
         let (sender, receiver) = channel();
-        self.running = Some(receiver);
-        std::thread::spawn(move || {
+        let mut nudger = nudger()?;
+        Builder::new().name("answers".into()).spawn(move || {
             let news = AtomicBool::new(false);
             for some in questions.chunks(AT_A_TIME) {
-                std::thread::scope(|scope| {
+                thread::scope(|scope| {
                     for question in some {
                         let (sender, news) = (sender.clone(), &news);
-                        scope.spawn(move || {
+                        let asking = move || {
                             let Question { listener, path, answered: before } = question;
                             // A table that cannot be read is an error of the next look.
                             let Ok(answered) = sockets::answers(listener, path.as_deref(), PATIENCE) else {
@@ -95,7 +105,9 @@ impl Answers {
                             // When nobody waits any more there is nobody to tell.
                             let known = Known { inode: listener.inode, answered, at: Instant::now() };
                             let _ = sender.send((listener.local.port(), known));
-                        });
+                        };
+                        // Who cannot be asked for want of a thread is asked at a later look.
+                        let _ = Builder::new().spawn_scoped(scope, asking);
                     }
                 });
             }
@@ -103,7 +115,9 @@ impl Answers {
             if news.into_inner() {
                 let _ = nudger.nudge();
             }
-        });
+        })?;
+        self.running = Some(receiver);
+        Ok(())
     }
 }
 
