@@ -10,6 +10,7 @@ mod scalar;
 mod service;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use toml::de::DeTable;
 
@@ -97,29 +98,39 @@ fn read_peers(files: &[(&str, Option<&str>)], draft: &mut Draft, mistakes: &mut 
     mistakes.extend(told.into_iter().flatten());
 }
 
-/// What `work` makes of `items`, cut into one share for each processor or for each `enough` items; in their order.
-/// The last share is this thread's.
+/// What `work` makes of `items`, cut into shares of `size`; in their order. Each processor takes the next share when it has
+/// done one: equal halves would wait for the slower.
 pub(crate) fn in_shares<T: Sync, R: Send>(
     items: &[T],
-    enough: usize,
+    size: usize,
     work: impl Fn(&[T]) -> R + Sync,
 ) -> Vec<R> {
+    let shares: Vec<_> = items.chunks(size).collect();
+    let next = AtomicUsize::new(0);
+    let some = || {
+        let mut done = Vec::new();
+        while let Some((index, share)) = take(&shares, &next) {
+            done.push((index, work(share)));
+        }
+        done
+    };
     let processors = std::thread::available_parallelism().map_or(1, Into::into);
-    let shares = items.len().div_ceil(enough).clamp(1, processors);
-    if shares == 1 {
-        return vec![work(items)];
-    }
-    std::thread::scope(|scope| {
-        let work = &work;
-        let (others, own) = items.split_at(items.len() / shares * (shares - 1));
-        let chunks = others.chunks(items.len() / shares);
-        let workers: Vec<_> = chunks.map(|chunk| scope.spawn(move || work(chunk))).collect();
-        let own = work(own);
-        let results = workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        results.chain([own]).collect()
-    })
+    let mut done = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..processors.min(shares.len())).map(|_| scope.spawn(some)).collect();
+        let mut done = some();
+        for other in others {
+            done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The next share that nobody has taken, and its place.
+fn take<'a, T>(shares: &[&'a [T]], next: &AtomicUsize) -> Option<(usize, &'a [T])> {
+    let index = next.fetch_add(1, Ordering::Relaxed);
+    shares.get(index).map(|share| (index, *share))
 }
 
 /// Name of the file that every Codex has.
