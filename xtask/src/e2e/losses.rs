@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::bodies::{self, Made, SOUND};
 use super::scene::{COMMAND, Scene, device};
 use super::site::{HOST, Site};
+use super::snapshot::sql;
 use super::{BOOT, Claim};
 use crate::Result;
 use crate::vm::{Running, Start};
@@ -334,6 +335,16 @@ impl<'a> Machine<'a> {
         Ok(state)
     }
 
+    /// That it is healthy, its database answers, and peers shake hands and get their page.
+    fn is_well(&self) -> Result<()> {
+        self.is_up()?;
+        sql(self.scene, "select 1")?;
+        for (peer, keys) in [&self.scene.phone, &self.scene.laptop].into_iter().zip(&self.scene.site.peers) {
+            self.scene.talks(peer, keys, &self.key)?;
+        }
+        Ok(())
+    }
+
     /// Lets an act end once, to learn how long it takes; then cuts it off at its moments, and looks.
     fn suffers(&mut self, act: &Act<'_>, points: u32) -> Result<String> {
         let start = Instant::now();
@@ -377,8 +388,9 @@ impl<'a> Machine<'a> {
             before = self.forgets(after, BEFORE)?;
         }
         self.forgets(before, FULL)?;
+        self.is_well()?;
         Ok(format!(
-            "{points} times in {} ms: {done} were done, {} had left nothing; {} s",
+            "{points} times in {} ms: {done} were done, {} had left nothing; healthy, and peers talk; {} s",
             lasts.as_millis(),
             points - done,
             start.elapsed().as_secs()
