@@ -127,9 +127,9 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
             line: &|point, _| bond(&format!("loss-{point}")),
             done: &|point, before, after| {
                 let mut peers = before.peers.clone();
-                peers.insert(format!("loss-{point}")) && after.peers == peers
+                peers.insert(format!("loss-{point}")) && after.soul() == (&peers, before.mark)
             },
-            undone: |before, after| before.peers == after.peers,
+            undone: |before, after| before.soul() == after.soul(),
             moment: evenly,
             of_volumes: false,
             from_firmware: false,
@@ -140,7 +140,7 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
             name: "power is lost while it takes a snapshot",
             line: &|point, _| format!("sepulcher snapshot create --bonds-only --note loss-{point}"),
             done: &|point, before, after| {
-                after.snapshot(&format!("loss-{point}")) != "none" && after.peers == before.peers
+                after.snapshot(&format!("loss-{point}")) != "none" && after.soul() == before.soul()
             },
             undone: |before, after| before == after,
             moment: evenly,
@@ -153,7 +153,7 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
             name: "power is lost while it restores one",
             line: &|_, before| restore(before, ""),
             done: &|_, before, after| exchanged(before, after) && before.mark == after.mark,
-            undone: |before, after| before.peers == after.peers && before.mark == after.mark,
+            undone: |before, after| before.soul() == after.soul(),
             moment: evenly,
             of_volumes: false,
             from_firmware: false,
@@ -164,7 +164,7 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
             name: "power is lost while it restores one with its volumes",
             line: &|_, before| restore(before, FULL) + " --with-volumes",
             done: &|_, before, after| exchanged(before, after) && after.mark == after.peers.contains("extra"),
-            undone: |before, after| before.peers == after.peers && before.mark == after.mark,
+            undone: |before, after| before.soul() == after.soul(),
             moment: late,
             of_volumes: true,
             from_firmware: false,
@@ -174,8 +174,12 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
             loss: Loss::Stage,
             name: "power is lost while it stages a body",
             line: &|_, before| format!("sepulcher rebirth stage {}", device(other(before))),
-            done: &|_, before, after| after.staged.as_deref() == Some(VERSIONS[other(before)]),
-            undone: |before, after| after.staged.is_none() || before.staged == after.staged,
+            done: &|_, before, after| {
+                after.soul() == before.soul() && after.staged.as_deref() == Some(VERSIONS[other(before)])
+            },
+            undone: |before, after| {
+                after.soul() == before.soul() && (after.staged.is_none() || before.staged == after.staged)
+            },
             moment: evenly,
             of_volumes: false,
             from_firmware: true,
@@ -185,8 +189,8 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
             loss: Loss::Activate,
             name: "power is lost while it activates one",
             line: &|_, _| format!("sepulcher rebirth activate --at-next-boot {digest}"),
-            done: &|_, _, after| after.pending && after.tries == 1,
-            undone: |_, after| after.tries == 0,
+            done: &|_, before, after| after.soul() == before.soul() && after.pending && after.tries == 1,
+            undone: |before, after| after.soul() == before.soul() && after.tries == 0,
             moment: evenly,
             of_volumes: false,
             from_firmware: true,
@@ -228,6 +232,11 @@ fn bond(name: &str) -> String {
 }
 
 impl State {
+    /// What is to outlive every body: bonds, and what a volume holds.
+    fn soul(&self) -> (&BTreeSet<String>, bool) {
+        (&self.peers, self.mark)
+    }
+
     /// The name of the snapshot with a note; no snapshot has the name that is told where there is none.
     fn snapshot(&self, note: &str) -> &str {
         self.snapshots.iter().find(|(_, of)| *of == note).map_or("none", |(name, _)| name)
