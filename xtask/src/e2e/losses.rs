@@ -1,23 +1,23 @@
 //! Claims about power losses: the emulator is killed in the middle of what the machine is told to do, again and again,
 //! and the machine that is powered on behind it has all that was done, and nothing by halves.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod acts;
+
 use std::fs;
 use std::time::{Duration, Instant};
 
 use sepulcher::tree::Sha256Digest;
 use serde_json::Value;
 
+pub use self::acts::Loss;
+use self::acts::{ACTS, Act, BEFORE, FULL, LOSS, State, VERSIONS, bond};
 use super::bodies::{self, Made, SOUND};
 use super::scene::{COMMAND, Scene, device};
-use super::site::{HOST, Site};
+use super::site::Site;
 use super::snapshot::sql;
 use super::{BOOT, Claim};
 use crate::Result;
 use crate::vm::{Running, Start};
-
-/// Versions of the bodies that it is told to become.
-const VERSIONS: [&str; 2] = ["2", "3"];
 
 /// How long an act may take that is not cut off.
 const ACT: Duration = Duration::from_secs(400);
@@ -34,77 +34,6 @@ const LOOK: &str = "sepulcher audit verify > /dev/null && sepulcher peer list --
 const VOLUME: &str = "lychd-veil-data";
 const MARK: &str = "mark";
 
-/// How the notes of snapshots begin that a restore makes of what was there, and of those with volumes.
-const BEFORE: &str = "before ";
-const FULL: &str = "full-";
-
-/// What a machine has after it was powered on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
-    /// Who is bonded.
-    peers: BTreeSet<String>,
-    /// Notes of snapshots by their names.
-    snapshots: BTreeMap<String, String>,
-    /// Whether the marked volume is there.
-    mark: bool,
-    /// Version of the staged body.
-    staged: Option<String>,
-    /// Whether an activated body waits for its boot or its proof.
-    pending: bool,
-    /// How often the boot loader has tried the body in the other slot.
-    tries: u64,
-}
-
-/// What the machine may be at when its power is lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Loss {
-    /// Bonding
-    Bond,
-    /// Taking a snapshot
-    Snapshot,
-    /// Restoring one
-    Restore,
-    /// Restoring one with its volumes
-    RestoreWithVolumes,
-    /// Staging a body
-    Stage,
-    /// Activating one
-    Activate,
-}
-
-/// Something that the machine is told to do.
-struct Act<'a> {
-    /// Which it is.
-    loss: Loss,
-    /// Its claim.
-    name: &'static str,
-    /// The line of the `n`th time, in the state that it is in.
-    line: &'a dyn Fn(u32, &State) -> String,
-    /// Whether the state behind the line is the one that it leads to from the state before.
-    done: &'a dyn Fn(u32, &State, &State) -> bool,
-    /// Whether the state behind it is one that was never told to change, or only gave something up.
-    undone: fn(&State, &State) -> bool,
-    /// When the power is lost the `n`th of so many times, as a part of the time that it takes.
-    moment: fn(u32, u32) -> f64,
-    /// Whether it is about volumes, and their services are up before.
-    of_volumes: bool,
-    /// Whether the machine is started from its firmware in between, too: it changes what the boot loader reads.
-    from_firmware: bool,
-    /// Whether it wants the first body staged before.
-    of_staged: bool,
-}
-
-/// Evenly over one and a quarter of the time: what counts comes at its end, which is later at times.
-fn evenly(point: u32, points: u32) -> f64 {
-    1.25 * (f64::from(point) - 0.5) / f64::from(points)
-}
-
-/// Half of the moments around the end, where all of it is decided, and the others before, in turn.
-fn late(point: u32, points: u32) -> f64 {
-    let pair = evenly(point.div_ceil(2), points.div_ceil(2)) / 1.25;
-    if point.is_multiple_of(2) { 0.75 + 0.35 * pair } else { 0.75 * pair }
-}
-
 /// Takes the power away in the middle of what the machine is told, `points` times in each of `losses`, or of all where
 /// none are named.
 pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
@@ -120,127 +49,16 @@ pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
     machine.keeps_two()?;
     let digest = Sha256Digest::of(&fs::read(bodies[0].folder.join("SHA256SUMS"))?);
     let mut claims = Vec::new();
-    for act in [
-        Act {
-            loss: Loss::Bond,
-            name: "power is lost while it bonds",
-            line: &|point, _| bond(&format!("loss-{point}")),
-            done: &|point, before, after| {
-                let mut peers = before.peers.clone();
-                peers.insert(format!("loss-{point}")) && after.soul() == (&peers, before.mark)
-            },
-            undone: |before, after| before.soul() == after.soul(),
-            moment: evenly,
-            of_volumes: false,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            loss: Loss::Snapshot,
-            name: "power is lost while it takes a snapshot",
-            line: &|point, _| format!("sepulcher snapshot create --bonds-only --note loss-{point}"),
-            done: &|point, before, after| {
-                after.snapshot(&format!("loss-{point}")) != "none" && after.soul() == before.soul()
-            },
-            undone: |before, after| before == after,
-            moment: evenly,
-            of_volumes: false,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            loss: Loss::Restore,
-            name: "power is lost while it restores one",
-            line: &|_, before| restore(before, ""),
-            done: &|_, before, after| exchanged(before, after) && before.mark == after.mark,
-            undone: |before, after| before.soul() == after.soul(),
-            moment: evenly,
-            of_volumes: false,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            loss: Loss::RestoreWithVolumes,
-            name: "power is lost while it restores one with its volumes",
-            line: &|_, before| restore(before, FULL) + " --with-volumes",
-            done: &|_, before, after| exchanged(before, after) && after.mark == after.peers.contains("extra"),
-            undone: |before, after| before.soul() == after.soul(),
-            moment: late,
-            of_volumes: true,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            loss: Loss::Stage,
-            name: "power is lost while it stages a body",
-            line: &|_, before| format!("sepulcher rebirth stage {}", device(other(before))),
-            done: &|_, before, after| {
-                after.soul() == before.soul() && after.staged.as_deref() == Some(VERSIONS[other(before)])
-            },
-            undone: |before, after| {
-                after.soul() == before.soul() && (after.staged.is_none() || before.staged == after.staged)
-            },
-            moment: evenly,
-            of_volumes: false,
-            from_firmware: true,
-            of_staged: false,
-        },
-        Act {
-            loss: Loss::Activate,
-            name: "power is lost while it activates one",
-            line: &|_, _| format!("sepulcher rebirth activate --at-next-boot {digest}"),
-            done: &|_, before, after| after.soul() == before.soul() && after.pending && after.tries == 1,
-            undone: |before, after| after.soul() == before.soul() && after.tries == 0,
-            moment: evenly,
-            of_volumes: false,
-            from_firmware: true,
-            of_staged: true,
-        },
-    ]
-    .iter()
-    .filter(|act| wanted(act.loss))
-    {
+    for act in ACTS.iter().filter(|act| wanted(act.loss)) {
         if act.of_staged {
             claims.push(Claim::check("it stages a body after all of that", || machine.stages_the_first()));
         }
-        claims.push(Claim::check(act.name, || machine.suffers(act, points)));
+        claims.push(Claim::check(act.name, || machine.suffers(act, &digest, points)));
     }
     if wanted(Loss::Activate) {
         claims.push(Claim::check("it becomes that body after all of that", || machine.becomes(&digest)));
     }
     Ok(claims)
-}
-
-/// Puts back the one of two snapshots that the machine is not like.
-fn restore(before: &State, kind: &str) -> String {
-    let other = if before.peers.contains("extra") { "without" } else { "with" };
-    format!("sepulcher snapshot restore {}", before.snapshot(&format!("{kind}{other}")))
-}
-
-/// Whether one of the two snapshots took the other's place.
-fn exchanged(before: &State, after: &State) -> bool {
-    before.peers.symmetric_difference(&after.peers).eq(["extra"])
-}
-
-/// Which of the bodies is not staged.
-fn other(state: &State) -> usize {
-    usize::from(state.staged.as_deref() == Some(VERSIONS[0]))
-}
-
-fn bond(name: &str) -> String {
-    format!("sepulcher peer bond {name} --grant oculus --endpoint {HOST} --conf /run/{name}.conf")
-}
-
-impl State {
-    /// What is to outlive every body: bonds, and what a volume holds.
-    fn soul(&self) -> (&BTreeSet<String>, bool) {
-        (&self.peers, self.mark)
-    }
-
-    /// The name of the snapshot with a note; no snapshot has the name that is told where there is none.
-    fn snapshot(&self, note: &str) -> &str {
-        self.snapshots.iter().find(|(_, of)| *of == note).map_or("none", |(name, _)| name)
-    }
 }
 
 /// The machine in the rig, and what it had when it was powered on.
@@ -335,8 +153,9 @@ impl<'a> Machine<'a> {
     }
 
     /// Removes snapshots with notes that begin so: those with volumes take their room and time.
-    fn forgets(&self, mut state: State, beginning: &str) -> Result<State> {
-        let gone = state.snapshots.extract_if(.., |_, note| note.starts_with(beginning));
+    fn forgets(&self, mut state: State, beginnings: &[&str]) -> Result<State> {
+        let is_gone = |note: &str| beginnings.iter().any(|beginning| note.starts_with(beginning));
+        let gone = state.snapshots.extract_if(.., |_, note| is_gone(note));
         let files = gone.fold(String::new(), |files, (name, _)| files + " " + &name + ".tar.zst");
         if !files.is_empty() {
             self.tell(&format!("cd /var/lib/sepulcher/snapshots && rm{files} && sync"))?;
@@ -355,17 +174,17 @@ impl<'a> Machine<'a> {
     }
 
     /// Lets an act end once, to learn how long it takes; then cuts it off at its moments, and looks.
-    fn suffers(&mut self, act: &Act<'_>, points: u32) -> Result<String> {
+    fn suffers(&mut self, act: &Act, digest: &Sha256Digest, points: u32) -> Result<String> {
         let start = Instant::now();
         if act.of_volumes {
             self.is_up()?;
-            self.keeps_two_with_volumes()?;
         }
+        (act.prepare)(self)?;
         let mut before = self.state()?;
         let begun = Instant::now();
-        self.tell(&(act.line)(0, &before))?;
+        self.tell(&(act.line)(0, &before, digest))?;
         let lasts = begun.elapsed();
-        before = self.forgets(self.state()?, BEFORE)?;
+        before = self.forgets(self.state()?, &[BEFORE, LOSS])?;
         let mut done = 0;
         for point in 1..=points {
             if before.pending {
@@ -373,7 +192,7 @@ impl<'a> Machine<'a> {
                 before = self.state()?;
             }
             let moment = lasts.mul_f64((act.moment)(point, points));
-            let told = self.scene.first.begin(&(act.line)(point, &before))?.within(moment)?;
+            let told = self.scene.first.begin(&(act.line)(point, &before, digest))?.within(moment)?;
             drop(self.running.take());
             if act.from_firmware {
                 drop(self.scene.power_on(Start::Disk(&self.scene.disk), &[])?);
@@ -394,9 +213,9 @@ impl<'a> Machine<'a> {
             if act.of_volumes {
                 self.is_up()?;
             }
-            before = self.forgets(after, BEFORE)?;
+            before = self.forgets(after, &[BEFORE, LOSS])?;
         }
-        self.forgets(before, FULL)?;
+        self.forgets(before, &[FULL])?;
         self.is_well()?;
         Ok(format!(
             "{points} times in {} ms: {done} were done, {} had left nothing; healthy, and peers talk; {} s",
