@@ -193,3 +193,20 @@ fn other(state: &State) -> usize {
 pub fn bond(name: &str) -> String {
     format!("sepulcher peer bond {name} --grant oculus --endpoint {HOST} --conf /run/{name}.conf")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_cover_an_act_and_late_ones_its_end() {
+        for points in [1, 4, 5, 20] {
+            let at = |moment: fn(u32, u32) -> f64| (1..=points).map(move |point| moment(point, points));
+            assert!(at(evenly).is_sorted() && at(evenly).all(|part| (0.0..1.25).contains(&part)));
+            let (early, around): (Vec<_>, Vec<_>) = at(late).partition(|part| *part < 0.75);
+            let halves = [early.len(), around.len()].map(|count| u32::try_from(count).unwrap());
+            assert_eq!(halves, [points.div_ceil(2), points / 2]);
+            assert!(early.iter().all(|part| *part > 0.0) && around.iter().all(|part| *part < 1.1));
+        }
+    }
+}
