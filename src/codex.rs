@@ -238,6 +238,13 @@ pub struct Appliance {
     pub dark: bool,
 }
 
+impl Appliance {
+    /// Podman's name of a container in the pod, a service's or the agent's (`vpn`): Quadlet names it after the unit.
+    pub fn container(&self, of: &str) -> String {
+        format!("systemd-{}-{of}", self.name)
+    }
+}
+
 /// The interface towards the forest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Uplink {

@@ -9,6 +9,7 @@ pub mod http;
 pub mod interrupt;
 pub mod journal;
 pub mod link;
+pub mod netns;
 pub mod nft;
 pub mod notify;
 pub mod probe;

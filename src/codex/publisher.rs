@@ -1,6 +1,7 @@
 //! Whose updates a body takes, and where from.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use base64::Engine as _;
@@ -77,6 +78,18 @@ impl UrlPrefix {
         &self.0
     }
 
+    /// Whether what is fetched is encrypted by the server that it comes from.
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https://")
+    }
+
+    /// The address of its host, where that is written as one.
+    pub fn address(&self) -> Option<IpAddr> {
+        let (name, _) = host_and_port(self.0.split('/').nth(2)?);
+        let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+        bracketed.unwrap_or(name).parse().ok().map(|address: IpAddr| address.to_canonical())
+    }
+
     /// Whether a URL lies below it: nothing in it leads out again, or asks for something else.
     pub fn covers(&self, url: &str) -> bool {
         let below = url.strip_prefix(self.as_str());
@@ -90,11 +103,16 @@ fn is_plain(path: &str) -> bool {
     path.split('/').all(|part| !["", ".", ".."].contains(&part) && part.bytes().all(plain))
 }
 
-fn is_host(host: &str) -> bool {
-    let (name, port) = match host.rsplit_once(':') {
+/// The two parts of `host:port`; an address of IPv6 keeps its brackets.
+fn host_and_port(host: &str) -> (&str, Option<&str>) {
+    match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
-    };
+    }
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = host_and_port(host);
     let right = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let named = match bracketed {
@@ -190,6 +208,21 @@ mod tests {
             "https://updates.example/a?b/",
         ] {
             assert!(bad.parse::<UrlPrefix>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_address_of_a_host_is_told_where_it_is_written() {
+        for (prefix, address) in [
+            ("http://10.88.16.2/", Some("10.88.16.2")),
+            ("http://10.88.16.2:8080/lychd/", Some("10.88.16.2")),
+            ("https://[fd88::2]/", Some("fd88::2")),
+            ("http://[fd88::2]:80/a/", Some("fd88::2")),
+            ("http://[::ffff:10.88.16.2]/", Some("10.88.16.2")),
+            ("https://updates.example:8443/", None),
+        ] {
+            let prefix: UrlPrefix = prefix.parse().unwrap();
+            assert_eq!(prefix.address().map(|address| address.to_string()).as_deref(), address, "{prefix}");
         }
     }
 

@@ -3,7 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::IpAddr;
-use std::path::Path;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Error;
@@ -11,7 +12,7 @@ use crate::codex::net::Net4;
 use crate::codex::{Codex, UrlPrefix};
 use crate::peer::Refused;
 use crate::sys::http::Client;
-use crate::sys::{fs, stage};
+use crate::sys::{fs, netns, stage};
 
 /// No bundle is longer, in bytes: both slots' worth of everything.
 const LIMIT: u64 = 1 << 30;
@@ -30,7 +31,16 @@ pub enum Origin<'a> {
     /// A tar archive of these.
     Archive(&'a Path),
     /// Such an archive elsewhere.
-    Address(&'a str),
+    Address(&'a str, Way),
+}
+
+/// The way to an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The host's own.
+    Uplink,
+    /// Through `wg0`, which is in the pod.
+    Tether,
 }
 
 impl<'a> Origin<'a> {
@@ -41,9 +51,8 @@ impl<'a> Origin<'a> {
             let path = Path::new(source);
             return Ok(if path.is_dir() { Origin::Folder(path) } else { Origin::Archive(path) });
         }
-        over_the_uplink(source, codex)?;
-        if allowed.iter().any(|prefix| prefix.covers(source)) {
-            return Ok(Origin::Address(source));
+        if let Some(prefix) = allowed.iter().find(|prefix| prefix.covers(source)) {
+            return Ok(Origin::Address(source, way(prefix, codex)));
         }
         let named: Vec<_> = allowed.iter().map(UrlPrefix::as_str).collect();
         let hint = if named.is_empty() {
@@ -55,8 +64,9 @@ impl<'a> Origin<'a> {
         Err(Refused::new(format!("this body fetches nothing from {source}"), hint).into())
     }
 
-    /// Copies the bundle's files to `folder`, which must not be there.
-    pub fn bring(self, folder: &Path) -> Result<(), Error> {
+    /// Copies the bundle's files to `folder`, which must not be there. `tether` tells the network namespace that has
+    /// `wg0`, where that is the way.
+    pub fn bring(self, folder: &Path, tether: impl FnOnce() -> Result<PathBuf, Error>) -> Result<(), Error> {
         fs::create_dir_all(folder)?;
         fs::set_mode(folder, 0o700)?;
         match self {
@@ -66,34 +76,30 @@ impl<'a> Origin<'a> {
                 room(folder, fs::size(from)?)?;
                 unpack(file, folder, &from.display().to_string())
             }
-            // Another server than the law's is not asked, wherever this one points to.
-            Origin::Address(address) => {
-                unpack(Client::direct(CONNECT, PATIENCE).get(address, 0)?.body, folder, address)
+            Origin::Address(address, Way::Uplink) => download(address, folder),
+            Origin::Address(address, Way::Tether) => {
+                let path = tether()?;
+                let network = fs::open(&path)?;
+                let fetched = netns::within(network.as_fd(), || download(address, folder));
+                fs::context(fetched, "enter", &path)?
             }
         }
     }
 }
 
-/// Refuses an address in the tether's networks: updates are fetched by the host, and the tether ends in the pod.
-pub fn over_the_uplink(source: &str, codex: &Codex) -> Result<(), Refused> {
-    let Some(host) = host(source) else { return Ok(()) };
-    let behind = |network: &Net4| matches!(host, IpAddr::V4(address) if network.contains(address));
-    if codex.tether.contains(host) || codex.peers.values().any(|peer| peer.routes().iter().any(behind)) {
-        let message = format!("{host} lies in the tether, and sources are reached over the uplink");
-        return Err(Refused::new(message, "serve the update where the machine's uplink leads to"));
-    }
-    Ok(())
+/// Another server than the law's is not asked, wherever this one points to.
+fn download(address: &str, folder: &Path) -> Result<(), Error> {
+    unpack(Client::direct(CONNECT, PATIENCE).get(address, 0)?.body, folder, address)
 }
 
-/// The host of an address, where it is a number.
-fn host(source: &str) -> Option<IpAddr> {
-    let authority = source.split_once("://")?.1.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let number = match host.strip_prefix('[') {
-        Some(rest) => rest.split_once(']')?.0,
-        None => host.split_once(':').map_or(host, |(host, _)| host),
-    };
-    number.parse().ok().map(|address: IpAddr| address.to_canonical())
+/// How what lies below a prefix is reached. Peers and the networks behind them are in the tether also when they are not
+/// there: what is meant for them never leaves by the uplink.
+fn way(prefix: &UrlPrefix, codex: &Codex) -> Way {
+    let Some(host) = prefix.address() else { return Way::Uplink };
+    let behind = |network: &Net4| matches!(host, IpAddr::V4(address) if network.contains(address));
+    let is_inside =
+        codex.tether.contains(host) || codex.peers.values().any(|peer| peer.routes().iter().any(behind));
+    if is_inside { Way::Tether } else { Way::Uplink }
 }
 
 /// Refuses what would fill the machine's state.
@@ -207,7 +213,8 @@ mod tests {
         fs::write(&folder.path().join("a.tar"), 0o644, &archive(&[("one", b"1")])).unwrap();
         for (index, source) in [from.clone(), folder.path().join("a.tar")].into_iter().enumerate() {
             let target = folder.path().join(index.to_string());
-            Origin::of(source.to_str().unwrap(), &codex("")).unwrap().bring(&target).unwrap();
+            let origin = Origin::of(source.to_str().unwrap(), &codex("")).unwrap();
+            origin.bring(&target, || panic!("it is on this machine")).unwrap();
             assert_eq!(fs::read(&target.join("one")).unwrap(), b"1");
         }
     }
@@ -261,29 +268,38 @@ mod tests {
     }
 
     #[test]
-    fn sources_are_reached_over_the_uplink_and_not_through_the_tether() {
-        let codex = codex("\"http://10.88.16.2/lychd/\", \"http://192.0.2.1/lychd/\"");
-        for source in [
-            "http://10.88.16.2/lychd/2.tar",
-            "http://10.88.16.1:8080/lychd/2.tar",
-            "https://somebody@10.88.17.4/2.tar",
-            "http://[fd4c:7963:6864::7]:80/2.tar",
-            "http://[::ffff:10.88.16.2]/2.tar",
-            "http://192.168.7.9/2.tar",
+    fn what_peers_have_is_reached_through_the_tether_and_nothing_else_is() {
+        for (prefix, expected) in [
+            ("http://10.88.16.2/", Way::Tether),
+            ("http://10.88.31.254:8080/lychd/", Way::Tether),
+            ("http://[fd4c:7963:6864::7]:80/", Way::Tether),
+            ("http://[::ffff:10.88.16.2]/", Way::Tether),
+            ("http://192.168.7.9/lychd/", Way::Tether),
+            ("http://10.88.32.1/", Way::Uplink),
+            ("http://192.0.2.1/lychd/", Way::Uplink),
+            ("https://[fd4c:7963:6865::7]/", Way::Uplink),
+            ("https://updates.example/", Way::Uplink),
         ] {
-            let error = Origin::of(source, &codex).unwrap_err().to_string();
-            assert!(error.contains("sources are reached over the uplink"), "{source}: {error}");
+            let (address, codex) = (format!("{prefix}2.tar"), codex(&format!("{prefix:?}")));
+            assert_eq!(Origin::of(&address, &codex).unwrap(), Origin::Address(&address, expected));
         }
-        for source in ["http://192.0.2.1/lychd/2.tar", "https://updates.example/lychd/2.tar", "/10.88.16.2"] {
-            over_the_uplink(source, &codex).unwrap();
-        }
+    }
+
+    #[test]
+    fn nothing_is_fetched_where_the_tether_is_away() {
+        let codex = codex("\"http://10.88.16.2/\"");
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::of("http://10.88.16.2/2.tar", &codex).unwrap();
+        let gone = folder.path().join("gone");
+        let error = origin.bring(&folder.path().join("incoming"), || Ok(gone.clone())).unwrap_err();
+        assert!(error.to_string().ends_with("gone"), "{error}");
     }
 
     #[test]
     fn addresses_are_those_that_the_law_allows() {
         let allowed = codex("\"https://updates.example/lychd/\"");
         let address = "https://updates.example/lychd/2.tar";
-        assert_eq!(Origin::of(address, &allowed).unwrap(), Origin::Address(address));
+        assert_eq!(Origin::of(address, &allowed).unwrap(), Origin::Address(address, Way::Uplink));
         for source in [
             "https://updates.example/other/2.tar",
             "http://updates.example/lychd/2.tar",

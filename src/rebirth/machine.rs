@@ -13,11 +13,13 @@ use super::Error;
 use super::entry::Entry;
 use super::record::Part;
 use super::version::Version;
+use crate::codex::Appliance;
 use crate::image::disk::{self, Role};
 use crate::image::identity;
 use crate::image::window::Window;
 use crate::peer::Refused;
 use crate::peer::store::is_temporary;
+use crate::sys::services::Services;
 use crate::sys::{cmd, fs};
 use crate::tree::Sha256Digest;
 
@@ -290,6 +292,18 @@ impl Machine {
         }
         let message = format!("{} does not hold the {} that was staged", device.path, role.name());
         Err(Refused::new(message, "stage the body anew; when it happens again, the disk is failing").into())
+    }
+
+    /// The network namespace that has `wg0`: the agent's, which is the pod's.
+    pub fn tether(&self, appliance: &Appliance) -> Result<PathBuf, Error> {
+        let podman = self.root.join("usr/bin/podman").into();
+        let processes = Services { podman, ..Services::default() }.processes()?;
+        let Some(process) = processes.get(&appliance.container("vpn")) else {
+            let hint = "`sepulcher health` tells what is wrong; a folder or a file can be staged without it";
+            let message = "the source lies in the tether, and its agent does not run";
+            return Err(Refused::new(message, hint).into());
+        };
+        Ok(self.root.join(format!("proc/{process}/ns/net")))
     }
 
     /// Restarts the machine at once: what hangs would not end in order.

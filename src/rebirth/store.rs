@@ -54,7 +54,8 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
     let incoming = kept::incoming(machine);
     kept::tidy(machine)?;
     tell(&format!("fetching {}", wish.source));
-    let staged = origin.bring(&incoming).and_then(|()| {
+    let tether = || machine.tether(&codex.appliance);
+    let staged = origin.bring(&incoming, tether).and_then(|()| {
         let bundle = bundle::open(&incoming, publisher)?;
         let staged = record_of(&bundle)?;
         tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));

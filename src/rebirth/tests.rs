@@ -314,6 +314,28 @@ fn nothing_is_fetched_for_a_body_that_may_not_be_written_yet() {
 }
 
 #[test]
+fn the_tether_is_where_the_agent_runs() {
+    let fake = Fake::new("1", &["lychd_1.efi"]);
+    let appliance = || {
+        let law = fs::read(&fake.path("usr/share/sepulcher/codex/lychd.toml")).unwrap();
+        let law = String::from_utf8(law).unwrap();
+        crate::codex::Codex::parse(&[("lychd.toml", law)].into_iter().collect()).unwrap().appliance
+    };
+    for (told, process) in [
+        ("systemd-lychd-oculus 4711\nsystemd-lychd-vpn 4712\na-pod-infra 4713", Some("4712")),
+        ("systemd-other-vpn 4712\nlychd-vpn 4713\nsystemd-lychd-vpn-2 4714", None),
+        ("systemd-lychd-vpn ", None),
+    ] {
+        fake.program("usr/bin/podman", &format!("cat <<'END'\n{told}\nEND"));
+        let tether = fake.machine.tether(&appliance());
+        match process {
+            Some(process) => assert_eq!(tether.unwrap(), fake.path(&format!("proc/{process}/ns/net"))),
+            None => assert!(tether.unwrap_err().to_string().contains("its agent does not run"), "{told}"),
+        }
+    }
+}
+
+#[test]
 fn a_staged_body_that_rotted_is_staged_again_into_a_slot_that_is_emptied() {
     let fake = Fake::new("1", &["lychd_1.efi"]);
     let staged = fake.staged();

@@ -43,6 +43,15 @@ impl Services {
         self.pairs(&["ps", "--all", "--format", "{{.Names}} {{.State}}"])
     }
 
+    /// The first process of every container that runs, as the host numbers it, by the container's name.
+    ///
+    /// # Errors
+    /// As [`Services::volumes`].
+    pub fn processes(&self) -> Result<BTreeMap<String, u32>, Error> {
+        let told = self.pairs(&["ps", "--format", "{{.Names}} {{.Pid}}"])?;
+        Ok(told.into_iter().filter_map(|(name, process)| Some((name, process.parse().ok()?))).collect())
+    }
+
     fn pairs(&self, words: &[&str]) -> Result<BTreeMap<String, String>, Error> {
         let told = self.podman().args(words.iter().copied()).read()?;
         let told = String::from_utf8_lossy(&told);

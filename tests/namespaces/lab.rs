@@ -83,9 +83,14 @@ impl Machine {
         Self { holder, pid }
     }
 
+    /// The link to its network namespace.
+    pub fn namespace(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.pid).into()
+    }
+
     /// Its network namespace, for [`crate::packets`].
     pub fn network(&self) -> fs::File {
-        fs::File::open(format!("/proc/{}/ns/net", self.pid)).unwrap()
+        fs::File::open(self.namespace()).unwrap()
     }
 
     /// A command inside.

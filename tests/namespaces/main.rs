@@ -27,4 +27,5 @@ mod silence;
 mod sites;
 mod strays;
 mod tether;
+mod updates;
 mod veil;

@@ -14,6 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sepulcher::codex::Protocol;
+use sepulcher::sys::netns;
 
 /// One attempt to reach something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,13 +78,7 @@ const QUIET: Duration = Duration::from_millis(250);
 
 /// Runs `work` in a network namespace: in a thread of its own, which never leaves it.
 pub fn within<T: Send>(network: &File, work: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            work()
-        });
-        inside.join().unwrap()
-    })
+    netns::within(network.as_fd(), work).unwrap()
 }
 
 /// Something that answers on every one of some ports, TCP and UDP, until it is dropped.

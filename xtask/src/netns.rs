@@ -1,7 +1,11 @@
 //! Network namespaces of our own: hosts on one machine that vanish with the test.
 
+use std::fs::File;
+use std::os::fd::AsFd as _;
+
 use sepulcher::image::toolbox::Toolbox;
 use sepulcher::sys::cmd::Command;
+use sepulcher::sys::netns;
 
 use crate::Result;
 
@@ -33,6 +37,12 @@ impl Netns {
     /// What starts a program inside.
     pub fn launcher(&self) -> Command {
         self.ip.clone().args(["netns", "exec", &self.name])
+    }
+
+    /// Does something as a process inside would.
+    pub fn within<T: Send>(&self, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let network = File::open(format!("/run/netns/{}", self.name))?;
+        netns::within(network.as_fd(), what)?
     }
 
     /// How many UDP datagrams have come in so far, whether or not somebody listens for them.

@@ -26,7 +26,7 @@ pub(super) struct Source {
     pub name: Name,
     /// The service that it belongs to.
     pub service: Name,
-    /// The service's container, as Quadlet names it after the unit.
+    /// The service's container.
     pub container: String,
     /// What keeps the service still.
     pub hooks: Option<Hooks>,
@@ -34,11 +34,6 @@ pub(super) struct Source {
     pub folder: PathBuf,
     /// What is not in the folder, because it is a copy without that.
     pub passed_over: Vec<PathBuf>,
-}
-
-/// The container of a service.
-fn container(codex: &Codex, service: &Name) -> String {
-    format!("systemd-{}-{service}", codex.appliance.name)
 }
 
 /// Volumes that this machine has and that snapshots contain.
@@ -69,7 +64,7 @@ pub(super) fn sources(place: &Place, codex: &Codex, host: &Host<'_>) -> Result<V
             Some(folder) => sources.push(Source {
                 name: volume.name.clone(),
                 service: service.clone(),
-                container: container(codex, service),
+                container: codex.appliance.container(service.as_str()),
                 hooks: declared.hooks.clone(),
                 folder: folder.clone(),
                 passed_over: Vec::new(),

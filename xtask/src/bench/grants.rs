@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sepulcher::sys::wireguard::SecretKey;
 
-use super::lab::{Agent, Interface, Lab, Running, inside, until};
+use super::lab::{Agent, Interface, Lab, Running, until};
 use super::{example_sources, line, middle, ms, parsed, peer_address, with_peers};
 use crate::Result;
 
@@ -115,7 +115,7 @@ impl Way {
     /// The median time of one byte to the gateway and back.
     fn trip(&self) -> Result<Duration> {
         let to = self.to;
-        let listener = inside(&self.gateway.netns, || Ok(TcpListener::bind(to)?))?;
+        let listener = self.gateway.netns.within(|| Ok(TcpListener::bind(to)?))?;
         let echo = thread::spawn(move || -> std::io::Result<()> {
             let (mut stream, _) = listener.accept()?;
             stream.set_nodelay(true)?;
@@ -125,7 +125,7 @@ impl Way {
             }
             Ok(())
         });
-        let times = inside(&self.peer.netns, || {
+        let times = self.peer.netns.within(|| {
             let mut stream = TcpStream::connect(to)?;
             stream.set_nodelay(true)?;
             let mut times = Vec::new();

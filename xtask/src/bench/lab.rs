@@ -1,13 +1,11 @@
 //! The agent in a network namespace of its own, with so many peers: what the measurements of the Tether share.
 
 use std::fs::{self, File};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sepulcher::codex::{Backend, Sources};
 use sepulcher::image::toolbox::Toolbox;
 use sepulcher::sys::cmd::Command;
@@ -104,19 +102,6 @@ impl Lab {
             .map_err(|error| format!("{error}:\n{}", fs::read_to_string(log).unwrap_or_default()))?;
         Ok(agent)
     }
-}
-
-/// Does something as a process in the namespace would.
-pub fn inside<T: Send>(netns: &Netns, what: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    let network = File::open(format!("/run/netns/{}", netns.name))?;
-    let done = thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            what()
-        });
-        thread.join()
-    });
-    done.map_err(|_| "a measurement broke off")?
 }
 
 /// An agent that is ready.

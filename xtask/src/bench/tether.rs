@@ -12,7 +12,7 @@ use sepulcher::sys::nft::Nft;
 use sepulcher::sys::wireguard::{self, SecretKey};
 use sepulcher::tether::RECHECK;
 
-use super::lab::{Interface, Lab, inside};
+use super::lab::{Interface, Lab};
 use super::{
     example_sources, line, made_up_key, median, middle, ms, parsed, peer_address, peer_file, ratio,
     with_peers,
@@ -62,7 +62,7 @@ fn changes_among(lab: &Lab, count: u32) -> Result<Changes> {
     let all = lab.wg(&interface, "setconf")?.arg("/dev/stdin").stdin(configuration(&key, count));
     all.read()?;
     let syncconf = syncconf(lab, &interface, &configuration(&key, count + 1), &made_up_key(count))?;
-    let step = inside(&interface.netns, || step(lab, &interface.name, count))?;
+    let step = interface.netns.within(|| step(lab, &interface.name, count))?;
     // The agent begins with the peers of its Codex.
     all.read()?;
     let agent = lab.agent(&interface, &codex)?;
@@ -97,7 +97,7 @@ pub fn idle(lab: &Lab) -> Result<()> {
 /// The table replaced by itself. It is gone afterwards.
 fn policy(lab: &Lab, interface: &Interface, ruleset: &str) -> Result<Duration> {
     let nft = Nft::new(lab.tools.shims().join("nft"));
-    inside(&interface.netns, || {
+    interface.netns.within(|| {
         nft.load(ruleset)?;
         let time = median(5, || Ok(nft.load(ruleset)?))?;
         nft.load("delete table inet sepulcher\n")?;

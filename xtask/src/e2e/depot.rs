@@ -1,52 +1,34 @@
-//! A web server of updates, on the network of the machine under test.
+//! Web servers of updates: on the network of the machine under test, and where its peers are.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::channel;
 use std::thread;
 
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use sepulcher::image::toolbox::Toolbox;
 
 use crate::Result;
 use crate::netns::Netns;
 
-/// Where it is.
+/// Where the one on the machine's network is.
 pub const ADDRESS: &str = "192.0.2.1";
 
-/// Serves the files of a folder, by name, until the program ends.
-pub struct Depot {
-    _netns: Netns,
+/// Has a host with a server, at [`ADDRESS`] beside `hub`'s other hosts, for as long as it is held.
+pub fn open(toolbox: &Toolbox, hub: &Netns, folder: &Path) -> Result<Netns> {
+    let netns = Netns::new(toolbox, "depot")?;
+    netns.plug_into(hub, "br0", "depot", &format!("{ADDRESS}/24"))?;
+    serve_on(&netns, ADDRESS, folder)?;
+    Ok(netns)
 }
 
-impl Depot {
-    /// Opens at port 80 of [`ADDRESS`], beside `hub`'s other hosts.
-    pub fn open(toolbox: &Toolbox, hub: &Netns, folder: &Path) -> Result<Self> {
-        let netns = Netns::new(toolbox, "depot")?;
-        netns.plug_into(hub, "br0", "depot", &format!("{ADDRESS}/24"))?;
-        let place = File::open(Path::new("/run/netns").join(&netns.name))?;
-        let (folder, (opened, told)) = (folder.to_owned(), channel());
-        thread::spawn(move || {
-            // A thread's namespace is its own, and that of the sockets it makes.
-            let listener = move_into_link_name_space(place.as_fd(), Some(LinkNameSpaceType::Network))
-                .map_err(io::Error::from)
-                .and_then(|()| TcpListener::bind((ADDRESS, 80)));
-            match listener {
-                Ok(listener) => {
-                    // Who opened it waits for this.
-                    let _ = opened.send(Ok(()));
-                    // A caller that goes away is no concern of the others.
-                    listener.incoming().flatten().for_each(|stream| drop(serve(stream, &folder)));
-                }
-                Err(error) => drop(opened.send(Err(error))),
-            }
-        });
-        told.recv()??;
-        Ok(Self { _netns: netns })
-    }
+/// Serves the files of a folder, by name, at port 80 of an address that a host has, until the program ends.
+pub fn serve_on(host: &Netns, address: &str, folder: &Path) -> Result<()> {
+    let listener = host.within(|| Ok(TcpListener::bind((address, 80))?))?;
+    let folder = folder.to_owned();
+    // A caller that goes away is no concern of the others.
+    thread::spawn(move || listener.incoming().flatten().for_each(|stream| drop(serve(stream, &folder))));
+    Ok(())
 }
 
 fn serve(mut stream: TcpStream, folder: &Path) -> io::Result<()> {

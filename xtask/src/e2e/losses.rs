@@ -1,66 +1,43 @@
 //! Claims about power losses: the emulator is killed in the middle of what the machine is told to do, again and again,
 //! and the machine that is powered on behind it has all that was done, and nothing by halves.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod acts;
+
 use std::fs;
 use std::time::{Duration, Instant};
 
 use sepulcher::tree::Sha256Digest;
 use serde_json::Value;
 
+pub use self::acts::Loss;
+use self::acts::{ACTS, Act, BEFORE, FULL, LOSS, State, VERSIONS, bond};
 use super::bodies::{self, Made, SOUND};
 use super::scene::{COMMAND, Scene, device};
-use super::site::{HOST, Site};
+use super::site::Site;
+use super::snapshot::sql;
 use super::{BOOT, Claim};
 use crate::Result;
 use crate::vm::{Running, Start};
 
-/// Versions of the bodies that it is told to become.
-const VERSIONS: [&str; 2] = ["2", "3"];
-
 /// How long an act may take that is not cut off.
 const ACT: Duration = Duration::from_secs(400);
 
-/// Tells everything that must be whole, and fails where something is not.
+/// Tells everything that must be whole, and fails where something is not, or where a boot has left something by halves.
 const LOOK: &str = "sepulcher audit verify > /dev/null && sepulcher peer list --json && echo ,&& \
     sepulcher snapshot list --json && echo ,&& sepulcher rebirth status --json && ( \
-    for file in /var/lib/sepulcher/snapshots/*.tar.zst; do test ! -e \"$file\" || \
-    sepulcher snapshot verify \"$(basename \"$file\" .tar.zst)\" > /dev/null || exit; done )";
+    cd /var/lib/sepulcher/snapshots 2> /dev/null || exit 0; \
+    for file in *.tar.zst; do test ! -e \"$file\" || \
+    sepulcher snapshot verify \"$(basename \"$file\" .tar.zst)\" > /dev/null || exit; done; \
+    for file in .volumes .copies .identity; do test ! -e $file || { echo \"$file is left\"; exit 1; }; done )";
 
-/// What a machine has after it was powered on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct State {
-    /// Who is bonded.
-    peers: BTreeSet<String>,
-    /// Snapshots by note.
-    snapshots: BTreeMap<String, String>,
-    /// Version of the staged body.
-    staged: Option<String>,
-    /// Whether an activated body waits for its boot or its proof.
-    pending: bool,
-    /// How often the boot loader has tried the body in the other slot.
-    tries: u64,
-}
+/// The volume that a file comes and goes in, and the file.
+const VOLUME: &str = "lychd-veil-data";
+const MARK: &str = "mark";
 
-/// Something that the machine is told to do.
-struct Act<'a> {
-    /// Its claim.
-    name: &'static str,
-    /// The line of the `n`th time, in the state that it is in.
-    line: &'a dyn Fn(u32, &State) -> String,
-    /// Whether the state behind the line is the one that it leads to from the state before.
-    done: &'a dyn Fn(u32, &State, &State) -> bool,
-    /// Whether the state behind it is one that was never told to change, or only gave something up.
-    undone: fn(&State, &State) -> bool,
-    /// Whether the machine is started from its firmware in between, too: it changes what the boot loader reads.
-    from_firmware: bool,
-    /// Whether it wants the first body staged before.
-    of_staged: bool,
-}
-
-/// Takes the power away in the middle of bonding, snapshotting, restoring, staging and activating, `points` times in
-/// each, at moments that are spread evenly over it.
-pub fn claims(site: &Site, points: u32) -> Result<Vec<Claim>> {
+/// Takes the power away in the middle of what the machine is told, `points` times in each of `losses`, or of all where
+/// none are named.
+pub fn claims(site: &Site, losses: &[Loss], points: u32) -> Result<Vec<Claim>> {
+    let wanted = |loss: Loss| losses.is_empty() || losses.contains(&loss);
     let scene = Scene::new(site)?;
     let [two, three] = VERSIONS.map(|version| bodies::build(site, version, &SOUND));
     let bodies = [two?, three?];
@@ -69,81 +46,19 @@ pub fn claims(site: &Site, points: u32) -> Result<Vec<Claim>> {
     running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
     drop(running);
     let mut machine = Machine::new(&scene, &bodies)?;
-    let (without, with) = (machine.snapshot("without")?, {
-        machine.tell(&bond("extra"))?;
-        machine.snapshot("with")?
-    });
+    machine.keeps_two()?;
     let digest = Sha256Digest::of(&fs::read(bodies[0].folder.join("SHA256SUMS"))?);
     let mut claims = Vec::new();
-    for act in [
-        Act {
-            name: "power is lost while it bonds",
-            line: &|point, _| bond(&format!("loss-{point}")),
-            done: &|point, before, after| {
-                let mut peers = before.peers.clone();
-                peers.insert(format!("loss-{point}")) && after.peers == peers
-            },
-            undone: |before, after| before.peers == after.peers,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            name: "power is lost while it takes a snapshot",
-            line: &|point, _| format!("sepulcher snapshot create --bonds-only --note loss-{point}"),
-            done: &|point, before, after| {
-                after.snapshots.contains_key(&format!("loss-{point}")) && after.peers == before.peers
-            },
-            undone: |before, after| before == after,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            name: "power is lost while it restores one",
-            line: &|_, before| {
-                let other = if before.peers.contains("extra") { &without } else { &with };
-                format!("sepulcher snapshot restore {other}")
-            },
-            done: &|_, before, after| {
-                let changed = before.peers.symmetric_difference(&after.peers);
-                changed.eq(["extra"])
-            },
-            undone: |before, after| before.peers == after.peers,
-            from_firmware: false,
-            of_staged: false,
-        },
-        Act {
-            name: "power is lost while it stages a body",
-            line: &|_, before| format!("sepulcher rebirth stage {}", device(other(before))),
-            done: &|_, before, after| after.staged.as_deref() == Some(VERSIONS[other(before)]),
-            undone: |before, after| after.staged.is_none() || before.staged == after.staged,
-            from_firmware: true,
-            of_staged: false,
-        },
-        Act {
-            name: "power is lost while it activates one",
-            line: &|_, _| format!("sepulcher rebirth activate --at-next-boot {digest}"),
-            done: &|_, _, after| after.pending && after.tries == 1,
-            undone: |_, after| after.tries == 0,
-            from_firmware: true,
-            of_staged: true,
-        },
-    ] {
+    for act in ACTS.iter().filter(|act| wanted(act.loss)) {
         if act.of_staged {
             claims.push(Claim::check("it stages a body after all of that", || machine.stages_the_first()));
         }
-        claims.push(Claim::check(act.name, || machine.suffers(&act, points)));
+        claims.push(Claim::check(act.name, || machine.suffers(act, &digest, points)));
     }
-    claims.push(Claim::check("it becomes that body after all of that", || machine.becomes(&digest)));
+    if wanted(Loss::Activate) {
+        claims.push(Claim::check("it becomes that body after all of that", || machine.becomes(&digest)));
+    }
     Ok(claims)
-}
-
-/// Which of the bodies is not staged.
-fn other(state: &State) -> usize {
-    usize::from(state.staged.as_deref() == Some(VERSIONS[0]))
-}
-
-fn bond(name: &str) -> String {
-    format!("sepulcher peer bond {name} --grant oculus --endpoint {HOST} --conf /run/{name}.conf")
 }
 
 /// The machine in the rig, and what it had when it was powered on.
@@ -152,13 +67,43 @@ struct Machine<'a> {
     bodies: &'a [Made; 2],
     running: Option<Running>,
     key: String,
+    /// Where Podman keeps the marked volume.
+    volume: String,
 }
 
 impl<'a> Machine<'a> {
     fn new(scene: &'a Scene<'a>, bodies: &'a [Made; 2]) -> Result<Self> {
-        let mut machine = Self { scene, bodies, running: None, key: String::new() };
+        let (key, volume) = (String::new(), String::new());
+        let mut machine = Self { scene, bodies, running: None, key, volume };
         machine.key = machine.powered_on()?;
+        machine.is_up()?;
+        machine.volume =
+            machine.tell(&format!("podman volume inspect --format '{{{{.Mountpoint}}}}' {VOLUME}"))?;
         Ok(machine)
+    }
+
+    /// Waits until it is healthy: its services answer.
+    fn is_up(&self) -> Result<()> {
+        let health = self.tell("sepulcher health --timeout 300s")?;
+        if health.contains("sepulcher: health ok") { Ok(()) } else { Err(health.into()) }
+    }
+
+    /// Has it keep two snapshots, one without and one with another peer.
+    fn keeps_two(&self) -> Result<()> {
+        self.snapshot("--bonds-only --note without")?;
+        self.tell(&bond("extra"))?;
+        self.snapshot("--bonds-only --note with").map(drop)
+    }
+
+    /// Has it keep two more of the same peers with volumes. The one with the other peer has a mark in one, too.
+    fn keeps_two_with_volumes(&self) -> Result<()> {
+        let kept = self.state()?;
+        for (note, change) in [("with", "touch"), ("without", "rm")] {
+            self.tell(&format!("sepulcher snapshot restore {}", kept.snapshot(note)))?;
+            self.tell(&format!("{change} {}/{MARK}", self.volume))?;
+            self.snapshot(&format!("--note {FULL}{note}"))?;
+        }
+        Ok(())
     }
 
     /// Its public key, once it is there.
@@ -175,13 +120,20 @@ impl<'a> Machine<'a> {
         self.scene.first.run(line, ACT)
     }
 
-    fn snapshot(&self, note: &str) -> Result<String> {
-        self.tell(&format!("sepulcher snapshot create --bonds-only --note {note} 2> /dev/null"))
+    fn snapshot(&self, how: &str) -> Result<String> {
+        self.tell(&format!("sepulcher snapshot create {how} 2> /dev/null"))
     }
 
     /// What it has. Everything of it is verified.
     fn state(&self) -> Result<State> {
         let told: Value = serde_json::from_str(&format!("[{}]", self.tell(LOOK)?))?;
+        let beside = self.tell(&format!(
+            "cd {}/.. && find .. -maxdepth 2 -name '.sepulcher.*'; ls -A _data",
+            self.volume
+        ))?;
+        if let Some(left) = beside.lines().find(|line| line.contains(".sepulcher.")) {
+            return Err(format!("{left} is left beside a volume").into());
+        }
         let [peers, snapshots, bodies] = [&told[0]["peers"], &told[1]["snapshots"], &told[2]];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
@@ -191,32 +143,56 @@ impl<'a> Machine<'a> {
             peers: list(peers).iter().map(|peer| text(&peer["name"])).collect(),
             snapshots: list(snapshots)
                 .iter()
-                .map(|kept| (text(&kept["manifest"]["note"]), text(&kept["name"])))
+                .map(|kept| (text(&kept["name"]), text(&kept["manifest"]["note"])))
                 .collect(),
+            mark: beside.lines().any(|line| line == MARK),
             staged: bodies["staged"]["version"].as_str().map(str::to_owned),
             pending: !bodies["rebirth"].is_null() && bodies["rebirth"]["outcome"].is_null(),
             tries: other.and_then(|slot| slot["tries"]["done"].as_u64()).unwrap_or_default(),
         })
     }
 
-    /// Lets an act end once, to learn how long it takes; then cuts it off at every point of one and a quarter of that time,
-    /// and looks.
-    fn suffers(&mut self, act: &Act<'_>, points: u32) -> Result<String> {
+    /// Removes snapshots with notes that begin so: those with volumes take their room and time.
+    fn forgets(&self, mut state: State, beginnings: &[&str]) -> Result<State> {
+        let is_gone = |note: &str| beginnings.iter().any(|beginning| note.starts_with(beginning));
+        let gone = state.snapshots.extract_if(.., |_, note| is_gone(note));
+        let files = gone.fold(String::new(), |files, (name, _)| files + " " + &name + ".tar.zst");
+        if !files.is_empty() {
+            self.tell(&format!("cd /var/lib/sepulcher/snapshots && rm{files} && sync"))?;
+        }
+        Ok(state)
+    }
+
+    /// That it is healthy, its database answers, and peers shake hands and get their page.
+    fn is_well(&self) -> Result<()> {
+        self.is_up()?;
+        sql(self.scene, "select 1")?;
+        for (peer, keys) in [&self.scene.phone, &self.scene.laptop].into_iter().zip(&self.scene.site.peers) {
+            self.scene.talks(peer, keys, &self.key)?;
+        }
+        Ok(())
+    }
+
+    /// Lets an act end once, to learn how long it takes; then cuts it off at its moments, and looks.
+    fn suffers(&mut self, act: &Act, digest: &Sha256Digest, points: u32) -> Result<String> {
         let start = Instant::now();
+        if act.of_volumes {
+            self.is_up()?;
+        }
+        (act.prepare)(self)?;
         let mut before = self.state()?;
         let begun = Instant::now();
-        self.tell(&(act.line)(0, &before))?;
+        self.tell(&(act.line)(0, &before, digest))?;
         let lasts = begun.elapsed();
-        before = self.state()?;
+        before = self.forgets(self.state()?, &[BEFORE, LOSS])?;
         let mut done = 0;
         for point in 1..=points {
             if before.pending {
                 self.tell("sepulcher rebirth rollback")?;
                 before = self.state()?;
             }
-            // What counts comes at its end, which is later at times.
-            let moment = lasts * 5 * (2 * point - 1) / (8 * points);
-            let told = self.scene.first.begin(&(act.line)(point, &before))?.within(moment)?;
+            let moment = lasts.mul_f64((act.moment)(point, points));
+            let told = self.scene.first.begin(&(act.line)(point, &before, digest))?.within(moment)?;
             drop(self.running.take());
             if act.from_firmware {
                 drop(self.scene.power_on(Start::Disk(&self.scene.disk), &[])?);
@@ -234,10 +210,15 @@ impl<'a> Machine<'a> {
             }
             eprintln!("e2e: at {at}: {}", if is_done { "done" } else { "not done" });
             done += u32::from(is_done);
-            before = after;
+            if act.of_volumes {
+                self.is_up()?;
+            }
+            before = self.forgets(after, &[BEFORE, LOSS])?;
         }
+        self.forgets(before, &[FULL])?;
+        self.is_well()?;
         Ok(format!(
-            "{points} times in {} ms: {done} were done, {} had left nothing; {} s",
+            "{points} times in {} ms: {done} were done, {} had left nothing; healthy, and peers talk; {} s",
             lasts.as_millis(),
             points - done,
             start.elapsed().as_secs()

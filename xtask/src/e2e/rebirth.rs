@@ -3,7 +3,7 @@
 //! What its owner would do at a shell is done in the rig; every boot that proves something starts from the firmware.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sepulcher::rebirth::publisher::SigningKey;
@@ -12,7 +12,7 @@ use sepulcher::tree::Sha256Digest;
 use super::around::{self, Bonded, KEY, WG0, Web};
 use super::bodies::{self, Defect, Law, Made, SOUND};
 use super::defects::{FALLS, Fall, replace};
-use super::depot::{self, Depot};
+use super::depot;
 use super::rig::Rig;
 use super::scene::{COMMAND, Scene, device};
 use super::site::{Keys, Site};
@@ -37,6 +37,14 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     }
     claims.push(Claim::check("a digest of nothing that is staged activates nothing", || {
         scene.refuses(&format!("sepulcher rebirth activate {:064}", 0), "no body is staged")
+    }));
+    let _depot = depot::open(&site.toolbox, &scene.hub, site.folder.path())?;
+    let half = truncated(&second)?;
+    claims.push(Claim::check("one that breaks off on the way over the uplink is refused", || {
+        scene.refuses(
+            &format!("sepulcher rebirth stage {}", address(depot::ADDRESS, &half)),
+            "cannot read the update bundle",
+        )
     }));
     scene.off(running)?;
     claims.extend(scene.asked_for(&second, &key)?);
@@ -157,10 +165,9 @@ pub fn falls(site: &Site) -> Result<Vec<Claim>> {
 type Spoil = fn(&Site, &Made) -> Result<PathBuf>;
 
 /// Claims of refusal: what is wrong, the update, and words of the reason.
-const REFUSALS: [(&str, Spoil, &str); 6] = [
+const REFUSALS: [(&str, Spoil, &str); 5] = [
     ("an update that another publisher signed is refused", foreign, "signed by somebody else"),
     ("a changed byte in it is refused", changed_byte, "has another digest than SHA256SUMS says"),
-    ("one that breaks off is refused", truncated, "cannot read the update bundle"),
     ("an older version is refused", older, "is older than"),
     ("a law that does not know a granted service is refused, with the peers", stranding, "peers/phone.toml"),
     ("a law with another port is refused, with the peers", other_port, "phone"),
@@ -180,7 +187,12 @@ fn changed_byte(_: &Site, made: &Made) -> Result<PathBuf> {
     })
 }
 
-fn truncated(_: &Site, made: &Made) -> Result<PathBuf> {
+/// A file of the site as a server has it.
+fn address(host: &str, file: &Path) -> String {
+    format!("http://{host}/lychd/{}", file.file_name().unwrap_or_default().to_string_lossy())
+}
+
+fn truncated(made: &Made) -> Result<PathBuf> {
     let archive = made.archive.with_extension("truncated");
     let bytes = fs::read(&made.archive)?;
     fs::write(&archive, &bytes[..bytes.len() / 2 / 512 * 512])?;
@@ -204,7 +216,6 @@ fn other_port(site: &Site, _: &Made) -> Result<PathBuf> {
 impl Scene<'_> {
     /// Has the body staged and activated by a peer, over the tether, until the machine goes down by itself.
     fn asked_for(&self, made: &Made, key: &str) -> Result<Vec<Claim>> {
-        let _depot = Depot::open(&self.site.toolbox, &self.hub, self.site.folder.path())?;
         let mut running = self.comes_up("sepulcher: health ok")?;
         let [phone, laptop] = [(&self.phone, &self.site.peers[0]), (&self.laptop, &self.site.peers[1])];
         for (peer, keys) in [phone, laptop] {
@@ -212,9 +223,10 @@ impl Scene<'_> {
         }
         // The attempt of this body, too, is proven before it may be given up.
         running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
-        let address = |name: &str| format!("http://{}/lychd/{name}", depot::ADDRESS);
+        let server = &self.site.peers[1].address;
+        depot::serve_on(&self.laptop.netns, server, self.site.folder.path())?;
         let digest = Sha256Digest::of(&fs::read(made.folder.join("SHA256SUMS"))?).to_string();
-        let archive = address("lychd_2.tar");
+        let archive = address(server, &made.archive);
         let mut claims = vec![
             Claim::check("a peer without the grant is told nothing at all", || {
                 let web = Web { toolbox: &self.site.toolbox };
@@ -228,15 +240,18 @@ impl Scene<'_> {
                     other => Err(format!("{other:?}").into()),
                 }
             }),
-            Claim::check("it has a signed body staged in the slot that does not run", || {
-                let start = Instant::now();
-                let said = self.remote("rebirth", &["stage", &archive])?;
-                if said.trim() == digest {
-                    Ok(format!("in {:.1} s", start.elapsed().as_secs_f32()))
-                } else {
-                    Err(said.into())
-                }
-            }),
+            Claim::check(
+                "it serves a signed body itself, and has it fetched over the tether and staged",
+                || {
+                    let start = Instant::now();
+                    let said = self.remote("rebirth", &["stage", &archive])?;
+                    if said.trim() == digest {
+                        Ok(format!("in {:.1} s", start.elapsed().as_secs_f32()))
+                    } else {
+                        Err(said.into())
+                    }
+                },
+            ),
             Claim::check("the status tells of both slots", || {
                 both_slots(&self.remote("rebirth", &["status", "--json"])?, &digest)
             }),

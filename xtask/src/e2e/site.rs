@@ -59,7 +59,7 @@ impl Site {
         let law = fs::read_to_string(codex.join("lychd.toml"))?;
         let publisher = SigningKey::generate()?;
         let added = format!(
-            "\n[[host]]\nname = \"cockpit\"\nport = {COCKPIT}\n\n[rebirth]\npatience = \"2m\"\nsources = [\"http://192.0.2.1/lychd/\"]\npublisher = \"{}\"\n",
+            "\n[[host]]\nname = \"cockpit\"\nport = {COCKPIT}\n\n[rebirth]\npatience = \"2m\"\nsources = [\"http://192.0.2.1/lychd/\", \"http://10.88.16.3/lychd/\"]\npublisher = \"{}\"\n",
             publisher.public()
         );
         fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)? + &added)?;

@@ -120,7 +120,7 @@ fn database(scene: &Scene<'_>) -> Result<String> {
 }
 
 /// What the database answers, as text without headings.
-fn sql(scene: &Scene<'_>, statement: &str) -> Result<String> {
+pub fn sql(scene: &Scene<'_>, statement: &str) -> Result<String> {
     rig(
         scene,
         &format!(
