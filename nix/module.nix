@@ -186,6 +186,7 @@ in
       tmpfiles = {
         packages = [ tree ];
         rules = [
+          "L+ /usr/bin/podman - - - - ${pkgs.podman}/bin/podman"
           "L+ /usr/bin/sepulcher - - - - ${cfg.package}/bin/sepulcher"
           "L+ /usr/share/sepulcher - - - - ${tree}/usr/share/sepulcher"
           "L+ /usr/lib/sepulcher - - - - ${tree}/usr/lib/sepulcher"

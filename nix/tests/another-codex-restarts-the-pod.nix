@@ -25,6 +25,7 @@
     host.succeed("/run/current-system/specialisation/larger/bin/switch-to-configuration test")
     host.wait_for_unit("lychd-late.service")
     assert host.succeed(STARTED) != started
+    host.succeed("ip -o -4 address show dev sepulcher0 | grep 10.88.1.1/24 > /dev/null")
     # Both rulesets, every declared port and every bond are those of the new Codex.
     host.succeed("sepulcher health --timeout 120")
     host.succeed("sepulcher peer list | grep tablet > /dev/null")

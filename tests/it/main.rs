@@ -22,6 +22,7 @@ mod packages;
 mod peer;
 mod peer_broken;
 mod peer_faults;
+mod pod_network;
 mod probe;
 mod proxy;
 mod qr;

@@ -22,7 +22,7 @@ pub const OUTSIDER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
 pub const OUTSIDER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x99);
 
 /// Hears what a machine's own rulesets let in, whether or not anything answers or the answer comes back: each attempt is known
-/// by its source port or identifier.
+/// by its source port or identifier. And it counts the errors that a machine is told, which a socket may miss.
 const EAR: &str = "table inet ear {
     set ports { type inet_proto . inet_service; size 65535; flags dynamic; }
     set pings { typeof icmp id; size 65535; flags dynamic; }
@@ -32,6 +32,11 @@ const EAR: &str = "table inet ear {
         meta l4proto { tcp, udp } add @ports { meta l4proto . th sport }
         icmp type echo-request add @pings { icmp id }
         icmpv6 type echo-request add @pings6 { icmpv6 id }
+    }
+    chain told {
+        type filter hook prerouting priority raw; policy accept;
+        icmp type { destination-unreachable, redirect, time-exceeded, parameter-problem } counter
+        icmpv6 type { destination-unreachable, time-exceeded, parameter-problem, nd-redirect } counter
     }
 }";
 
@@ -100,6 +105,11 @@ impl Arena {
         }
         all
     }
+}
+
+/// How many errors of ICMP have come to a machine, those over IPv6 too.
+pub fn told(machine: &Machine) -> u64 {
+    ["icmp type", "icmpv6 type"].map(|rule| machine.counted("chain inet ear told", rule)).iter().sum()
 }
 
 /// What is noted of an attempt when it is let in.

@@ -138,6 +138,9 @@ fn a_new_key_and_a_new_agent_leave_every_other_tunnel_alone() {
     assert_eq!(old.try_page(), None);
     drop(agent);
     gateway.bond("phone", &old.file("generation = 3\n"));
+    assert_eq!(old.try_page(), None);
+    let peers = gateway.machine.sh("wg show wg0 peers");
+    assert!(!peers.contains(&old.key.to_string()), "nobody looks meanwhile");
     let _agent = gateway.agent();
     assert!(old.page().contains("caller"), "what changed meanwhile is in force");
     assert_eq!(new.try_page(), None);

@@ -175,21 +175,33 @@ impl Daemon {
         Self(command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap())
     }
 
-    /// Sends the program a signal: what was started is what brings it into its namespaces.
+    /// The program's process: what was started is what brings it into its namespaces.
+    fn program(&self) -> Option<String> {
+        let children = format!("/proc/{0}/task/{0}/children", self.0.id());
+        fs::read_to_string(children).ok()?.split_whitespace().next().map(str::to_owned)
+    }
+
+    /// Sends the program a signal.
     pub fn signal(&self, signal: &str) {
-        let pid = until("the program's process", || {
-            let children = format!("/proc/{0}/task/{0}/children", self.0.id());
-            fs::read_to_string(children).ok()?.split_whitespace().next().map(str::to_owned)
-        });
-        assert!(Command::new("kill").arg(format!("-{signal}")).arg(pid).status().unwrap().success());
+        let pid = until("the program's process", || self.program());
+        assert!(kill(signal, &pid));
     }
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.0.kill();
+        match self.program() {
+            // What was started outlives nothing but the program; one that was stopped has stopped it, too.
+            Some(pid) => drop([kill("KILL", &pid), kill("CONT", &self.0.id().to_string())]),
+            None => drop(self.0.kill()),
+        }
         let _ = self.0.wait();
     }
+}
+
+/// Whether there was a process to send a signal to.
+fn kill(signal: &str, pid: &str) -> bool {
+    Command::new("kill").arg(format!("-{signal}")).arg(pid).stderr(Stdio::null()).status().unwrap().success()
 }
 
 /// Waits until `look` finds something.

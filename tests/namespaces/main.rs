@@ -8,6 +8,7 @@ mod bonds;
 mod client;
 mod crowd;
 mod door;
+mod full;
 mod gateway;
 mod lab;
 mod load;

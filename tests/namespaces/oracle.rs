@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use sepulcher::codex::Codex;
 use sepulcher::reach::{Family, Place, Reach, Source, Target};
 
-use crate::arena::{Arena, OUTSIDER6, UPLINK, UPLINK6, noted};
+use crate::arena::{self, Arena, UPLINK, UPLINK6, noted};
 use crate::lab::{can_run, scratch};
 use crate::packets::{Ask, Attempt, Outcome, send_all};
 use law::{Bond, Law, Service, laws};
@@ -92,7 +92,7 @@ fn disagreements(rendered: &Law, said: &Law, spoil: fn(&Arena)) -> Vec<String> {
     let delivered = arena.delivered();
     let found = outcomes.into_iter().filter_map(|(from, (attempt, expected), outcome)| {
         let came = delivered.contains(&noted(attempt.ask, attempt.from.port()));
-        let packets = told(from, attempt.to, outcome, came);
+        let packets = told(from, outcome, came);
         (packets != Ok(expected)).then(|| {
             let said = if expected { "open" } else { "silent" };
             let packets =
@@ -100,22 +100,21 @@ fn disagreements(rendered: &Law, said: &Law, spoil: fn(&Arena)) -> Vec<String> {
             format!("{from:?} {}: the model says {said}, packets say {packets}", shown(&attempt))
         })
     });
-    found.collect()
+    // Somebody listens on all that is asked, so that nothing but silence is left to say to who is not let in.
+    let errors = [(From::Outside, &arena.outsider), (From::Behind, &arena.peers)].map(|(from, machine)| {
+        let count = arena::told(machine);
+        (count > 0).then(|| format!("{from:?} is told {count} errors of ICMP"))
+    });
+    found.chain(errors.into_iter().flatten()).collect()
 }
 
 /// Whether something is open: let in where it was meant to go, and answered; or neither. Anything else, in words.
-fn told(from: From, to: IpAddr, outcome: Outcome, came: bool) -> Result<bool, String> {
+fn told(from: From, outcome: Outcome, came: bool) -> Result<bool, String> {
     match (outcome, came) {
         (Outcome::Open, true) => Ok(true),
         (Outcome::Silent, false) => Ok(false),
         // The ruleset of host and pod stops what they send before it leaves, or there is no way: they tell themselves alone.
         (Outcome::Kept(Errno::PERM | Errno::NETUNREACH), false) if matches!(from, From::Host | From::Pod) => {
-            Ok(false)
-        }
-        // Over IPv6 the pod has no way but the tether's network, and tells the peer that asks it for another.
-        (Outcome::Told(Errno::NETUNREACH), false)
-            if from == From::Behind && (to == UPLINK6 || to == OUTSIDER6) =>
-        {
             Ok(false)
         }
         (Outcome::Silent, true) => Err("let in, but not answered".to_owned()),

@@ -150,7 +150,7 @@ pub fn send_all(network: &File, attempts: &[(Attempt, bool)]) -> Vec<Outcome> {
 }
 
 /// Takes as many descriptors as the machine gives: what listens in other threads has thousands.
-fn make_room() {
+pub fn make_room() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap();
 }

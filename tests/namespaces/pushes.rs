@@ -14,7 +14,8 @@ use crate::lab::{Machine, can_run, scratch};
 use crate::packets::within;
 use crate::silence::{replaced, without};
 
-const PORT: u16 = 7000;
+/// A port that the first peer is granted.
+pub const PORT: u16 = 7000;
 const OF_HOST: u16 = 7090;
 
 /// Long enough to hear many of what is sent every 5 ms.
@@ -56,7 +57,8 @@ fn heard(socket: &UdpSocket) -> usize {
     count
 }
 
-fn codex() -> Codex {
+/// Two peers with addresses of both families, the first of which holds all that there is.
+pub fn codex() -> Codex {
     let mut sources = Sources::default();
     let law = format!(
         "schema = 1\n[appliance]\nname = \"arena\"\n[tether]\nnetwork6 = \"fd88::/64\"\n\
@@ -75,7 +77,8 @@ fn codex() -> Codex {
     Codex::parse(&sources).unwrap()
 }
 
-fn addresses(codex: &Codex) -> Vec<IpAddr> {
+/// Addresses of all peers, each peer's of IPv4 before that of IPv6.
+pub fn addresses(codex: &Codex) -> Vec<IpAddr> {
     let both = |peer: &sepulcher::codex::Peer| [IpAddr::V4(peer.address), peer.address6.unwrap().into()];
     codex.active().flat_map(|(_, peer)| both(peer)).collect()
 }

@@ -52,11 +52,12 @@ rec {
     sed -i 's/patience = "4m"/patience = "90s"/' "$out/lychd.toml"
   '';
 
-  # The same with one more service, for a host that carries it.
+  # The same with one more service and other addresses of the pod, for a host that carries it.
   larger = pkgs.runCommand "codex-of-tests-larger" { } ''
     cp -r ${codex} "$out"
     chmod -R u+w "$out"
     sed 's/9464/9465/g; s/^description = .*/description = "Late"/' "$out/services/worker.toml" > "$out/services/late.toml"
+    printf '\n[pod]\nnetwork = "10.88.1.0/24"\n' >> "$out/lychd.toml"
   '';
 
   # The next body of a Codex, as the depot serves it.

@@ -12,7 +12,13 @@ use crate::codex::schema::{At, Draft, Field, Hooks, Service, Volume};
 const TAKEN: [&str; 3] = ["network", "pod", "vpn"];
 
 /// Places in a container that are mounted anyway.
-const TAKEN_TARGETS: [&str; 4] = ["/dev", "/proc", "/run/secrets", "/sys"];
+const TAKEN_TARGETS: [&str; 4] = ["/dev", "/proc", SECRETS, "/sys"];
+
+/// Where a container has its secrets.
+const SECRETS: &str = "/run/secrets";
+
+/// What the Veil's container has of ours: its configuration, and who may ask for pinned routes.
+const VEILS: [&str; 2] = ["/etc/caddy/Caddyfile", "/run/sepulcher/veil"];
 
 /// Names that an appliance cannot have, because units `<name>-…` of others exist, or because it is no host name.
 const TAKEN_APPLIANCES: [&str; 6] = ["localhost", "netavark", "podman", "sepulcher", "systemd", "user"];
@@ -231,6 +237,11 @@ fn volume_targets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
         if let Some(reason) = bad_target(&target.value) {
             let mistake = Diagnostic::error(format!("`target`: {reason}"), &target.place);
             mistakes.push(mistake.hint("write a plain absolute path, like `/var/lib/data`"));
+        } else if let Some(ours) = mounted(service).find(|ours| is_in_the_way(ours, &target.value)) {
+            let message = format!("`target`: sepulcher itself mounts `{ours}` in this container");
+            let mistake = Diagnostic::error(message, &target.place);
+            let remedy = "write a path that neither lies in it nor holds it, like `/var/lib/data`";
+            mistakes.push(mistake.label("a volume here would cover it, or lie in it").hint(remedy));
         }
         if let Some(first) = seen.insert(target.value.trim_end_matches('/'), &target.place) {
             let message = format!("two volumes have the target `{}`", target.value);
@@ -241,6 +252,19 @@ fn volume_targets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
             );
         }
     }
+}
+
+/// Where the service's quadlet mounts what is no volume.
+fn mounted(service: &Service) -> impl Iterator<Item = &'static str> {
+    let secrets = matches!(&service.secrets, Field::Given(secrets) if !secrets.value.is_empty());
+    let veil = service.veil.as_ref().is_some_and(|veil| veil.value);
+    secrets.then_some(SECRETS).into_iter().chain(veil.then_some(VEILS).into_iter().flatten())
+}
+
+/// Whether one of two places in a container lies in the other, or is it.
+fn is_in_the_way(ours: &str, target: &str) -> bool {
+    let (ours, target) = (Path::new(ours), Path::new(target));
+    ours.starts_with(target) || target.starts_with(ours)
 }
 
 /// Why a text is no place for a volume inside a container.
@@ -302,6 +326,16 @@ mod tests {
             ["", "x", "/", "//", "/a/../b", "/a/.", "/a:ro", "/a\n", "/a\0", "/proc", "//run//secrets/x"]
         {
             assert!(bad_target(bad).is_some(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_in_the_way_of_what_is_ours_above_and_below_it() {
+        for target in ["/etc", "/etc/caddy/", "//etc/caddy//Caddyfile", "/etc/caddy/Caddyfile/x"] {
+            assert!(is_in_the_way(VEILS[0], target), "{target}");
+        }
+        for target in ["/etc/caddy/Caddyfile2", "/etc/caddy/sites", "/data"] {
+            assert!(!is_in_the_way(VEILS[0], target), "{target}");
         }
     }
 }
