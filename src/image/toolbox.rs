@@ -19,7 +19,7 @@ use crate::sys::fs;
 const LITTER: &str = ".unpacking-";
 const LOADER: &str = "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2";
 /// Where libraries lie, as far as a toolbox has these folders.
-const LIBRARIES: [&str; 8] = [
+const LIBRARIES: [&str; 9] = [
     "usr/lib/x86_64-linux-gnu",
     "usr/lib",
     "usr/lib/x86_64-linux-gnu/systemd",
@@ -28,6 +28,7 @@ const LIBRARIES: [&str; 8] = [
     "usr/lib/x86_64-linux-gnu/lapack",
     "usr/lib/x86_64-linux-gnu/pulseaudio",
     "usr/lib/x86_64-linux-gnu/ceph",
+    "usr/lib/x86_64-linux-gnu/swtpm",
 ];
 /// Where converters of character sets lie; without this the host's would be loaded.
 const CONVERTERS: &str = "usr/lib/x86_64-linux-gnu/gconv";

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::tpm::Tpm;
 use crate::vm::{Machine, Start, Uplink, disk_from};
 use crate::{Result, image, root};
 
@@ -23,6 +24,9 @@ pub struct Args {
     /// UDP port of this machine's loopback that reaches the Tether
     #[arg(long, default_value_t = 51820)]
     tether: u16,
+    /// Put a TPM 2.0 into the machine; it is the same one the next time
+    #[arg(long)]
+    tpm: bool,
 }
 
 /// Boots until the machine powers off or Ctrl-C.
@@ -48,6 +52,8 @@ pub fn run(args: &Args) -> Result<()> {
         "http://127.0.0.1:{} is the Veil, 127.0.0.1:{}/udp the Tether; Ctrl-C powers off",
         args.http, args.tether
     );
-    let status = machine.command()?.to_std().status()?;
+    let tpm = args.tpm.then(|| Tpm::start(&toolbox, &scratch.join("tpm"))).transpose()?;
+    let words = tpm.iter().flat_map(Tpm::words);
+    let status = machine.command()?.args(words).to_std().status()?;
     if status.success() { Ok(()) } else { Err(format!("QEMU ended with {status}").into()) }
 }

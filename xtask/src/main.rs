@@ -15,6 +15,7 @@ mod nix;
 mod render;
 mod reproduce;
 mod topology;
+mod tpm;
 mod vm;
 
 use std::path::{Path, PathBuf};
