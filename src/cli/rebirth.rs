@@ -93,7 +93,9 @@ impl From<Error> for Failure {
             Error::Bundle(error) => error.into(),
             Error::Bonds(error) => error.into(),
             Error::File(error) => error.into(),
-            Error::Locked(_) | Error::Http(_) | Error::Command(_) | Error::Sysupdate(_) => {
+            Error::Http(_) => Self::from_error(Kind::Unavailable, &error)
+                .hint("see whether the update is there; a source in the tether needs its peer online"),
+            Error::Locked(_) | Error::Command(_) | Error::Sysupdate(_) => {
                 Self::from_error(Kind::Unavailable, &error)
             }
             Error::Archive { .. } => {

@@ -113,7 +113,7 @@ fn an_update_that_a_peer_serves_is_fetched_through_the_tunnel_alone() {
         let (from, request) = heard.try_recv().unwrap();
         assert_eq!((from.to_string().as_str(), request.as_str()), (own, "GET /lab/lab_2.tar HTTP/1.1"));
         let said = staged(&root, &elsewhere, &source);
-        assert!(said.contains("cannot fetch"), "{said}");
+        assert!(said.contains("cannot fetch") && said.contains("needs its peer online"), "{said}");
         assert!(heard.try_recv().is_err(), "it came another way");
     }
 }

@@ -136,7 +136,7 @@ pub fn run(Args { parts, points, acts }: &Args) -> Result<()> {
     if parts.is_empty() {
         println!(
             "not tried: bodies that are not healthy, but for one (`cargo xtask e2e falls`, half an hour); power losses \
-             (`cargo xtask e2e losses`, two hours)"
+             (`cargo xtask e2e losses`, over two hours)"
         );
     }
     let failed = claims.iter().filter(|claim| claim.result.is_err()).count();
