@@ -43,6 +43,11 @@ runCommand "${name}-host"
     fi
 
     "$program" render codex --out tree
+    if [ -e tree/etc/crypttab ]; then
+      echo "error: this Codex has the state encrypted, and on a NixOS host /var is that host's own matter" >&2
+      echo "hint: take encryption out of [state], and encrypt the host's disk with boot.initrd.luks" >&2
+      exit 1
+    fi
     mkdir -p "$out"
     cp -r tree/. "$out"
     chmod -R u+w "$out"

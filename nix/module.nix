@@ -50,6 +50,7 @@ in
         mistake in it fails that build. It goes into the store, which everybody may read: no secret belongs there.
         A switch to another Codex restarts the pod. What the store does not keep of a container's root, owners and modes
         of its folders, is lost on this host: a service writes to its volumes and to `/tmp`, which is a tmpfs of its own.
+        A Codex that has the state encrypted fails the build: what `/var` lies on is this host's own matter.
       '';
     };
 

@@ -30,6 +30,7 @@ mod render;
 mod renew;
 mod snapshot;
 mod stand_in;
+mod state;
 pub mod store;
 mod tether;
 mod toolbox;
@@ -90,6 +91,9 @@ enum Verb {
     /// Carry out what peers asked of the machine's bodies (a path's unit starts it)
     #[command(hide = true)]
     Reactor(reactor::Args),
+    /// Say why the state does not open (the emergency's unit starts it)
+    #[command(hide = true)]
+    State(state::Args),
     /// The agent that keeps the kernel in step with the bonds
     #[command(subcommand)]
     Tether(tether::Verb),
@@ -148,6 +152,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Console(args) => console::run(&args),
         Verb::Control(args) => control::run(&args),
         Verb::Reactor(args) => reactor::run(&args),
+        Verb::State(args) => state::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

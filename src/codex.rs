@@ -87,6 +87,8 @@ pub struct Codex {
     pub host: Vec<HostService>,
     /// `[rebirth]`: whose updates this body takes.
     pub rebirth: Rebirth,
+    /// `[state]`: how the machine keeps what it remembers.
+    pub state: State,
     /// `services/<name>.toml` by name.
     pub services: BTreeMap<Name, Service>,
     /// `peers/<name>.toml` by name. Copies of a Codex share them: there can be thousands.
@@ -202,8 +204,19 @@ impl Codex {
     /// The law alone. Peers, of which there can be many, are not copied on the way.
     #[must_use]
     pub fn without_peers(&self) -> Self {
-        let Self { appliance, uplink, pod, tether, host, rebirth, services, peers: _, revoked_keys, gone: _ } =
-            self;
+        let Self {
+            appliance,
+            uplink,
+            pod,
+            tether,
+            host,
+            rebirth,
+            state,
+            services,
+            peers: _,
+            revoked_keys,
+            gone: _,
+        } = self;
         Self {
             appliance: appliance.clone(),
             uplink: uplink.clone(),
@@ -211,6 +224,7 @@ impl Codex {
             tether: tether.clone(),
             host: host.clone(),
             rebirth: rebirth.clone(),
+            state: *state,
             services: services.clone(),
             peers: BTreeMap::new(),
             revoked_keys: revoked_keys.clone(),
@@ -299,6 +313,31 @@ pub struct Rebirth {
     pub sources: Vec<UrlPrefix>,
     /// How long a body may take to prove healthy.
     pub patience: Length,
+}
+
+/// The partition of what the machine remembers, `/var`: its key, bonds, volumes, snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// How it is encrypted; chosen when the partition is made, on the first boot of a disk.
+    pub encryption: Encryption,
+}
+
+/// What a partition is encrypted with. Displays as the Codex writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encryption {
+    /// Nothing.
+    None,
+    /// LUKS2, with a key that only the TPM 2.0 of the machine releases.
+    Tpm2,
+}
+
+impl fmt::Display for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Tpm2 => "tpm2",
+        })
+    }
 }
 
 /// The WireGuard interface `wg0` in the pod.

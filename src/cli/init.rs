@@ -151,7 +151,7 @@ mod tests {
         let tables = [
             (
                 "lychd.toml",
-                "zzz = 1\n[appliance]\nzzz = 1\n[uplink]\nzzz = 1\n[pod]\nzzz = 1\n[tether]\nzzz = 1\n[rebirth]\nzzz = 1\n[[host]]\nzzz = 1\n",
+                "zzz = 1\n[appliance]\nzzz = 1\n[uplink]\nzzz = 1\n[pod]\nzzz = 1\n[tether]\nzzz = 1\n[rebirth]\nzzz = 1\n[state]\nzzz = 1\n[[host]]\nzzz = 1\n",
             ),
             ("services/hello.toml", "zzz = 1\n[[port]]\nzzz = 1\n[[route]]\nzzz = 1\n[[volume]]\nzzz = 1\n"),
             ("peers/phone.toml", "zzz = 1\n[overlap]\nzzz = 1\n"),

@@ -103,6 +103,7 @@ fn law_with(codex: &Codex, name: &Name, peer: &Arc<Peer>) -> Codex {
         tether: codex.tether.clone(),
         host: Vec::new(),
         rebirth: codex.rebirth.clone(),
+        state: codex.state,
         services: BTreeMap::new(),
         peers: granted.chain([(name.clone(), peer.clone())]).collect(),
         revoked_keys: BTreeSet::new(),

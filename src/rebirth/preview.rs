@@ -6,7 +6,7 @@ use std::fmt;
 use super::stranded;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Diagnostic, Endpoint, Sources, Tier, is_law};
+use crate::codex::{Codex, Diagnostic, Encryption, Endpoint, Sources, Tier, is_law};
 use crate::peer::Refused;
 use crate::reach::Reach;
 use crate::reach::map::{Map, Row};
@@ -53,6 +53,8 @@ pub struct Preview {
     pub stranded: Vec<Stranded>,
     /// Peers whose configuration would no longer lead to the machine, a line each: it refuses the update for them, too.
     pub strangers: Vec<String>,
+    /// How the state is encrypted, before and after: where that changes, a machine refuses the update.
+    pub encryption: (Encryption, Encryption),
     /// Versions of the format of bonds, before and after.
     pub schema: (u32, u32),
 }
@@ -105,6 +107,7 @@ pub fn preview(old: Side<'_>, new: Side<'_>, bonds: &Sources, now: Timestamp) ->
         lost: lost(&old_map, &new_map),
         stranded,
         strangers: stranded::strangers(&both, &after, now)?,
+        encryption: (before.state.encryption, after.state.encryption),
         schema: (old.schema, new.schema),
     })
 }
@@ -207,17 +210,20 @@ fn lost(old: &Map, new: &Map) -> Vec<String> {
 impl Preview {
     /// Whether nothing changes at all.
     pub fn is_empty(&self) -> bool {
-        let Self { artefacts, offers, clients, lost, stranded, strangers, schema: (old, new) } = self;
+        let Self { artefacts, offers, clients, lost, stranded, strangers, encryption, schema: (old, new) } =
+            self;
         artefacts.is_empty()
             && [offers, clients, lost, strangers].into_iter().all(Vec::is_empty)
             && stranded.is_empty()
+            && encryption.0 == encryption.1
             && old == new
     }
 }
 
 impl fmt::Display for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { artefacts, offers, clients, lost, stranded, strangers, schema: (old, new) } = self;
+        let Self { artefacts, offers, clients, lost, stranded, strangers, encryption, schema: (old, new) } =
+            self;
         if self.is_empty() {
             return writeln!(f, "nothing changes");
         }
@@ -237,6 +243,13 @@ impl fmt::Display for Preview {
         for (title, lines) in parts.into_iter().filter(|(_, lines)| !lines.is_empty()) {
             writeln!(f, "\n{title}:")?;
             lines.iter().try_for_each(|line| writeln!(f, "  {line}"))?;
+        }
+        let (before, after) = encryption;
+        if before != after {
+            writeln!(
+                f,
+                "\nthe encryption of the state: {before} becomes {after}: a machine refuses the update"
+            )?;
         }
         if old != new {
             writeln!(

@@ -1,9 +1,9 @@
-//! Whether a new law holds everybody who is bonded: pure.
+//! Whether a new law holds everybody who is bonded, and opens the state that they are kept in: pure.
 
 use std::collections::BTreeMap;
 
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Sources, is_bond};
+use crate::codex::{Codex, Sources, State, is_bond};
 use crate::peer::Refused;
 use crate::render::wireguard::{ClientKeys, client};
 
@@ -13,20 +13,36 @@ fn under(law: &BTreeMap<String, String>, now: &Sources) -> Sources {
     law.chain(now.iter().filter(|(path, _)| is_bond(path))).collect()
 }
 
-/// Refuses a law that does not hold the living bonds: with the Codex's own mistakes, or the list of peers whose
-/// configuration would no longer lead here.
+/// Refuses a law that does not hold the living bonds, with the Codex's own mistakes or the list of peers whose
+/// configuration would no longer lead here; and one whose body could not mount the living state.
 pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> Result<(), Refused> {
     let sources = under(law, now);
     let hint = "change the new law, or revoke, ungrant or rotate these peers first";
     let (_, new) = crate::snapshot::parsed(sources, "the new law does not hold the living bonds", hint)?;
     let (_, old) =
         crate::snapshot::parsed(now.clone(), "the Codex in force holds mistakes", "mend them first")?;
+    opens(new.state, old.state)?;
     let lost = strangers(&old, &new, time)?;
     if lost.is_empty() {
         return Ok(());
     }
     let message =
         format!("{} bonded peer(s) would need a new configuration:\n{}", lost.len(), lost.join("\n"));
+    Err(Refused::new(message, hint))
+}
+
+/// Refuses a law whose body could not mount the state of the one that runs: a partition is encrypted when it is made, or
+/// never.
+fn opens(State { encryption: new }: State, State { encryption: old }: State) -> Result<(), Refused> {
+    if new == old {
+        return Ok(());
+    }
+    let message = format!(
+        "the living state has `encryption = \"{old}\"`, and the new law says `\"{new}\"`: its body could not mount it"
+    );
+    let hint = format!(
+        "build it with `[state] encryption = \"{old}\"`; or export a snapshot, write the new image to the disk anew, and import it there"
+    );
     Err(Refused::new(message, hint))
 }
 
@@ -104,6 +120,18 @@ mod tests {
         assert_eq!(refused.message, "the new law does not hold the living bonds");
         assert!(refused.report.unwrap().contains("peers/phone.toml"));
         checked(LAW, "", &sources(LAW, OCULUS, &peer(""))).unwrap();
+    }
+
+    #[test]
+    fn a_law_that_encrypts_the_state_otherwise_could_not_mount_it() {
+        let sealed = format!("{LAW}[state]\nencryption = \"tpm2\"\n");
+        let [clear_now, sealed_now] = [LAW, &sealed].map(|law| sources(law, OCULUS, &peer("")));
+        checked(&sealed, OCULUS, &sealed_now).unwrap();
+        for (new, now, back) in [(sealed.as_str(), &clear_now, "none"), (LAW, &sealed_now, "tpm2")] {
+            let refused = checked(new, OCULUS, now).unwrap_err();
+            assert!(refused.message.contains("could not mount it"), "{}", refused.message);
+            assert!(refused.hint.unwrap().contains(&format!("encryption = \"{back}\"`")));
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use minijinja::context;
 
 use super::{RenderError, template};
-use crate::codex::{Addressing, Codex, Uplink};
+use crate::codex::{Addressing, Codex, Encryption, State, Uplink};
 use crate::tree::Tree;
 
 /// Size of a root slot in MiB: what a body may grow to.
@@ -16,7 +16,6 @@ const SYSTEM: &str = "usr/lib/systemd/system";
 
 /// Templates without conditions: path in the image, template.
 const PLAIN: [(&str, &str); 14] = [
-    ("etc/fstab", "units/fstab"),
     ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
     ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
     ("usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf", "units/networkd.conf"),
@@ -30,6 +29,14 @@ const PLAIN: [(&str, &str); 14] = [
     ("usr/lib/systemd/system/sepulcher-console@.service", "units/sepulcher-console@.service"),
     ("usr/lib/systemd/system/sepulcher-control.socket", "units/sepulcher-control.socket"),
     ("usr/lib/systemd/system/sepulcher-control@.service", "units/sepulcher-control@.service"),
+    ("usr/lib/systemd/system/emergency.service.d/50-sepulcher.conf", "units/emergency.conf"),
+];
+
+/// What opens a state that is encrypted, as [`PLAIN`].
+const ENCRYPTED: [(&str, &str); 3] = [
+    ("etc/crypttab", "units/crypttab"),
+    ("usr/lib/systemd/system/systemd-cryptsetup@state.service.d/50-sepulcher.conf", "units/cryptsetup.conf"),
+    ("usr/lib/systemd/system/systemd-repart.service.d/50-sepulcher.conf", "units/repart.conf"),
 ];
 
 /// Units that start at boot: the target's folder, the unit.
@@ -54,6 +61,7 @@ pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
         tether: _,
         host: _,
         rebirth,
+        state,
         services: _,
         peers: _,
         revoked_keys: _,
@@ -71,7 +79,7 @@ pub fn render(codex: &Codex, tree: &mut Tree) -> Result<(), RenderError> {
     let network = template::render("units/uplink.network", uplink_values(uplink))?;
     tree.file("usr/lib/systemd/network/50-uplink.network", network)?;
     transfers(name, tree)?;
-    partitions(name, tree)
+    partitions(name, *state, tree)
 }
 
 /// The file of a unit: an instance's is its template's.
@@ -111,8 +119,21 @@ fn transfers(name: &str, tree: &mut Tree) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// What systemd-repart makes of the disk on first boot: the other slot and the state.
-fn partitions(name: &str, tree: &mut Tree) -> Result<(), RenderError> {
+/// What systemd-repart makes of the disk on first boot, the other slot and the state, and how the state is mounted.
+fn partitions(name: &str, State { encryption }: State, tree: &mut Tree) -> Result<(), RenderError> {
+    let encrypted = encryption == Encryption::Tpm2;
+    tree.file("etc/fstab", template::render("units/fstab", context! { name, encrypted })?)?;
+    let state =
+        format!("[Partition]\nType=linux-generic\nLabel={name}_state\nFormat=ext4\nSizeMinBytes=512M\n");
+    let state = match encryption {
+        Encryption::None => state,
+        Encryption::Tpm2 => {
+            for (path, source) in ENCRYPTED {
+                tree.file(path, template::render(source, context! { name })?)?;
+            }
+            state + "Encrypt=tpm2\n"
+        }
+    };
     let slot = |kind: &str, mebibytes: u64| {
         let size = format!("SizeMinBytes={mebibytes}M\nSizeMaxBytes={mebibytes}M");
         format!("[Partition]\nType={kind}\nLabel=_empty\n{size}\n")
@@ -123,10 +144,7 @@ fn partitions(name: &str, tree: &mut Tree) -> Result<(), RenderError> {
         ("21-verity-a.conf", "[Partition]\nType=root-verity\n".to_owned()),
         ("30-root-b.conf", slot("root", ROOT_SLOT_MIB)),
         ("31-verity-b.conf", slot("root-verity", VERITY_SLOT_MIB)),
-        (
-            "90-state.conf",
-            format!("[Partition]\nType=linux-generic\nLabel={name}_state\nFormat=ext4\nSizeMinBytes=512M\n"),
-        ),
+        ("90-state.conf", state),
     ] {
         tree.file(format!("usr/lib/repart.d/{file}"), content)?;
     }

@@ -1,6 +1,8 @@
 //! Codexes that must be taken, and what they mean.
 
-use sepulcher::codex::{Addressing, Backend, Codex, Endpoint, PeerKind, PeerState, Protocol, Source, Tier};
+use sepulcher::codex::{
+    Addressing, Backend, Codex, Encryption, Endpoint, PeerKind, PeerState, Protocol, Source, Tier,
+};
 
 use crate::support::repository;
 
@@ -27,6 +29,7 @@ fn the_smallest_codex_has_the_defaults() {
     assert_eq!(codex.pod.network.to_string(), "10.88.0.0/24");
     assert_eq!(codex.pod.gateway.to_string(), "10.88.0.1");
     assert_eq!(codex.pod.address.to_string(), "10.88.0.10");
+    assert_eq!(codex.state.encryption, Encryption::None);
     let tether = codex.tether;
     assert_eq!((tether.port.get(), tether.mtu, tether.keepalive), (51820, 1420, 25));
     assert_eq!(tether.network.to_string(), "10.88.16.0/20");
@@ -66,6 +69,8 @@ fn every_key_of_the_law_arrives() {
         endpoint = "192.0.2.10"
         keepalive = 0
         backend = "userspace"
+        [state]
+        encryption = "tpm2"
     "#;
     let codex = parse(&[("lychd.toml", law)]);
     assert_eq!(codex.appliance.name.as_str(), "tomb");
@@ -81,6 +86,7 @@ fn every_key_of_the_law_arrives() {
         }
     );
     assert_eq!(codex.pod.address.to_string(), "10.99.0.7");
+    assert_eq!(codex.state.encryption, Encryption::Tpm2);
     let tether = codex.tether;
     assert_eq!((tether.port.get(), tether.mtu, tether.keepalive), (443, 1280, 0));
     let (network6, address6) = tether.network6.unwrap();

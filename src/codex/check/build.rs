@@ -9,7 +9,7 @@ use crate::codex::net::Net4;
 use crate::codex::schema::{self, At, Draft, Field, Grant, Kind};
 use crate::codex::{
     Addressing, Appliance, Codex, Grants, Hooks, HostService, Overlap, Peer, PeerKind, Pod, Rebirth,
-    Revocation, Route, Service, ServicePort, Source, Tether, Uplink, Volume,
+    Revocation, Route, Service, ServicePort, Source, State, Tether, Uplink, Volume,
 };
 
 /// Everything, or `None` when a part is missing: then a reader failed to report that.
@@ -46,6 +46,7 @@ pub fn codex(draft: Draft) -> Option<Codex> {
             sources: list(law.sources),
             patience: law.patience?.value,
         },
+        state: State { encryption: law.encryption?.value },
         services: each(draft.services, service)?,
         peers: each(draft.peers, |draft| peer(*draft).map(Arc::new))?,
         revoked_keys: draft.revoked.into_keys().collect(),

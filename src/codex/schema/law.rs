@@ -9,7 +9,7 @@ use crate::codex::diagnostic::Diagnostic;
 use crate::codex::name::{DnsName, InterfacePattern, Name};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::time::Length;
-use crate::codex::{Backend, Endpoint, Protocol, PublisherKey, UrlPrefix};
+use crate::codex::{Backend, Encryption, Endpoint, Protocol, PublisherKey, UrlPrefix};
 
 /// WireGuard's customary port, 51820.
 const WIREGUARD: Port = NonZeroU16::MIN.saturating_add(51819);
@@ -63,6 +63,8 @@ pub struct Law {
     pub sources: Field<Vec<At<UrlPrefix>>>,
     /// `rebirth.patience`.
     pub patience: Option<At<Length>>,
+    /// `state.encryption`.
+    pub encryption: Option<At<Encryption>>,
 }
 
 /// `[[host]]`.
@@ -121,6 +123,9 @@ pub fn read(root: &mut Table<'_>) -> Law {
     let (publisher, sources) = (rebirth.optional("publisher"), rebirth.optional("sources"));
     let patience = rebirth.defaulted("patience", PATIENCE);
     rebirth.finish();
+    let mut state = root.section("state");
+    let encryption = state.defaulted("encryption", Encryption::None);
+    state.finish();
     let mut tether = root.section("tether");
     let network = tether.optional("network");
     let law = Law {
@@ -144,6 +149,7 @@ pub fn read(root: &mut Table<'_>) -> Law {
         publisher,
         sources,
         patience,
+        encryption,
     };
     tether.finish();
     law

@@ -14,7 +14,9 @@ use crate::codex::name::{DnsName, InterfacePattern, Name, RoutePath};
 use crate::codex::net::{Net4, Net6, Port};
 use crate::codex::suggest::nearest;
 use crate::codex::time::{Length, NotATime, Timestamp};
-use crate::codex::{Backend, Door, Endpoint, Grants, PeerState, Protocol, PublisherKey, Tier, UrlPrefix};
+use crate::codex::{
+    Backend, Door, Encryption, Endpoint, Grants, PeerState, Protocol, PublisherKey, Tier, UrlPrefix,
+};
 
 /// `address/prefix length` of an interface: bits behind the prefix may be set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -350,6 +352,7 @@ choices! {
     Tier: &[("pod", Tier::Pod), ("tether", Tier::Tether), ("forest", Tier::Forest)];
     Protocol: &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
     Backend: &[("kernel", Backend::Kernel), ("userspace", Backend::Userspace)];
+    Encryption: &[("none", Encryption::None), ("tpm2", Encryption::Tpm2)];
     PeerState: &[("active", PeerState::Active), ("revoked", PeerState::Revoked)];
     KindWord: &[("device", KindWord::Device), ("lych", KindWord::Lych)];
 }

@@ -104,3 +104,13 @@ fn a_law_that_is_broken_by_itself_is_an_error() {
     let mistakes = hold(&broken, &bonds()).unwrap_err();
     assert!(mistakes.iter().all(|mistake| mistake.file == LAW), "{mistakes:?}");
 }
+
+#[test]
+fn a_state_that_is_encrypted_otherwise_is_told() {
+    let sealed = format!("{OLD}[state]\nencryption = \"tpm2\"\n");
+    let services = [("web", port(8080, "tether")), ("chat", port(7000, "tether"))];
+    let told = of(&law(OLD, &services), &law(&sealed, &services), (1, 1));
+    let line = "the encryption of the state: none becomes tpm2: a machine refuses the update\n";
+    assert!(told.to_string().ends_with(line), "{told}");
+    assert!(told.artefacts.contains("+Encrypt=tpm2\n"), "{told}");
+}

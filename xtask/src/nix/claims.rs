@@ -17,7 +17,7 @@ struct Mistake {
     said: &'static [&'static str],
 }
 
-const MISTAKES: [Mistake; 8] = [
+const MISTAKES: [Mistake; 9] = [
     Mistake {
         what: "a lock without a digest",
         expression: r#"(import ./nix/lock.nix).packages "x/packages.lock" "schema = 1\n[[package]]\nname = \"libc6\"""#,
@@ -61,6 +61,12 @@ const MISTAKES: [Mistake; 8] = [
         what: "a host that did not ask for a forest",
         expression: FORBIDDEN_FOREST,
         said: &["publishes ports to everybody", "services.sepulcher.openForest = true"],
+    },
+    Mistake {
+        what: "a host whose Codex has the state encrypted",
+        expression: "import ./nix/host-tree.nix { inherit (pkgs) runCommand fetchurl; inherit sepulcher; }
+    { codex = ./tests/golden/v6/codex; name = \"six\"; peers = null; openForest = true; }",
+        said: &["has the state encrypted", "take encryption out of [state]"],
     },
 ];
 
