@@ -99,8 +99,11 @@ mod tests {
 
     const LAW: &str = "usr/share/sepulcher/codex/lychd.toml";
 
+    /// Its path, and what it begins with.
+    type Device = (&'static str, &'static [u8]);
+
     /// What is said of a machine with this law, and these devices.
-    fn said(encryption: &str, devices: &[(&str, &[u8])]) -> Option<String> {
+    fn said(encryption: &str, devices: &[Device]) -> Option<String> {
         let root = tempfile::tempdir().unwrap();
         let law =
             format!("schema = 1\n[appliance]\nname = \"lychd\"\n[state]\nencryption = \"{encryption}\"\n");
@@ -114,11 +117,11 @@ mod tests {
 
     #[test]
     fn every_way_not_to_open_has_its_own_reason() {
-        let tpm: (&str, &[u8]) = ("dev/tpmrm0", b"");
-        let luks: (&str, &[u8]) = ("dev/disk/by-partlabel/lychd_state", b"LUKS\xba\xbe\0\x02 and more");
-        let clear: (&str, &[u8]) = ("dev/disk/by-partlabel/lychd_state", b"\0\0\0\0\0\0\0\0");
-        let open: (&str, &[u8]) = ("dev/mapper/state", b"");
-        let reasons: [(&str, &[(&str, &[u8])], &str); 8] = [
+        let tpm: Device = ("dev/tpmrm0", b"");
+        let luks: Device = ("dev/disk/by-partlabel/lychd_state", b"LUKS\xba\xbe\0\x02 and more");
+        let clear: Device = ("dev/disk/by-partlabel/lychd_state", b"\0\0\0\0\0\0\0\0");
+        let open: Device = ("dev/mapper/state", b"");
+        let reasons: [(&str, &[Device], &str); 8] = [
             ("tpm2", &[], "and this machine has none: nothing is kept in clear instead"),
             ("tpm2", &[tpm], "there is no partition for the state"),
             ("none", &[], "there is no partition for the state"),

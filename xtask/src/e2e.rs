@@ -4,6 +4,7 @@ mod around;
 mod bodies;
 mod defects;
 mod depot;
+mod encryption;
 mod fault;
 mod losses;
 #[path = "../../tests/namespaces/low_order.rs"]
@@ -70,6 +71,8 @@ enum Part {
     Peers,
     /// The first bond, and bonds over the tether
     Ways,
+    /// A state that is encrypted to the machine's TPM
+    Encryption,
     /// Parts of the machine that restart, and the machine
     Restarts,
     /// Bodies that take the place of others
@@ -110,6 +113,9 @@ pub fn run(Args { parts, points, acts }: &Args) -> Result<()> {
     }
     if wanted(Part::Ways) {
         claims.extend(ways::claims(&site)?);
+    }
+    if wanted(Part::Encryption) {
+        claims.extend(encryption::claims(&site)?);
     }
     if wanted(Part::Restarts) {
         claims.extend(restarts::claims(&site)?);

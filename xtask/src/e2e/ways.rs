@@ -4,11 +4,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sepulcher::codex::LAW;
 use sepulcher::image::disk::Role;
 use sepulcher::image::window::{ReadAt as _, Window};
 use sepulcher::sys::cmd::Command;
 
 use super::around::{self, Bonded, KEY, WG0, Web, until};
+use super::encryption;
 use super::noise::Noise;
 use super::site::{HOST, Keys, Site};
 use super::{BOOT, Claim, DISK};
@@ -21,12 +23,13 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// How long a handshake may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 
-/// What both boots have: an image of a Codex without peers, and the program that made it.
-struct Nobody<'a> {
+/// What all boots of one have: an image of a Codex without peers, and the program that made it.
+pub struct Nobody<'a> {
     site: &'a Site,
     program: PathBuf,
     codex: PathBuf,
-    image: PathBuf,
+    /// The image.
+    pub image: PathBuf,
 }
 
 /// What there was before the power was cut.
@@ -40,19 +43,22 @@ struct Before {
 
 /// Boots a provisioned disk, then one that is not.
 pub fn claims(site: &Site) -> Result<Vec<Claim>> {
-    let nobody = Nobody::build(site)?;
+    let nobody = Nobody::build(site, "nobody", "")?;
     let mut claims = nobody.provisioned()?;
     claims.extend(nobody.at_the_console()?);
     Ok(claims)
 }
 
 impl<'a> Nobody<'a> {
-    fn build(site: &'a Site) -> Result<Self> {
+    /// The site's law, and `more` behind it.
+    pub fn build(site: &'a Site, name: &str, more: &str) -> Result<Self> {
         let folder = site.folder.path();
-        let codex = folder.join("nobody");
-        crate::copy_folder(&folder.join("codex"), &codex)?;
+        let codex = folder.join(name);
+        crate::copy_folder(&site.codex(), &codex)?;
         fs::remove_dir_all(codex.join("peers"))?;
-        let image = folder.join("nobody.raw");
+        let law = codex.join(LAW);
+        fs::write(&law, fs::read_to_string(&law)? + more)?;
+        let image = folder.join(format!("{name}.raw"));
         image::build(&codex, &image)?;
         Ok(Self { site, program: image::program()?, codex, image })
     }
@@ -62,7 +68,7 @@ impl<'a> Nobody<'a> {
     }
 
     /// Our program as a peer runs it.
-    fn from(&self, peer: &Bonded) -> Command {
+    pub fn from(&self, peer: &Bonded) -> Command {
         Command::new(&self.program).args(["--host", WG0, "peer"]).within(peer.netns.launcher())
     }
 
@@ -107,6 +113,13 @@ impl<'a> Nobody<'a> {
                 [b"sepulcher provision ".as_slice(), &secret].into_iter().any(|bytes| contains(&esp, bytes));
             if left { Err("they are on the ESP still".into()) } else { Ok("not on the ESP".to_owned()) }
         }));
+        claims.push(Claim::check(
+            "the state is in clear, and holds the host's key, as its law has it",
+            || {
+                let at = encryption::find(&disk, &secret)?.ok_or("the host's key is nowhere on the disk")?;
+                Ok(image::place(&disk, at))
+            },
+        ));
         claims.extend(self.again(&hub, &disk, &Before { key, phone, laptop })?);
         claims.push(Claim::check("nor are they over a power cut and the next boot", || noise.end()));
         Ok(claims)
@@ -144,7 +157,8 @@ impl<'a> Nobody<'a> {
         Ok(claims)
     }
 
-    fn provision(&self, disk: &Path, conf: &Path) -> Result<String> {
+    /// Puts an identity and a bond for the phone on a disk; what was told.
+    pub fn provision(&self, disk: &Path, conf: &Path) -> Result<String> {
         let made = Command::new(&self.program)
             .args(["provision", "--bond", "phone", "--endpoint", HOST, "--disk"])
             .arg(disk)
@@ -240,7 +254,8 @@ fn show_if_failed(claims: &[Claim], running: &Running) {
     }
 }
 
-fn shakes(peer: &Bonded, keys: &Keys, host_key: &str) -> Result<String> {
+/// That a peer comes to shake hands.
+pub fn shakes(peer: &Bonded, keys: &Keys, host_key: &str) -> Result<String> {
     peer.dial(keys, host_key)?;
     until(HANDSHAKE, "a handshake", || Ok(peer.handshake()? > 0))?;
     Ok(format!("{} at {}", keys.name, keys.address))
@@ -286,13 +301,14 @@ pub fn esp(disk: &Path) -> Result<Vec<u8>> {
 }
 
 /// The host's key as it stands in the credential on a disk.
-fn credential(disk: &Path) -> Result<Option<Vec<u8>>> {
+pub fn credential(disk: &Path) -> Result<Option<Vec<u8>>> {
     const MARK: &[u8] = b"\"host-key\":\"";
     let esp = esp(disk)?;
     let at = esp.windows(MARK.len()).position(|window| window == MARK);
     Ok(at.map(|at| esp[at + MARK.len()..at + MARK.len() + 44].to_vec()))
 }
 
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
+/// Whether a part stands somewhere in there.
+pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
     bytes.windows(part.len()).any(|window| window == part)
 }
