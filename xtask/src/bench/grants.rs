@@ -187,7 +187,13 @@ impl Way {
 fn trip(pod: &Netns, peer: &Netns, to: SocketAddrV4) -> Result<Duration> {
     let listener = pod.within(|| Ok(TcpListener::bind(to)?))?;
     let echo = thread::spawn(move || -> std::io::Result<()> {
-        let (mut stream, _) = listener.accept()?;
+        // The agent asks whoever listens on a declared port, with the address that it asks for as its own.
+        let mut stream = loop {
+            let (stream, from) = listener.accept()?;
+            if from.ip() != *to.ip() {
+                break stream;
+            }
+        };
         stream.set_nodelay(true)?;
         let mut byte = [0];
         while stream.read(&mut byte)? == 1 {
