@@ -57,8 +57,21 @@ const FILES: [&str; 14] = [
 ];
 
 /// Tunnels, cables, and what the rulesets are made of.
-const MODULES: [&str; 8] =
-    ["wireguard", "veth", "nf_tables", "nft_ct", "nft_fib_inet", "nft_limit", "nft_log", "nf_log_syslog"];
+const MODULES: [&str; 13] = [
+    "wireguard",
+    "veth",
+    "nf_tables",
+    "nf_log_syslog",
+    "nft_chain_nat",
+    "nft_connlimit",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_hash",
+    "nft_limit",
+    "nft_log",
+    "nft_masq",
+    "nft_nat",
+];
 
 /// Words for the kernel, ours follow.
 const CMDLINE: &str = "console=ttyS0 rdinit=/init panic=-1 --";
