@@ -137,25 +137,46 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
     if !exists(&path) {
         return;
     }
-    let (handle, Entries { seen, hidden }) = match opened(&path) {
-        Ok(opened) => opened,
+    let read = whole(&path, |handle| {
+        let Entries { seen, hidden } = entries(&path)?;
+        let some = |files: &[(String, bool)]| {
+            let found = files.iter().filter_map(|(file, regular)| {
+                entry(root, name, file, || regular.then(|| quick(handle, file)).flatten())
+            });
+            found.collect::<Vec<_>>()
+        };
+        Ok((in_shares(&seen, FILES_PER_THREAD, some), hidden))
+    });
+    let (files, hidden) = match read {
+        Ok(read) => read,
         Err(error) => {
             let mistake = refused("read the folder", &error);
             sources.insert_shown(name, path.display().to_string(), Err(mistake));
             return;
         }
     };
-    let some = |files: &[(String, bool)]| {
-        let found = files.iter().filter_map(|(file, regular)| {
-            entry(root, name, file, || regular.then(|| quick(&handle, file)).flatten())
-        });
-        found.collect::<Vec<_>>()
-    };
-    let files = in_shares(&seen, FILES_PER_THREAD, some);
     sources.insert_folder(name, root, files.into_iter().flatten());
     if name == "peers" {
         sources.pass_over(hidden);
     }
+}
+
+/// What `read` makes of the folder at `path`, given a handle of it. A restore exchanges the folder of peers for another one
+/// and empties the old one: what was read of that may be half of it, and is read again.
+fn whole<T>(path: &Path, read: impl Fn(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+    loop {
+        let handle = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let found = read(&handle)?;
+        if is_at(&handle, path)? {
+            return Ok(found);
+        }
+    }
+}
+
+/// Whether an open folder is the one at `path`: while it is open, no other one has its number.
+fn is_at(handle: &OwnedFd, path: &Path) -> io::Result<bool> {
+    let (ours, there) = (rustix::fs::fstat(handle)?, rustix::fs::stat(path)?);
+    Ok((ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino))
 }
 
 /// Key and text of one entry of a folder; `None` when it is nobody's business here.
@@ -190,12 +211,6 @@ struct Entries {
     seen: Vec<(String, bool)>,
     /// Names that begin with a dot.
     hidden: Vec<String>,
-}
-
-/// A folder and what is in it.
-fn opened(folder: &Path) -> io::Result<(OwnedFd, Entries)> {
-    let handle = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    Ok((handle, entries(folder)?))
 }
 
 fn entries(folder: &Path) -> io::Result<Entries> {
@@ -285,4 +300,32 @@ fn refused(action: &str, error: &io::Error) -> Box<Diagnostic> {
         _ => return Box::new(mistake),
     };
     Box::new(mistake.hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::sys::{fs, tree};
+
+    #[test]
+    fn a_folder_that_is_exchanged_while_it_is_read_is_read_again() {
+        let codex = tempfile::tempdir().unwrap();
+        let [peers, shadow] = ["peers", "shadow"].map(|name| codex.path().join(name));
+        for folder in [&peers, &shadow] {
+            fs::create_dir_all(folder).unwrap();
+            fs::write(&folder.join("phone.toml"), 0o600, b"").unwrap();
+        }
+        let restored = Cell::new(false);
+        let names = whole(&peers, |_| {
+            if !restored.replace(true) {
+                tree::exchange(&shadow, &peers).unwrap();
+                fs::remove_dir_all(&shadow).unwrap();
+                return Ok(Vec::new());
+            }
+            names(&peers)
+        });
+        assert_eq!(names.unwrap(), ["phone.toml"]);
+    }
 }
