@@ -46,7 +46,7 @@ struct Scene<'a> {
 /// Boots a provisioned disk twice with its TPM, once with another one, and a fresh disk without any.
 pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     let (mut scene, mut claims) = Scene::new(site)?;
-    let own = Tpm::start(&site.toolbox, &site.folder.path().join("tpm"))?;
+    let own = Tpm::start(&site.toolbox, &scene.nobody.folder.join("tpm"))?;
     let (running, key) = scene.power_on(&own)?;
     claims.extend(scene.first(running, &key));
     claims.push(Claim::check("none of its keys is on the disk in clear", || scene.tells_nothing()));
@@ -66,7 +66,7 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
 impl<'a> Scene<'a> {
     fn new(site: &'a Site) -> Result<(Self, Vec<Claim>)> {
         let nobody = Nobody::build(site, "encrypted", "\n[state]\nencryption = \"tpm2\"\n")?;
-        let folder = site.folder.path();
+        let folder = &nobody.folder;
         let [provisioned, disk, conf] =
             ["provisioned.raw", "disk.raw", "phone.conf"].map(|name| folder.join(name));
         fs::copy(&nobody.image, &provisioned)?;
@@ -87,7 +87,7 @@ impl<'a> Scene<'a> {
 
     fn powered(&self, disk: &Path, tpm: Option<&Tpm>) -> Result<Running> {
         let words = tpm.iter().flat_map(|tpm| tpm.words());
-        around::machine(&self.site.toolbox, self.site.folder.path(), &self.hub, Start::Disk(disk))
+        around::machine(&self.site.toolbox, &self.nobody.folder, &self.hub, Start::Disk(disk))
             .power_on_with(words)
     }
 
@@ -103,7 +103,7 @@ impl<'a> Scene<'a> {
         })];
         claims.push(Claim::check("the phone that it was provisioned with bonds another device", || {
             shakes(&self.phone, &self.keys, key)?;
-            let conf = self.site.folder.path().join("laptop.conf");
+            let conf = self.nobody.folder.join("laptop.conf");
             let words = ["bond", "laptop", "--grant", "oculus", "--endpoint", HOST, "--conf"];
             self.nobody.from(&self.phone).args(words).arg(&conf).read()?;
             let keys = Keys::of("laptop", &fs::read_to_string(&conf)?)?;
@@ -178,7 +178,7 @@ impl<'a> Scene<'a> {
     /// The same disk in another machine.
     fn elsewhere(&self) -> Result<String> {
         let before = self.header()?;
-        let other = Tpm::start(&self.site.toolbox, &self.site.folder.path().join("another-tpm"))?;
+        let other = Tpm::start(&self.site.toolbox, &self.nobody.folder.join("another-tpm"))?;
         let said = refuses(
             self.powered(&self.disk, Some(&other))?,
             "the TPM of this machine does not open the state",
@@ -188,7 +188,7 @@ impl<'a> Scene<'a> {
 
     /// The image on a new disk, in a machine that has no TPM.
     fn without(&self) -> Result<String> {
-        let disk = self.site.folder.path().join("fresh.raw");
+        let disk = self.nobody.folder.join("fresh.raw");
         disk_from(&self.nobody.image, &disk, DISK)?;
         let said = refuses(
             self.powered(&disk, None)?,

@@ -27,6 +27,8 @@ const HANDSHAKE: Duration = Duration::from_secs(30);
 pub struct Nobody<'a> {
     site: &'a Site,
     program: PathBuf,
+    /// Where everything of theirs is.
+    pub folder: PathBuf,
     codex: PathBuf,
     /// The image.
     pub image: PathBuf,
@@ -52,19 +54,19 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
 impl<'a> Nobody<'a> {
     /// The site's law, and `more` behind it.
     pub fn build(site: &'a Site, name: &str, more: &str) -> Result<Self> {
-        let folder = site.folder.path();
-        let codex = folder.join(name);
+        let folder = site.folder.path().join(name);
+        let codex = folder.join("codex");
         crate::copy_folder(&site.codex(), &codex)?;
         fs::remove_dir_all(codex.join("peers"))?;
         let law = codex.join(LAW);
         fs::write(&law, fs::read_to_string(&law)? + more)?;
-        let image = folder.join(format!("{name}.raw"));
+        let image = folder.join("lychd.raw");
         image::build(&codex, &image)?;
-        Ok(Self { site, program: image::program()?, codex, image })
+        Ok(Self { site, program: image::program()?, folder, codex, image })
     }
 
     fn boot(&self, hub: &Netns, disk: &dyn Fn() -> Result<PathBuf>) -> Result<(Running, String)> {
-        around::boot(&self.site.toolbox, self.site.folder.path(), hub, disk)
+        around::boot(&self.site.toolbox, &self.folder, hub, disk)
     }
 
     /// Our program as a peer runs it.
@@ -74,7 +76,7 @@ impl<'a> Nobody<'a> {
 
     /// A disk with the phone on it: the bond over the tether, and the credential's end.
     fn provisioned(&self) -> Result<Vec<Claim>> {
-        let folder = self.site.folder.path();
+        let folder = &self.folder;
         let [provisioned, disk, conf] =
             ["provisioned.raw", "disk.raw", "phone.conf"].map(|name| folder.join(name));
         fs::copy(&self.image, &provisioned)?;
@@ -177,7 +179,7 @@ impl<'a> Nobody<'a> {
         let oculus = format!("http://{WG0}:6006/");
         let mut laptop = None;
         let mut claims = vec![Claim::check("a peer with the grant bonds another over the tether", || {
-            let conf = self.site.folder.path().join("laptop.conf");
+            let conf = self.folder.join("laptop.conf");
             let bond =
                 self.from(phone).args(["bond", "laptop", "--grant", "oculus", "--endpoint", HOST, "--conf"]);
             bond.arg(&conf).read()?;
@@ -216,7 +218,7 @@ impl<'a> Nobody<'a> {
     /// A machine that nobody knows yet: the first bond, and what the second one takes.
     fn at_the_console(&self) -> Result<Vec<Claim>> {
         let hub = around::hub(&self.site.toolbox)?;
-        let disk = self.site.folder.path().join("disk.raw");
+        let disk = self.folder.join("disk.raw");
         let (mut running, key) = self.boot(&hub, &|| disk_from(&self.image, &disk, DISK))?;
         let mut said = [String::new(), String::new()];
         let mut claims = vec![Claim::check("the first device is bonded at the serial console", || {
