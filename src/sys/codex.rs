@@ -45,20 +45,24 @@ pub fn load(folders: &[&Path]) -> Sources {
         Some(bonds) => vec![(LEDGER, bonds), (LAW_LEDGER, law)],
         None => vec![(LEDGER, law)],
     };
-    for (name, folder) in ledgers {
-        let path = folder.join(LEDGER);
-        if exists(&path) {
-            file(&path, name, LEDGER_LIMIT, &mut sources);
+    let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
+    while !folder(law, "services", &mut sources) {}
+    loop {
+        for (name, folder) in &ledgers {
+            let path = folder.join(LEDGER);
+            if exists(&path) {
+                file(&path, name, LEDGER_LIMIT, &mut sources);
+            }
+        }
+        if let Some(why) = other_schema(&peers.join("peers")) {
+            // What another body wrote is nothing to guess at.
+            sources.insert_shown("peers", peers.join("peers").display().to_string(), Err(why));
+            return sources;
+        }
+        if folder(peers, "peers", &mut sources) {
+            return sources;
         }
     }
-    let peers = bonds.iter().rev().find(|folder| exists(&folder.join("peers"))).unwrap_or(law);
-    folder(law, "services", &mut sources);
-    match other_schema(&peers.join("peers")) {
-        // What another body wrote is nothing to guess at.
-        Some(why) => sources.insert_shown("peers", peers.join("peers").display().to_string(), Err(why)),
-        None => folder(peers, "peers", &mut sources),
-    }
-    sources
 }
 
 /// The schema that a folder of peers is written in. Folders from before there were two do not say it.
@@ -132,10 +136,11 @@ fn slips(name: &str, wanted: &str) -> bool {
         && !name.ends_with('~')
 }
 
-fn folder(root: &Path, name: &str, sources: &mut Sources) {
+/// Reads a folder of files; `false`, and nothing of it, when it was exchanged for another one meanwhile.
+fn folder(root: &Path, name: &str, sources: &mut Sources) -> bool {
     let path = root.join(name);
     if !exists(&path) {
-        return;
+        return true;
     }
     let read = whole(&path, |handle| {
         let Entries { seen, hidden } = entries(&path)?;
@@ -148,29 +153,27 @@ fn folder(root: &Path, name: &str, sources: &mut Sources) {
         Ok((in_shares(&seen, FILES_PER_THREAD, some), hidden))
     });
     let (files, hidden) = match read {
-        Ok(read) => read,
+        Ok(Some(read)) => read,
+        Ok(None) => return false,
         Err(error) => {
             let mistake = refused("read the folder", &error);
             sources.insert_shown(name, path.display().to_string(), Err(mistake));
-            return;
+            return true;
         }
     };
     sources.insert_folder(name, root, files.into_iter().flatten());
     if name == "peers" {
         sources.pass_over(hidden);
     }
+    true
 }
 
 /// What `read` makes of the folder at `path`, given a handle of it. A restore exchanges the folder of peers for another one
-/// and empties the old one: what was read of that may be half of it, and is read again.
-fn whole<T>(path: &Path, read: impl Fn(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
-    loop {
-        let handle = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let found = read(&handle)?;
-        if is_at(&handle, path)? {
-            return Ok(found);
-        }
-    }
+/// and empties the old one: what was read of that may be half of it, and is nothing.
+fn whole<T>(path: &Path, read: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<Option<T>> {
+    let handle = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    let found = read(&handle)?;
+    Ok(is_at(&handle, path)?.then_some(found))
 }
 
 /// Whether an open folder is the one at `path`: while it is open, no other one has its number.
@@ -304,28 +307,23 @@ fn refused(action: &str, error: &io::Error) -> Box<Diagnostic> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
     use crate::sys::{fs, tree};
 
     #[test]
-    fn a_folder_that_is_exchanged_while_it_is_read_is_read_again() {
+    fn a_folder_that_is_exchanged_while_it_is_read_is_not_taken_for_whole() {
         let codex = tempfile::tempdir().unwrap();
         let [peers, shadow] = ["peers", "shadow"].map(|name| codex.path().join(name));
         for folder in [&peers, &shadow] {
             fs::create_dir_all(folder).unwrap();
             fs::write(&folder.join("phone.toml"), 0o600, b"").unwrap();
         }
-        let restored = Cell::new(false);
-        let names = whole(&peers, |_| {
-            if !restored.replace(true) {
-                tree::exchange(&shadow, &peers).unwrap();
-                fs::remove_dir_all(&shadow).unwrap();
-                return Ok(Vec::new());
-            }
-            names(&peers)
+        let restored = whole(&peers, |_| {
+            tree::exchange(&shadow, &peers).unwrap();
+            fs::remove_dir_all(&shadow).unwrap();
+            Ok(())
         });
-        assert_eq!(names.unwrap(), ["phone.toml"]);
+        assert_eq!(restored.unwrap(), None);
+        assert_eq!(whole(&peers, |_| names(&peers)).unwrap().unwrap(), ["phone.toml"]);
     }
 }
