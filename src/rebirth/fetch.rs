@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use super::Error;
 use crate::codex::net::Net4;
-use crate::codex::{Codex, UrlPrefix};
+use crate::codex::{Codex, PeerState, UrlPrefix};
 use crate::peer::Refused;
 use crate::sys::http::Client;
-use crate::sys::{fs, netns, stage};
+use crate::sys::{fs, link, netns, stage};
+
+/// The tunnel's interface.
+const INTERFACE: &str = "wg0";
 
 /// No bundle is longer, in bytes: both slots' worth of everything.
 const LIMIT: u64 = 1 << 30;
@@ -20,6 +23,8 @@ const LIMIT: u64 = 1 << 30;
 const FILES: usize = 16;
 /// How long a server may take to be there.
 const CONNECT: Duration = Duration::from_secs(30);
+/// How long it may be silent: a peer that is gone says nothing more, and holds up whoever waits for its turn.
+const SILENCE: Duration = Duration::from_secs(60);
 /// How long a bundle may take to come.
 const PATIENCE: Duration = Duration::from_secs(30 * 60);
 
@@ -52,7 +57,7 @@ impl<'a> Origin<'a> {
             return Ok(if path.is_dir() { Origin::Folder(path) } else { Origin::Archive(path) });
         }
         if let Some(prefix) = allowed.iter().find(|prefix| prefix.covers(source)) {
-            return Ok(Origin::Address(source, way(prefix, codex)));
+            return Ok(Origin::Address(source, way(prefix, codex)?));
         }
         let named: Vec<_> = allowed.iter().map(UrlPrefix::as_str).collect();
         let hint = if named.is_empty() {
@@ -77,29 +82,54 @@ impl<'a> Origin<'a> {
                 unpack(file, folder, &from.display().to_string())
             }
             Origin::Address(address, Way::Uplink) => download(address, folder),
-            Origin::Address(address, Way::Tether) => {
-                let path = tether()?;
-                let network = fs::open(&path)?;
-                let fetched = netns::within(network.as_fd(), || download(address, folder));
-                fs::context(fetched, "enter", &path)?
-            }
+            Origin::Address(address, Way::Tether) => through(&tether()?, || download(address, folder)),
         }
     }
 }
 
 /// Another server than the law's is not asked, wherever this one points to.
 fn download(address: &str, folder: &Path) -> Result<(), Error> {
-    unpack(Client::direct(CONNECT, PATIENCE).get(address, 0)?.body, folder, address)
+    unpack(Client::direct(CONNECT, SILENCE, PATIENCE).get(address, 0)?.body, folder, address)
+}
+
+/// Fetches in the network namespace at `path`, where the tunnel is. That of an agent that has just started has neither
+/// ruleset nor interface, and what is asked for there would leave by the uplink; the interface comes last.
+fn through(path: &Path, fetch: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
+    let network = match fs::open(path) {
+        Err(error) if error.is_not_found() => return Err(without_tether().into()),
+        opened => opened?,
+    };
+    let fetched = netns::within(network.as_fd(), || {
+        let found = link::exists(INTERFACE).map_err(io::Error::other);
+        if fs::context(found, "find the tunnel in", path)? { fetch() } else { Err(without_tether().into()) }
+    });
+    fs::context(fetched, "enter", path)?
+}
+
+/// What is told where the pod has no tunnel.
+pub(super) fn without_tether() -> Refused {
+    let hint = "`sepulcher health` tells what is wrong; a folder or a file can be staged without it";
+    Refused::new("the source lies in the tether, and its agent does not run, or not yet", hint)
 }
 
 /// How what lies below a prefix is reached. Peers and the networks behind them are in the tether also when they are not
 /// there: what is meant for them never leaves by the uplink.
-fn way(prefix: &UrlPrefix, codex: &Codex) -> Way {
-    let Some(host) = prefix.address() else { return Way::Uplink };
+///
+/// # Errors
+/// The network was behind a peer that is revoked: nothing leads there any more.
+fn way(prefix: &UrlPrefix, codex: &Codex) -> Result<Way, Refused> {
+    let Some(host) = prefix.address() else { return Ok(Way::Uplink) };
+    if codex.tether.contains(host) {
+        return Ok(Way::Tether);
+    }
     let behind = |network: &Net4| matches!(host, IpAddr::V4(address) if network.contains(address));
-    let is_inside =
-        codex.tether.contains(host) || codex.peers.values().any(|peer| peer.routes().iter().any(behind));
-    if is_inside { Way::Tether } else { Way::Uplink }
+    let mut owners = codex.peers.iter().filter(|(_, peer)| peer.routes().iter().any(behind)).peekable();
+    let Some((name, _)) = owners.peek().copied() else { return Ok(Way::Uplink) };
+    if owners.any(|(_, peer)| peer.state == PeerState::Active) {
+        return Ok(Way::Tether);
+    }
+    let hint = "bring the update as a folder or a file, or name another source in the next body";
+    Err(Refused::new(format!("{host} was behind `{name}`, which is revoked"), hint))
 }
 
 /// Refuses what would fill the machine's state.
@@ -253,6 +283,11 @@ mod tests {
     }
 
     fn codex(sources: &str) -> Codex {
+        codex_with(sources, "active")
+    }
+
+    /// The same with the state of the peer that a network is behind.
+    fn codex_with(sources: &str, state: &str) -> Codex {
         let key = crate::sys::wireguard::SecretKey::generate().public();
         let publisher = crate::rebirth::publisher::SigningKey::generate().unwrap().public();
         let law = format!(
@@ -261,7 +296,7 @@ mod tests {
         );
         let site = format!(
             "kind = \"lych\"\npublic-key = \"{key}\"\naddress = \"10.88.16.2\"\ngrants = []\n\
-             routes = [\"192.168.7.0/24\"]\n"
+             routes = [\"192.168.7.0/24\"]\nstate = \"{state}\"\n"
         );
         let sources = [("lychd.toml", law), ("peers/site.toml", site)];
         Codex::parse(&sources.into_iter().collect()).unwrap_or_else(|mistakes| panic!("{mistakes:?}"))
@@ -286,13 +321,22 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_fetched_from_behind_a_peer_that_is_revoked() {
+        let codex = codex_with("\"http://192.168.7.9/\", \"http://10.88.16.2/\"", "revoked");
+        let error = Origin::of("http://192.168.7.9/2.tar", &codex).unwrap_err();
+        assert_eq!(error.to_string(), "192.168.7.9 was behind `site`, which is revoked");
+        let own = "http://10.88.16.2/2.tar";
+        assert_eq!(Origin::of(own, &codex).unwrap(), Origin::Address(own, Way::Tether));
+    }
+
+    #[test]
     fn nothing_is_fetched_where_the_tether_is_away() {
         let codex = codex("\"http://10.88.16.2/\"");
         let folder = tempfile::tempdir().unwrap();
         let origin = Origin::of("http://10.88.16.2/2.tar", &codex).unwrap();
         let gone = folder.path().join("gone");
         let error = origin.bring(&folder.path().join("incoming"), || Ok(gone.clone())).unwrap_err();
-        assert!(error.to_string().ends_with("gone"), "{error}");
+        assert!(error.to_string().contains("its agent does not run"), "{error}");
     }
 
     #[test]

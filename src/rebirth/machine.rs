@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use uuid::Uuid;
 
-use super::Error;
 use super::entry::Entry;
 use super::record::Part;
 use super::version::Version;
+use super::{Error, fetch};
 use crate::codex::Appliance;
 use crate::image::disk::{self, Role};
 use crate::image::identity;
@@ -299,9 +299,7 @@ impl Machine {
         let podman = self.root.join("usr/bin/podman").into();
         let processes = Services { podman, ..Services::default() }.processes()?;
         let Some(process) = processes.get(&appliance.container("vpn")) else {
-            let hint = "`sepulcher health` tells what is wrong; a folder or a file can be staged without it";
-            let message = "the source lies in the tether, and its agent does not run";
-            return Err(Refused::new(message, hint).into());
+            return Err(fetch::without_tether().into());
         };
         Ok(self.root.join(format!("proc/{process}/ns/net")))
     }

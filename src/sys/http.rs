@@ -78,14 +78,16 @@ impl Client {
         Self { agent: config.into(), patience }
     }
 
-    /// A client for a host of our own that may take its time: no proxy, no redirection.
-    pub fn direct(connect: Duration, answer: Duration) -> Self {
+    /// A client for a host of our own: no proxy, no redirection. It has so long to connect, to be silent, and for all of its
+    /// answer.
+    pub fn direct(connect: Duration, silence: Duration, answer: Duration) -> Self {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .proxy(None)
             .user_agent(concat!("sepulcher/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(connect))
+            .timeout_per_read(Some(silence))
             .timeout_global(Some(answer))
             .build();
         Self { agent: config.into(), patience: answer }
@@ -136,5 +138,34 @@ impl Client {
             _ => return Err(Error::Status { address: address.to_owned(), status }),
         };
         Ok(Answer { start, body: Box::new(response.into_body().into_reader()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_server_that_stops_halfway_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(Result::unwrap);
+            lines.find(String::is_empty).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf").unwrap();
+            // It keeps the connection until the other one gives up.
+            lines.next();
+        });
+        let [connect, silence, answer] = [30_000, 200, 30_000].map(Duration::from_millis);
+        let mut body = Client::direct(connect, silence, answer).get(&address, 0).unwrap().body;
+        let mut read = Vec::new();
+        let error = body.read_to_end(&mut read).unwrap_err();
+        assert_eq!((read.as_slice(), error.to_string().as_str()), (&b"half"[..], "timeout: per read"));
+        drop(body);
+        server.join().unwrap();
     }
 }

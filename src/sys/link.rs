@@ -182,6 +182,11 @@ fn is_gone(step: &Step, errno: Option<Errno>) -> bool {
     }
 }
 
+/// Whether the network namespace of this thread has an interface of that name.
+pub fn exists(name: &str) -> Result<bool, Error> {
+    Ok(find(name)?.is_some())
+}
+
 fn find(name: &str) -> Result<Option<Link>, Error> {
     match request("find", name, encode::get(name), NLM_F_REQUEST | NLM_F_ACK) {
         Err(Error::Kernel { source, .. }) if errno(&source) == Some(Errno::NODEV) => Ok(None),

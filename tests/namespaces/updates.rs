@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use sepulcher::rebirth::publisher::SigningKey;
 
@@ -17,6 +18,9 @@ use crate::packets::within;
 
 /// What the peer has, and where: its addresses in both families.
 const SOURCES: [&str; 2] = ["http://10.88.16.2:8080/lab/", "http://[fd88::2]:8080/lab/"];
+
+/// What was asked for is heard of at once.
+const HEARD: Duration = Duration::from_secs(10);
 
 /// Serves an archive at every address of a device; who asked for what is sent on.
 fn serve(device: &Device) -> mpsc::Receiver<(IpAddr, String)> {
@@ -71,13 +75,15 @@ fn host(root: &Path, gateway: &Gateway) {
     }
 }
 
-/// What staging from a source says, in a network namespace that leads nowhere.
-fn staged(root: &Path, machine: &Machine, source: &str) -> String {
+/// What staging from a source says, on the network of `host` with the agent's in `agent`.
+fn staged(root: &Path, host: &Machine, agent: &Machine, source: &str) -> String {
     let link = root.join("proc/3/ns/net");
     let _ = fs::remove_file(&link);
-    symlink(machine.namespace(), link).unwrap();
-    let words = ["--net", SEPULCHER, "rebirth", "stage", "--root"];
-    let output = Command::new("unshare").args(words).arg(root).arg(source).output().unwrap();
+    symlink(agent.namespace(), link).unwrap();
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", host.namespace().display()));
+    let output =
+        command.args([SEPULCHER, "rebirth", "stage", "--root"]).arg(root).arg(source).output().unwrap();
     assert!(!output.status.success());
     String::from_utf8(output.stderr).unwrap()
 }
@@ -104,16 +110,26 @@ fn an_update_that_a_peer_serves_is_fetched_through_the_tunnel_alone() {
     let _daemons = gateway.running(1);
     until("the page comes through the tunnel", || device.try_page());
     let heard = serve(&device);
-    let (root, elsewhere) = (folder.join("root"), Machine::new());
+    let (root, without, alone) = (folder.join("root"), Machine::new(), Machine::new());
     host(&root, &gateway);
+    // The host is where the server is, and a pod that has no tunnel yet has a way there: whatever is not fetched through
+    // the tunnel is heard.
+    device.machine.plug("lan", "198.51.100.1/24", &without, "198.51.100.2/24");
+    device.machine.sh("ip address add fd77::1/64 dev lan nodad");
+    without.sh("ip address add fd77::2/64 dev eth0 nodad && ip route add 10.88.16.0/20 via 198.51.100.1 && \
+         ip route add fd88::/64 via fd77::1");
+    alone.sh("ip link add wg0 type bridge");
     for (source, own) in SOURCES.into_iter().zip(["10.88.16.1", "fd88::1"]) {
         let source = format!("{source}lab_2.tar");
-        let said = staged(&root, &gateway.machine, &source);
+        let staged = |agent: &Machine| staged(&root, &device.machine, agent, &source);
+        let said = staged(&gateway.machine);
         assert!(said.contains("SHA256SUMS.minisig"), "{said}");
-        let (from, request) = heard.try_recv().unwrap();
+        let (from, request) = heard.recv_timeout(HEARD).unwrap();
         assert_eq!((from.to_string().as_str(), request.as_str()), (own, "GET /lab/lab_2.tar HTTP/1.1"));
-        let said = staged(&root, &elsewhere, &source);
-        assert!(said.contains("cannot fetch") && said.contains("needs its peer online"), "{said}");
-        assert!(heard.try_recv().is_err(), "it came another way");
+        for (agent, reason) in [(&without, "does not run, or not yet"), (&alone, "needs its peer online")] {
+            let said = staged(agent);
+            assert!(said.contains(reason), "{said}");
+            assert!(heard.try_recv().is_err(), "it came another way");
+        }
     }
 }

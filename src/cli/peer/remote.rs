@@ -38,7 +38,7 @@ impl Remote {
             Failure::new(Kind::Input, format!("`{}` is no host", host.escape_debug()))
                 .hint("name the appliance's tunnel address, like --host 10.88.16.1")
         })?;
-        Ok(Self { host, client: Client::direct(CONNECT, ANSWER) })
+        Ok(Self { host, client: Client::direct(CONNECT, ANSWER, ANSWER) })
     }
 
     /// Has requests carried out, all or none.
