@@ -63,20 +63,24 @@ fn partition(device: &Path) -> Result<Partition, fs::Error> {
 
 /// Refuses with the reason why a state that the law wants like this is not there.
 fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Refused> {
-    let anew =
-        "start the body that it was made with; or write the image to the disk anew, and import a snapshot";
+    let anew = "start the body that it was made with; or write the image to an empty disk: what the state held is lost then";
     let (message, hint) = match (law, partition) {
         (Encryption::Tpm2, Partition::Missing) if !tpm => (
             "the law encrypts the state to a TPM 2.0, and this machine has none: nothing is kept in clear instead",
             "turn the TPM on in the firmware, give the virtual machine one, or build with `[state] encryption = \"none\"`",
         ),
-        (_, Partition::Missing) => (
+        (Encryption::Tpm2, Partition::Missing) => (
+            "there is no partition for the state: it could not be made, or the TPM did not take its key",
+            "use a disk of at least 2 GiB, and clear a TPM that somebody owns in the firmware; what systemd-repart said is above",
+        ),
+        (Encryption::None, Partition::Missing) => (
             "there is no partition for the state: it could not be made",
             "use a disk of at least 2 GiB; what systemd-repart said is above, or in the journal",
         ),
-        (Encryption::Tpm2, Partition::Clear) => {
-            ("the law encrypts the state, and the one on this disk is in clear", anew)
-        }
+        (Encryption::Tpm2, Partition::Clear) => (
+            "the law encrypts the state, and the one on this disk is in clear, or its header is damaged",
+            anew,
+        ),
         (Encryption::None, Partition::Encrypted) => {
             ("the state on this disk is encrypted, and the law does not say so", anew)
         }
@@ -86,7 +90,7 @@ fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Ref
         ),
         (Encryption::Tpm2, Partition::Encrypted) if !open => (
             "the TPM of this machine does not open the state: it is another machine's, the TPM was cleared, or Secure Boot was changed since",
-            "start the disk in its own machine with Secure Boot as it was; or write the image to the disk anew, and import a snapshot",
+            "start the disk in its own machine with Secure Boot as it was; or write the image to an empty disk: what the state held is lost then",
         ),
         (Encryption::Tpm2, Partition::Encrypted) | (Encryption::None, Partition::Clear) => return Ok(()),
     };
@@ -123,7 +127,7 @@ mod tests {
         let open: Device = ("dev/mapper/state", b"");
         let reasons: [(&str, &[Device], &str); 8] = [
             ("tpm2", &[], "and this machine has none: nothing is kept in clear instead"),
-            ("tpm2", &[tpm], "there is no partition for the state"),
+            ("tpm2", &[tpm], "or the TPM did not take its key"),
             ("none", &[], "there is no partition for the state"),
             ("tpm2", &[luks], "is encrypted to a TPM 2.0, and this machine has none"),
             ("tpm2", &[tpm, luks], "the TPM of this machine does not open the state"),

@@ -41,7 +41,7 @@ fn opens(State { encryption: new }: State, State { encryption: old }: State) -> 
         "the living state has `encryption = \"{old}\"`, and the new law says `\"{new}\"`: its body could not mount it"
     );
     let hint = format!(
-        "build it with `[state] encryption = \"{old}\"`; or export a snapshot, write the new image to the disk anew, and import it there"
+        "build it with `[state] encryption = \"{old}\"`; the other one takes a new image on an empty disk, a machine without bonds"
     );
     Err(Refused::new(message, hint))
 }
