@@ -22,6 +22,9 @@ use crate::vm::{Running, Start};
 /// How long an act may take that is not cut off.
 const ACT: Duration = Duration::from_secs(400);
 
+/// So many losses fall on both sides of the moment at which an act is done.
+const MANY: u32 = 20;
+
 /// Tells everything that must be whole, and fails where something is not, or where a boot has left something by halves.
 const LOOK: &str = "sepulcher audit verify > /dev/null && sepulcher peer list --json && echo ,&& \
     sepulcher snapshot list --json && echo ,&& sepulcher rebirth status --json && ( \
@@ -217,6 +220,12 @@ impl<'a> Machine<'a> {
         }
         self.forgets(before, &[FULL])?;
         self.is_well()?;
+        if points >= MANY && !(1..points).contains(&done) {
+            return Err(format!(
+                "of {points} losses {done} came when all was done: the act was not cut in the middle"
+            )
+            .into());
+        }
         Ok(format!(
             "{points} times in {} ms: {done} were done, {} had left nothing; healthy, and peers talk; {} s",
             lasts.as_millis(),

@@ -40,7 +40,7 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     }));
     let _depot = depot::open(&site.toolbox, &scene.hub, site.folder.path())?;
     let half = truncated(&second)?;
-    claims.push(Claim::check("one that breaks off on the way over the uplink is refused", || {
+    claims.push(Claim::check("one that is not whole, fetched over the uplink, is refused", || {
         scene.refuses(
             &format!("sepulcher rebirth stage {}", address(depot::ADDRESS, &half)),
             "cannot read the update bundle",

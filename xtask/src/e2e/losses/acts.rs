@@ -155,7 +155,7 @@ pub const ACTS: [Act; 6] = [
         name: "power is lost while it activates one",
         line: |_, _, digest| format!("sepulcher rebirth activate --at-next-boot {digest}"),
         done: |_, before, after| before.soul() == after.soul() && after.pending && after.tries == 1,
-        undone: |before, after| before.soul() == after.soul() && after.tries == 0,
+        undone: |before, after| before.soul() == after.soul() && !after.pending && after.tries == 0,
         from_firmware: true,
         of_staged: true,
         ..BONDS
