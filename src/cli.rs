@@ -46,7 +46,7 @@ pub use failure::{Failure, Kind};
 #[command(name = "sepulcher", version, about)]
 struct Cli {
     /// Appliance to ask over the tether: `sepulcher --host HOST peer …`
-    // The verbs of `peer` have an argument of the same name, which takes this value.
+    // Its verbs have an argument of the same name, which takes this value.
     #[arg(long, value_name = "HOST[:PORT]", global = true, hide = true)]
     host: Option<String>,
     #[command(subcommand)]
@@ -115,8 +115,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match (&cli.host, &cli.verb) {
-        (Some(_), verb) if !matches!(verb, Verb::Peer(_) | Verb::Rebirth(_)) => {
-            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer` and `sepulcher rebirth`")
+        (Some(_), verb) if !matches!(verb, Verb::Peer(_) | Verb::Rebirth(_) | Verb::Snapshot(_)) => {
+            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer`, `rebirth` and `snapshot`")
                 .hint("leave it out"))
         }
         _ => carry_out(cli.verb),

@@ -1,6 +1,8 @@
 //! `sepulcher snapshot`: the bonds of one moment, kept, put back, and taken elsewhere.
 
-mod travel;
+pub mod list;
+mod remote;
+pub mod travel;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -14,7 +16,7 @@ use super::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::codex::plain;
 use crate::peer::store::{Place, Who};
-use crate::snapshot::store::{self, Creation, Host, Kept, Wish};
+use crate::snapshot::store::{self, Creation, Host, Wish};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{Manifest, Snapshot};
 
@@ -127,7 +129,7 @@ pub struct Changing {
 pub fn run(verb: &Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(args) => create(args),
-        Verb::List(args) => list(args),
+        Verb::List(args) => list::run(args),
         Verb::Show(args) => show(args),
         Verb::Verify(args) => verify(args),
         Verb::Restore(args) => restore(args),
@@ -144,6 +146,17 @@ impl List {
             Some(root) => Ok(Place::appliance(root)),
             None => self.place.local(),
         }
+    }
+}
+
+impl Changing {
+    /// Refuses to only try something over the tether.
+    fn not_dry(&self) -> Result<(), Failure> {
+        if self.dry_run {
+            return Err(Failure::new(Kind::Input, "over the tether nothing is only tried")
+                .hint("leave `--dry-run` out"));
+        }
+        Ok(())
     }
 }
 
@@ -174,29 +187,6 @@ fn create(args: &Create) -> Result<(), Failure> {
         eprintln!("note: not contained: {left}");
     }
     tell(list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &text)
-}
-
-fn list(args: &List) -> Result<(), Failure> {
-    let all = store::list(&args.place()?)?;
-    let entry = |kept: &Kept| {
-        let (manifest, error) = (kept.manifest.as_ref().ok(), kept.manifest.as_ref().err());
-        json!({ "name": kept.name, "size": kept.size, "manifest": manifest, "error": error })
-    };
-    let value = json!({ "schema": 1, "snapshots": all.iter().map(entry).collect::<Vec<_>>() });
-    let headings = ["NAME", "BODY", "CHANGES", "FILES", "BYTES", "NOTE"].map(str::to_owned).to_vec();
-    let row = |kept: &Kept| match &kept.manifest {
-        Ok(manifest) => vec![
-            kept.name.clone(),
-            manifest.body.clone(),
-            manifest.generation.to_string(),
-            manifest.parts.len().to_string(),
-            kept.size.to_string(),
-            manifest.note.clone().unwrap_or_default(),
-        ],
-        Err(error) => vec![kept.name.clone(), error.clone()],
-    };
-    let rows: Vec<_> = [headings].into_iter().chain(all.iter().map(row)).collect();
-    tell(args, &value, &if all.is_empty() { "there is no snapshot\n".to_owned() } else { table(&rows) })
 }
 
 fn read(args: &Show) -> Result<(String, Snapshot), Failure> {

@@ -189,7 +189,7 @@ impl Intent {
         if self.at.after(FRESH) < now || now.after(AHEAD) < self.at {
             return Err(format!("it was written at {}, which is not now", self.at));
         }
-        permitted(codex, &self.peer, now)?;
+        permitted(codex, &self.peer, Door::Rebirth, now)?;
         match &self.wish {
             Wish::Stage { source, .. } if !source.contains("://") => {
                 Err("a peer names an address, not a path of this machine".to_owned())
@@ -199,13 +199,13 @@ impl Intent {
     }
 }
 
-/// Whether a peer may ask about the machine's bodies.
+/// Whether a peer may ask for what that door opens.
 ///
 /// # Errors
 /// Why not.
-pub fn permitted(codex: &Codex, peer: &Name, now: Timestamp) -> Result<(), String> {
-    let may = codex.peers.get(peer).is_some_and(|peer| peer.may(Door::Rebirth, now));
-    if may { Ok(()) } else { Err(format!("`{peer}` does not hold the grant `rebirth`")) }
+pub fn permitted(codex: &Codex, peer: &Name, door: Door, now: Timestamp) -> Result<(), String> {
+    let may = codex.peers.get(peer).is_some_and(|peer| peer.may(door, now));
+    if may { Ok(()) } else { Err(format!("`{peer}` does not hold the grant `{}`", door.word())) }
 }
 
 /// Reads records, a JSON line each; one that cannot be read is left out.

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::cli::control::rebirth::Told;
-use crate::cli::control::wire::Answer;
 use crate::cli::peer::Remote;
 use crate::cli::{Failure, Kind};
+use crate::codex::Door;
 use crate::rebirth::intent::State;
 use crate::rebirth::status::Status;
 use crate::sys::random;
@@ -52,12 +52,7 @@ fn nonce() -> String {
 }
 
 fn ask(remote: &Remote, target: &str, json: Option<&[u8]>) -> Result<Told, Failure> {
-    let answer = remote.ask(target, json, ANSWER, "rebirth")?;
-    match serde_json::from_slice(&answer) {
-        Ok(Answer::Ok(told)) => Ok(told),
-        Ok(Answer::Error(told)) => Err(told.into()),
-        Err(error) => Err(remote.strange(&error.to_string())),
-    }
+    remote.told(target, json, ANSWER, Door::Rebirth)
 }
 
 /// Asks for something, and then how far it is until it is done. A machine that is silent meanwhile is asked again.
