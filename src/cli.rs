@@ -34,6 +34,7 @@ mod state;
 pub mod store;
 mod tether;
 mod toolbox;
+mod wishes;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -88,7 +89,7 @@ enum Verb {
     /// Answer one request of the agent on standard input (a socket's unit starts it)
     #[command(hide = true)]
     Control(control::Args),
-    /// Carry out what peers asked of the machine's bodies (a path's unit starts it)
+    /// Carry out what peers asked of the machine's bodies and snapshots (a path's unit starts it)
     #[command(hide = true)]
     Reactor(reactor::Args),
     /// Say why the state does not open (the emergency's unit starts it)

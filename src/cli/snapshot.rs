@@ -1,5 +1,6 @@
 //! `sepulcher snapshot`: the bonds of one moment, kept, put back, and taken elsewhere.
 
+pub mod asked;
 pub mod list;
 mod remote;
 pub mod travel;
@@ -18,7 +19,7 @@ use crate::codex::plain;
 use crate::peer::store::{Place, Who};
 use crate::snapshot::store::{self, Creation, Host, Wish};
 use crate::snapshot::volume::Volume;
-use crate::snapshot::{Manifest, Snapshot};
+use crate::snapshot::{Manifest, Snapshot, wish};
 
 /// Verbs of `sepulcher snapshot`.
 #[derive(Debug, clap::Subcommand)]
@@ -87,7 +88,8 @@ pub struct Show {
 ///
 /// Keys that were revoked or replaced since stay dead, and who has expired stays expired. Peers that were bonded since
 /// leave; a snapshot of what was there before is made first, which brings them back. Volumes stay as they are, unless
-/// `--with-volumes` is said: then that snapshot holds those that were there before.
+/// `--with-volumes` is said: then that snapshot holds those that were there before. A machine that puts its private key
+/// back for a peer (`--host`) restarts by itself.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
     /// The snapshot's name [default: the latest]
@@ -174,7 +176,15 @@ fn host() -> Host<'static> {
 }
 
 fn create(args: &Create) -> Result<(), Failure> {
-    let Create { note, with_identity, bonds_only, changing: Changing { list, dry_run } } = args;
+    let Create { note, with_identity, bonds_only, changing } = args;
+    let Changing { list, dry_run } = changing;
+    if let Some(remote) = list.place.remote()? {
+        changing.not_dry()?;
+        let (with_identity, bonds_only) = (*with_identity, *bonds_only);
+        let wish = wish::Create { note: note.clone(), with_identity, bonds_only };
+        let name = remote::create(&remote, wish)?;
+        return tell(list, &json!({ "schema": 1, "name": name }), &format!("{name}\n"));
+    }
     let place = list.place()?;
     let creation =
         Creation { note: note.as_deref(), identity: *with_identity, volumes: !bonds_only, dry_run: *dry_run };
@@ -234,17 +244,25 @@ fn verify(args: &Show) -> Result<(), Failure> {
 }
 
 fn restore(args: &Restore) -> Result<(), Failure> {
-    let Restore { name, revive, with_identity, with_volumes, changing: Changing { list, dry_run } } = args;
+    let Restore { name, revive, with_identity, with_volumes, changing } = args;
+    let Changing { list, dry_run } = changing;
     let revive: BTreeSet<Name> = revive.iter().cloned().collect();
-    let who = Who::Uid(rustix::process::getuid().as_raw());
-    let wish = Wish {
-        name: name.as_deref(),
-        revive: &revive,
-        identity: *with_identity,
-        volumes: *with_volumes,
-        dry_run: *dry_run,
+    let restored = if let Some(remote) = list.place.remote()? {
+        changing.not_dry()?;
+        let (with_identity, with_volumes) = (*with_identity, *with_volumes);
+        let wish = wish::Restore { snapshot: name.clone(), revive, with_identity, with_volumes };
+        remote::restore(&remote, wish)?
+    } else {
+        let who = Who::Uid(rustix::process::getuid().as_raw());
+        let wish = Wish {
+            name: name.as_deref(),
+            revive: &revive,
+            identity: *with_identity,
+            volumes: *with_volumes,
+            dry_run: *dry_run,
+        };
+        store::restore(&list.place()?, &host(), &who, wish)?
     };
-    let restored = store::restore(&list.place()?, &host(), &who, wish)?;
     let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
     match &restored.before {
         Some(before) => {

@@ -134,7 +134,9 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE | rebirth::ROLLBACK) => {
             Matter::Rebirth
         }
-        ("GET", snapshots::LIST) | ("POST", snapshots::EXPORT) => Matter::Snapshots,
+        ("GET", snapshots::LIST) | ("POST", snapshots::EXPORT | snapshots::CREATE | snapshots::RESTORE) => {
+            Matter::Snapshots
+        }
         _ => return Answer::not_found(),
     };
     let now = sys::clock::now();

@@ -1,4 +1,5 @@
-//! The host's end of what a peer asks about the machine's snapshots: which there are, and one of them, encrypted.
+//! The host's end of what a peer asks about the machine's snapshots: which there are, one of them, encrypted, and intents,
+//! which this program writes and another one carries out.
 
 use std::path::Path;
 
@@ -12,6 +13,9 @@ use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::codex::name::Name;
 use crate::peer::store::Place;
+use crate::rebirth::inbox;
+use crate::rebirth::intent::{self, Record};
+use crate::rebirth::machine::Machine;
 use crate::snapshot::store;
 use crate::tether::door::snapshots::{Export, Question};
 use crate::tree::Sha256Digest;
@@ -23,10 +27,21 @@ pub const LONGEST: usize = 5 << 20;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Told {
-    /// All snapshots, the oldest first.
-    List(Vec<Listed>),
+    /// All snapshots.
+    List(Stand),
     /// One of them, encrypted.
     Export(Exported),
+    /// The wish waits; the list tells what becomes of the file of this name.
+    Accepted(String),
+}
+
+/// How things stand.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Stand {
+    /// All snapshots, the oldest first.
+    pub snapshots: Vec<Listed>,
+    /// What became of what this peer wished for lately, the oldest first.
+    pub asked: Vec<Record>,
 }
 
 /// A snapshot that leaves.
@@ -49,9 +64,27 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
     super::permitted(root, peer, Door::Snapshots)?;
     let place = Place::appliance(root);
     match question {
-        Question::List {} => Ok(Told::List(store::list(&place)?.into_iter().map(Listed::from).collect())),
+        Question::List {} => stand(root, &place, peer).map(Told::List),
         Question::Export(wanted) => export(&place, peer, wanted).map(Told::Export),
+        Question::Wish { .. } if !Machine::new(root).is_sealed() => Err(Failure::new(
+            Kind::Unavailable,
+            "this machine runs no sealed image, and carries no wishes out",
+        )
+        .hint("run `sepulcher snapshot` on the machine itself")),
+        Question::Wish { nonce, wish } => {
+            inbox::put(root, peer, nonce, wish)?;
+            Ok(Told::Accepted(format!("{nonce}.json")))
+        }
     }
+}
+
+fn stand(root: &Path, place: &Place, peer: &Name) -> Result<Stand, Failure> {
+    let mut asked = inbox::records(root)?;
+    asked.retain(|record| record.peer.as_ref() == Some(peer));
+    Ok(Stand {
+        snapshots: store::list(place)?.into_iter().map(Listed::from).collect(),
+        asked: intent::latest(asked),
+    })
 }
 
 /// Encrypts a snapshot without its volumes, which may be of any size. The journal tells who took it.

@@ -318,6 +318,7 @@ fn a_snapshot_leaves_encrypted_for_who_may_alone() {
     let snapshots::Told::List(all) = ask_of_snapshots(root, "archivist", r#"{"list":{}}"#).unwrap() else {
         panic!("another answer")
     };
+    let all = all.snapshots;
     assert_eq!(all.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>(), [&with_key, &bare]);
     assert!(all[0].holds.as_ref().unwrap().identity && !all[1].holds.as_ref().unwrap().identity);
     for peer in ["phone", "laptop", "keeper", "guest", "lost", "nobody"] {
@@ -335,4 +336,38 @@ fn the_longest_export_fits_into_an_answer() {
     assert!(snapshots::fits("2027", snapshots::LONGEST).is_ok());
     let said = snapshots::fits("2027", snapshots::LONGEST + 1).unwrap_err().to_string();
     assert!(said.contains("go over the tether") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn a_wish_about_snapshots_waits_where_one_about_bodies_does_and_needs_its_own_grant() {
+    let machine = machine();
+    let root = machine.path();
+    fs::create_dir_all(&root.join("var/lib/sepulcher/rebirth")).unwrap();
+    let wish = |digit: char, wish: &str| {
+        format!(r#"{{"wish":{{"nonce":"{}","wish":{wish}}}}}"#, digit.to_string().repeat(16))
+    };
+    let restore = wish('1', r#"{"restore-snapshot":{"with-volumes":true}}"#);
+    // Where nobody carries wishes out, none is kept.
+    let failure = ask_of_snapshots(root, "archivist", &restore).unwrap_err();
+    assert_eq!(failure.kind, Kind::Unavailable, "{failure}");
+    fs::create_dir_all(&root.join("usr/lib")).unwrap();
+    fs::create_dir_all(&root.join("proc")).unwrap();
+    fs::write(&root.join("usr/lib/os-release"), 0o644, b"IMAGE_ID=lychd\nIMAGE_VERSION=1\n").unwrap();
+    let cmdline = format!("roothash={:064}\n", 0);
+    fs::write(&root.join("proc/cmdline"), 0o644, cmdline.as_bytes()).unwrap();
+    let told = ask_of_snapshots(root, "archivist", &restore).unwrap();
+    assert!(matches!(told, snapshots::Told::Accepted(file) if file == "1111111111111111.json"));
+    for peer in ["phone", "laptop", "keeper", "guest", "lost", "nobody"] {
+        let create = wish('2', r#"{"create-snapshot":{}}"#);
+        let failure = ask_of_snapshots(root, peer, &create).unwrap_err();
+        assert!(failure.to_string().contains("the grant `snapshots`"), "{failure}");
+        // Nor by the other way, for who holds that one's grant.
+        let failure = ask_of_bodies(root, peer, &create).unwrap_err();
+        assert!(failure.to_string().contains("does not hold the grant"), "{failure}");
+    }
+    let stage = wish('3', r#"{"stage":{"source":"https://a/2.tar"}}"#);
+    let failure = ask_of_snapshots(root, "archivist", &stage).unwrap_err();
+    assert!(failure.to_string().contains("the grant `rebirth`"), "{failure}");
+    let intents = root.join("var/lib/sepulcher/intents");
+    assert_eq!(fs::list(&intents).unwrap(), [intents.join("1111111111111111.json")]);
 }

@@ -5,9 +5,12 @@ use serde_json::json;
 
 use super::{List, remote, tell};
 use crate::cli::Failure;
+use crate::cli::control::snapshots::Stand;
 use crate::cli::output::table;
 use crate::codex::name::Name;
+use crate::codex::plain;
 use crate::codex::time::Timestamp;
+use crate::rebirth::intent::{Record, State};
 use crate::snapshot::Manifest;
 use crate::snapshot::store::{self, Kept};
 
@@ -70,8 +73,9 @@ impl From<Manifest> for Holds {
 /// Runs `sepulcher snapshot list`.
 pub fn run(args: &List) -> Result<(), Failure> {
     if let Some(remote) = args.place.remote()? {
-        let all = remote::list(&remote)?;
-        return tell(args, &json!({ "schema": 1, "snapshots": all }), &shown(&all));
+        let Stand { snapshots, asked } = remote::list(&remote)?;
+        let value = json!({ "schema": 1, "snapshots": snapshots, "asked": asked });
+        return tell(args, &value, &(shown(&snapshots) + &wishes(&asked)));
     }
     let all = store::list(&args.place()?)?;
     let entry = |kept: &Kept| {
@@ -80,6 +84,21 @@ pub fn run(args: &List) -> Result<(), Failure> {
     };
     let value = json!({ "schema": 1, "snapshots": all.iter().map(entry).collect::<Vec<_>>() });
     tell(args, &value, &shown(&all.into_iter().map(Listed::from).collect::<Vec<_>>()))
+}
+
+/// What became of wishes, for people: a line each.
+fn wishes(asked: &[Record]) -> String {
+    let line = |record: &Record| {
+        let state = match record.state {
+            State::Refused => "refused",
+            State::Taken => "begun",
+            State::Done => "done",
+            State::Failed => "failed",
+        };
+        let reason = record.reason.as_deref().and_then(|reason| reason.lines().next()).unwrap_or_default();
+        format!("asked for at {}: {state} {}", record.at, plain(reason)).trim_end().to_owned() + "\n"
+    };
+    asked.iter().map(line).collect()
 }
 
 /// The list for people.

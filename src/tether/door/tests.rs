@@ -224,6 +224,18 @@ fn a_snapshot_is_asked_for_with_the_peers_name_and_for_recipients_alone() {
             body,
             format!(r#"{{"export":{{"recipients":["{recipient}"],"snapshot":null,"with-identity":true}}}}"#),
         ),
+        (
+            "POST",
+            "/snapshots/create",
+            r#"{"nonce":"0123456789abcdef","wish":{"note":"x"}}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"create-snapshot":{"bonds-only":false,"note":"x","with-identity":false}}}}"#.to_owned(),
+        ),
+        (
+            "POST",
+            "/snapshots/restore",
+            r#"{"nonce":"0123456789abcdef","wish":{"revive":["phone"]}}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"restore-snapshot":{"revive":["phone"],"snapshot":null,"with-identity":false,"with-volumes":false}}}}"#.to_owned(),
+        ),
     ];
     for (index, (method, target, body, question)) in asked.into_iter().enumerate() {
         let path = folder.path().join(index.to_string());
@@ -236,5 +248,11 @@ fn a_snapshot_is_asked_for_with_the_peers_name_and_for_recipients_alone() {
     for body in ["", "{}", r#"{"recipients":["age1"]}"#, r#"{"recipients":[],"path":"/etc/passwd"}"#] {
         assert_eq!(ask("POST", "/snapshots/export", peer(7), nowhere, body).0, 400, "{body}");
         assert_eq!(ask("POST", "/snapshots/export", peer(6), nowhere, body).0, 404, "{body}");
+    }
+    for wish in ["{}", r#"{"nonce":"x","wish":{}}"#, r#"{"nonce":"0123456789abcdef","wish":{"run":"sh"}}"#] {
+        for target in ["/snapshots/create", "/snapshots/restore"] {
+            assert_eq!(ask("POST", target, peer(7), nowhere, wish).0, 400, "{target} {wish}");
+            assert_eq!(ask("POST", target, peer(6), nowhere, wish).0, 404, "{target} {wish}");
+        }
     }
 }
