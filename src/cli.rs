@@ -34,6 +34,7 @@ mod state;
 pub mod store;
 mod tether;
 mod toolbox;
+mod wishes;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -46,7 +47,7 @@ pub use failure::{Failure, Kind};
 #[command(name = "sepulcher", version, about)]
 struct Cli {
     /// Appliance to ask over the tether: `sepulcher --host HOST peer …`
-    // The verbs of `peer` have an argument of the same name, which takes this value.
+    // Its verbs have an argument of the same name, which takes this value.
     #[arg(long, value_name = "HOST[:PORT]", global = true, hide = true)]
     host: Option<String>,
     #[command(subcommand)]
@@ -88,7 +89,7 @@ enum Verb {
     /// Answer one request of the agent on standard input (a socket's unit starts it)
     #[command(hide = true)]
     Control(control::Args),
-    /// Carry out what peers asked of the machine's bodies (a path's unit starts it)
+    /// Carry out what peers asked of the machine's bodies and snapshots (a path's unit starts it)
     #[command(hide = true)]
     Reactor(reactor::Args),
     /// Say why the state does not open (the emergency's unit starts it)
@@ -115,8 +116,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match (&cli.host, &cli.verb) {
-        (Some(_), verb) if !matches!(verb, Verb::Peer(_) | Verb::Rebirth(_)) => {
-            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer` and `sepulcher rebirth`")
+        (Some(_), verb) if !matches!(verb, Verb::Peer(_) | Verb::Rebirth(_) | Verb::Snapshot(_)) => {
+            Err(Failure::new(Kind::Input, "`--host` belongs to `sepulcher peer`, `rebirth` and `snapshot`")
                 .hint("leave it out"))
         }
         _ => carry_out(cli.verb),

@@ -9,6 +9,7 @@ pub mod merge;
 pub mod seal;
 pub mod store;
 pub mod volume;
+pub mod wish;
 
 use std::collections::BTreeMap;
 

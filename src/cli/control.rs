@@ -1,10 +1,11 @@
-//! `sepulcher control`: the host's end of the tether's way to the bonds.
+//! `sepulcher control`: the host's end of the tether's way to bonds, bodies and snapshots.
 //!
 //! The agent knows which peer asks, because WireGuard has proved it, and may not change bonds itself. So it hands the
 //! request to this program, which systemd starts on a socket for each one, and which asks the bonds again whether that
 //! peer may. What is done then is what the same command does on the machine.
 
 pub mod rebirth;
+pub mod snapshots;
 pub mod wire;
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
@@ -14,8 +15,12 @@ use serde::Serialize;
 use wire::{Answer, Asked, Matter, Replies};
 
 use super::{Failure, Kind};
+use crate::codex::Door;
+use crate::codex::name::Name;
 use crate::peer::store::{self, Order, Place, Who};
 use crate::peer::{Batch, Request};
+use crate::rebirth::{inbox, intent};
+use crate::sys::clock;
 
 /// Arguments of `sepulcher control`.
 #[derive(Debug, clap::Args)]
@@ -35,23 +40,34 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     written.map_err(|error| Failure::from_error(Kind::Io, &error))
 }
 
-/// What is answered to either kind of question.
+/// What is answered to each kind of question.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Done {
     Bonds(Replies),
     Rebirth(rebirth::Told),
+    Snapshots(snapshots::Told),
 }
 
 fn answer(root: &Path, line: &[u8]) -> Answer<Done> {
     let answered = |asked: Asked| match &asked.matter {
         Matter::Request(request) => carry_out(root, &asked, request).map(Done::Bonds),
         Matter::Rebirth(question) => rebirth::answer(root, &asked.peer, question).map(Done::Rebirth),
+        Matter::Snapshots(question) => snapshots::answer(root, &asked.peer, question).map(Done::Snapshots),
     };
     match Asked::parse(line).and_then(answered) {
         Ok(done) => Answer::Ok(done),
         Err(failure) => Answer::Error((&failure).into()),
     }
+}
+
+/// Refuses a peer without the grant, whatever the agent says.
+fn permitted(root: &Path, peer: &Name, door: Door) -> Result<(), Failure> {
+    let codex = inbox::codex(root).map_err(|why| Failure::new(Kind::Unavailable, why))?;
+    intent::permitted(&codex, peer, door, clock::now()).map_err(|why| {
+        Failure::new(Kind::Input, why)
+            .hint(format!("grant it: `sepulcher peer grant {peer} {}`", door.word()))
+    })
 }
 
 fn carry_out(root: &Path, asked: &Asked, request: &Request) -> Result<Replies, Failure> {

@@ -25,7 +25,7 @@ pub struct Args {
     /// Who: a peer, `forest` (anybody outside), `host`, `pod` (any container), or an address
     from: String,
     /// What: a service, SERVICE:PORT, PEER:PORT, ADDRESS:PORT, :PORT (each with /tcp or /udp), an address, a path, a peer, a
-    /// door (`bonds`, `metrics`) or `host`
+    /// door (`bonds`, `metrics`, `rebirth`, `snapshots`) or `host`
     to: String,
     /// Folder of a Codex on a workstation [default: that of this appliance]
     #[arg(long, value_name = "DIR")]

@@ -67,7 +67,7 @@ pub struct Where {
     /// Folder of a Codex on a workstation [default: the bonds of this appliance]
     #[arg(long, value_name = "DIR")]
     codex: Option<PathBuf>,
-    /// Appliance to ask over the tether, by its tunnel address or name; may stand before `peer` too
+    /// Appliance to ask over the tether, by its tunnel address or name; may stand before the verb too
     #[arg(long, value_name = "HOST[:PORT]")]
     host: Option<String>,
 }

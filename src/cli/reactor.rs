@@ -1,12 +1,12 @@
-//! `sepulcher reactor`: carries out what peers may have done to the machine's bodies, and nothing else.
+//! `sepulcher reactor`: carries out what peers may have done to the machine's bodies and snapshots, and nothing else.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use super::control::wire::Told;
-use super::{Failure, rebirth};
+use super::{Failure, rebirth, snapshot};
 use crate::rebirth::inbox;
-use crate::rebirth::intent::Wish;
+use crate::rebirth::intent::{Intent, Outcome, Wish};
 use crate::rebirth::machine::Machine;
 use crate::rebirth::status;
 
@@ -25,17 +25,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<(), Failure> {
     let machine = Machine::new(&args.root);
     let mut restart = false;
-    let taken = inbox::take(&machine, &mut |wish| {
-        let done = match wish {
-            Wish::Stage { source, allow_downgrade } => {
-                rebirth::stage_now(&machine, source, *allow_downgrade).map(|_| false)
-            }
-            Wish::Activate { digest } => rebirth::activate_now(&machine, *digest).map(|_| true),
-            Wish::Rollback { leave } => {
-                rebirth::rollback_now(&machine, Some(leave)).map(|(.., needs_restart)| needs_restart)
-            }
-        };
-        done.map(|needs_restart| restart |= needs_restart).map_err(|failure| reason(&failure))
+    let taken = inbox::take(&machine, &mut |intent| {
+        let (outcome, needs_restart) = carry_out(&machine, intent).map_err(|failure| reason(&failure))?;
+        restart |= needs_restart;
+        Ok(outcome)
     });
     // What became of it is part of the status.
     let published = status::publish(&machine);
@@ -51,6 +44,25 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         machine.reboot()?;
     }
     Ok(())
+}
+
+/// What came of an intent, and whether the machine has to restart for it.
+fn carry_out(machine: &Machine, intent: &Intent) -> Result<(Option<Outcome>, bool), Failure> {
+    let Intent { peer, wish, .. } = intent;
+    match wish {
+        Wish::Stage { source, allow_downgrade } => {
+            rebirth::stage_now(machine, source, *allow_downgrade).map(|_| (None, false))
+        }
+        Wish::Activate { digest } => rebirth::activate_now(machine, *digest).map(|_| (None, true)),
+        Wish::Rollback { leave } => {
+            rebirth::rollback_now(machine, Some(leave)).map(|(.., needs_restart)| (None, needs_restart))
+        }
+        Wish::CreateSnapshot(create) => {
+            snapshot::asked::create(machine.root(), peer, create).map(|outcome| (Some(outcome), false))
+        }
+        Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine.root(), peer, restore)
+            .map(|(outcome, needs_restart)| (Some(outcome), needs_restart)),
+    }
 }
 
 /// Why something failed, the sentence first: what is long is cut.

@@ -1,6 +1,9 @@
 //! `sepulcher snapshot`: the bonds of one moment, kept, put back, and taken elsewhere.
 
-mod travel;
+pub mod asked;
+pub mod list;
+mod remote;
+pub mod travel;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -14,9 +17,9 @@ use super::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::codex::plain;
 use crate::peer::store::{Place, Who};
-use crate::snapshot::store::{self, Creation, Host, Kept, Wish};
+use crate::snapshot::store::{self, Creation, Host, Wish};
 use crate::snapshot::volume::Volume;
-use crate::snapshot::{Manifest, Snapshot};
+use crate::snapshot::{Manifest, Snapshot, wish};
 
 /// Verbs of `sepulcher snapshot`.
 #[derive(Debug, clap::Subcommand)]
@@ -85,7 +88,8 @@ pub struct Show {
 ///
 /// Keys that were revoked or replaced since stay dead, and who has expired stays expired. Peers that were bonded since
 /// leave; a snapshot of what was there before is made first, which brings them back. Volumes stay as they are, unless
-/// `--with-volumes` is said: then that snapshot holds those that were there before.
+/// `--with-volumes` is said: then that snapshot holds those that were there before. A machine that puts its private key
+/// back for a peer (`--host`) restarts by itself.
 #[derive(Debug, clap::Args)]
 pub struct Restore {
     /// The snapshot's name [default: the latest]
@@ -127,7 +131,7 @@ pub struct Changing {
 pub fn run(verb: &Verb) -> Result<(), Failure> {
     match verb {
         Verb::Create(args) => create(args),
-        Verb::List(args) => list(args),
+        Verb::List(args) => list::run(args),
         Verb::Show(args) => show(args),
         Verb::Verify(args) => verify(args),
         Verb::Restore(args) => restore(args),
@@ -147,6 +151,17 @@ impl List {
     }
 }
 
+impl Changing {
+    /// Refuses to only try something over the tether.
+    fn not_dry(&self) -> Result<(), Failure> {
+        if self.dry_run {
+            return Err(Failure::new(Kind::Input, "over the tether nothing is only tried")
+                .hint("leave `--dry-run` out"));
+        }
+        Ok(())
+    }
+}
+
 /// Prints the answer for programs, or that for people.
 fn tell(list: &List, value: &Value, text: &str) -> Result<(), Failure> {
     if list.json { print(&format!("{value:#}\n")) } else { print(text) }
@@ -161,7 +176,15 @@ fn host() -> Host<'static> {
 }
 
 fn create(args: &Create) -> Result<(), Failure> {
-    let Create { note, with_identity, bonds_only, changing: Changing { list, dry_run } } = args;
+    let Create { note, with_identity, bonds_only, changing } = args;
+    let Changing { list, dry_run } = changing;
+    if let Some(remote) = list.place.remote()? {
+        changing.not_dry()?;
+        let (with_identity, bonds_only) = (*with_identity, *bonds_only);
+        let wish = wish::Create { note: note.clone(), with_identity, bonds_only };
+        let name = remote::create(&remote, wish)?;
+        return tell(list, &json!({ "schema": 1, "name": name }), &format!("{name}\n"));
+    }
     let place = list.place()?;
     let creation =
         Creation { note: note.as_deref(), identity: *with_identity, volumes: !bonds_only, dry_run: *dry_run };
@@ -174,29 +197,6 @@ fn create(args: &Create) -> Result<(), Failure> {
         eprintln!("note: not contained: {left}");
     }
     tell(list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &text)
-}
-
-fn list(args: &List) -> Result<(), Failure> {
-    let all = store::list(&args.place()?)?;
-    let entry = |kept: &Kept| {
-        let (manifest, error) = (kept.manifest.as_ref().ok(), kept.manifest.as_ref().err());
-        json!({ "name": kept.name, "size": kept.size, "manifest": manifest, "error": error })
-    };
-    let value = json!({ "schema": 1, "snapshots": all.iter().map(entry).collect::<Vec<_>>() });
-    let headings = ["NAME", "BODY", "CHANGES", "FILES", "BYTES", "NOTE"].map(str::to_owned).to_vec();
-    let row = |kept: &Kept| match &kept.manifest {
-        Ok(manifest) => vec![
-            kept.name.clone(),
-            manifest.body.clone(),
-            manifest.generation.to_string(),
-            manifest.parts.len().to_string(),
-            kept.size.to_string(),
-            manifest.note.clone().unwrap_or_default(),
-        ],
-        Err(error) => vec![kept.name.clone(), error.clone()],
-    };
-    let rows: Vec<_> = [headings].into_iter().chain(all.iter().map(row)).collect();
-    tell(args, &value, &if all.is_empty() { "there is no snapshot\n".to_owned() } else { table(&rows) })
 }
 
 fn read(args: &Show) -> Result<(String, Snapshot), Failure> {
@@ -244,17 +244,25 @@ fn verify(args: &Show) -> Result<(), Failure> {
 }
 
 fn restore(args: &Restore) -> Result<(), Failure> {
-    let Restore { name, revive, with_identity, with_volumes, changing: Changing { list, dry_run } } = args;
+    let Restore { name, revive, with_identity, with_volumes, changing } = args;
+    let Changing { list, dry_run } = changing;
     let revive: BTreeSet<Name> = revive.iter().cloned().collect();
-    let who = Who::Uid(rustix::process::getuid().as_raw());
-    let wish = Wish {
-        name: name.as_deref(),
-        revive: &revive,
-        identity: *with_identity,
-        volumes: *with_volumes,
-        dry_run: *dry_run,
+    let restored = if let Some(remote) = list.place.remote()? {
+        changing.not_dry()?;
+        let (with_identity, with_volumes) = (*with_identity, *with_volumes);
+        let wish = wish::Restore { snapshot: name.clone(), revive, with_identity, with_volumes };
+        remote::restore(&remote, wish)?
+    } else {
+        let who = Who::Uid(rustix::process::getuid().as_raw());
+        let wish = Wish {
+            name: name.as_deref(),
+            revive: &revive,
+            identity: *with_identity,
+            volumes: *with_volumes,
+            dry_run: *dry_run,
+        };
+        store::restore(&list.place()?, &host(), &who, wish)?
     };
-    let restored = store::restore(&list.place()?, &host(), &who, wish)?;
     let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
     match &restored.before {
         Some(before) => {

@@ -154,11 +154,13 @@ pub enum Door {
     Metrics,
     /// Having the machine become another body.
     Rebirth,
+    /// Having snapshots made, put back, and handed out encrypted.
+    Snapshots,
 }
 
 impl Door {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Bonds, Self::Metrics, Self::Rebirth];
+    pub const ALL: [Self; 4] = [Self::Bonds, Self::Metrics, Self::Rebirth, Self::Snapshots];
 
     /// The door that a word in `grants` names.
     pub fn named(word: &str) -> Option<Self> {
@@ -171,6 +173,7 @@ impl Door {
             Self::Bonds => "bonds",
             Self::Metrics => "metrics",
             Self::Rebirth => "rebirth",
+            Self::Snapshots => "snapshots",
         }
     }
 }

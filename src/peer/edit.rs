@@ -368,7 +368,10 @@ fn future(ending: Ending, now: Timestamp) -> Result<Timestamp, Refused> {
 
 fn nonempty(lines: &[String]) -> Result<(), Refused> {
     if lines.is_empty() {
-        return Err(Refused::new("nothing is named", "name a service, `bonds`, `metrics` or `*`"));
+        return Err(Refused::new(
+            "nothing is named",
+            "name a service, `bonds`, `metrics`, `rebirth`, `snapshots` or `*`",
+        ));
     }
     Ok(())
 }

@@ -123,6 +123,8 @@ fn who_reaches_what_and_by_which_rule() {
         ("crypt", "/x", Fate::Allowed, Rule::VeilRoute),
         ("laptop", "metrics", Fate::Allowed, Rule::AgentDoor),
         ("laptop", "bonds", Fate::Unknown, Rule::AgentDoor),
+        ("laptop", "snapshots", Fate::Unknown, Rule::AgentDoor),
+        ("forest", "snapshots", Fate::Silent, Rule::HostInput),
         ("laptop", "[fd88::1]:7878", Fate::Silent, Rule::NoBond),
         ("lost", "echo", Fate::Silent, Rule::NoBond),
         ("lost", "/", Fate::Silent, Rule::NoBond),

@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::Error;
-use super::intent::{self, Intent, LIMIT, Nonce, RECORDS, Record, State, WAITING, Wish};
+use super::intent::{self, Intent, LIMIT, Nonce, Outcome, RECORDS, Record, State, WAITING, Wish};
 use super::machine::Machine;
 use super::record::SCHEMA;
 use crate::codex::name::Name;
-use crate::codex::{Codex, is_tombstone};
+use crate::codex::{Codex, Door, is_tombstone};
 use crate::peer::Refused;
 use crate::peer::store::{Place, is_temporary};
 use crate::sys::{clock, codex as files, fs, journal};
@@ -89,7 +89,10 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<(), E
         at: clock::now(),
         wish: wish.clone(),
     };
-    let hint = "`sepulcher --host HOST rebirth status` tells what became of what was asked before";
+    let hint = match wish.door() {
+        Door::Snapshots => "`sepulcher --host HOST snapshot list` tells what became of what was asked before",
+        _ => "`sepulcher --host HOST rebirth status` tells what became of what was asked before",
+    };
     let codex = codex(root).map_err(|why| Refused::new(why, hint))?;
     let used = intent::used(&records(root)?);
     intent.judge(&intent.file(), &used, &codex, intent.at).map_err(|why| Refused::new(why, hint))?;
@@ -99,15 +102,23 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<(), E
         return Err(Refused::new("too many requests wait already", hint).into());
     }
     let bytes = serde_json::to_vec(&intent).map_err(Error::Untold)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(
+            Refused::new(format!("the request is longer than {LIMIT} bytes"), "say it shorter").into()
+        );
+    }
     Ok(fs::create_atomic(&folder.join(intent.file()), 0o600, &bytes)?)
 }
+
+/// Carries an intent out: what came of it, or why nothing did.
+pub type Act<'a> = &'a mut dyn FnMut(&Intent) -> Result<Option<Outcome>, String>;
 
 /// Takes every intent that waits: what may be carried out is handed to `act`, everything else is refused; all of it is
 /// on record, and none of it is left.
 ///
 /// # Errors
 /// A file cannot be read or written.
-pub fn take(machine: &Machine, act: &mut dyn FnMut(&Wish) -> Result<(), String>) -> Result<(), Error> {
+pub fn take(machine: &Machine, act: Act<'_>) -> Result<(), Error> {
     let root = machine.root();
     let mut records = records(root)?;
     loop {
@@ -122,13 +133,14 @@ pub fn take(machine: &Machine, act: &mut dyn FnMut(&Wish) -> Result<(), String>)
             peer: peer.clone(),
             state,
             reason,
+            outcome: None,
         };
         match read.and_then(|intent| granted(intent, &file, &records, root)) {
             Ok(intent) => {
                 note(root, &mut records, record(State::Taken, None))?;
                 remove(path)?;
-                let ended = match act(&intent.wish) {
-                    Ok(()) => record(State::Done, None),
+                let ended = match act(&intent) {
+                    Ok(outcome) => Record { outcome, ..record(State::Done, None) },
                     Err(reason) => record(State::Failed, Some(reason)),
                 };
                 note(root, &mut records, ended)?;
@@ -197,9 +209,9 @@ mod tests {
     /// Takes all that waits; what was carried out, and the states on record.
     fn taken(root: &Path, answer: &Result<(), String>) -> (Vec<Wish>, Vec<State>) {
         let mut carried_out = Vec::new();
-        let mut act = |wish: &Wish| {
-            carried_out.push(wish.clone());
-            answer.clone()
+        let mut act = |intent: &Intent| {
+            carried_out.push(intent.wish.clone());
+            answer.clone().map(|()| None)
         };
         take(&Machine::new(root), &mut act).unwrap();
         assert!(waiting(root).unwrap().is_empty());
@@ -218,6 +230,30 @@ mod tests {
         fs::write(&path, 0o600, &bytes).unwrap();
         assert_eq!(taken(root.path(), &Ok(())).0, []);
         assert!(records(root.path()).unwrap()[2].reason.as_ref().unwrap().contains("used before"));
+    }
+
+    #[test]
+    fn who_carries_it_out_knows_whose_it_is_and_what_came_of_it_is_on_record() {
+        let root = machine();
+        ask(root.path(), "0123456789abcdef").unwrap();
+        let outcome = Some(Outcome::Created { name: "2026-11-29T160000Z".to_owned() });
+        let mut act = |intent: &Intent| {
+            assert_eq!(intent.peer.as_str(), "laptop");
+            Ok(outcome.clone())
+        };
+        take(&Machine::new(root.path()), &mut act).unwrap();
+        assert_eq!(records(root.path()).unwrap().pop().unwrap().outcome, outcome);
+    }
+
+    #[test]
+    fn a_wish_that_would_be_refused_for_its_length_is_not_kept() {
+        let root = machine();
+        let source = format!("https://a/{}", "x".repeat(5000));
+        let wish = Wish::Stage { source, allow_downgrade: false };
+        let nonce = "0123456789abcdef".parse().unwrap();
+        let refused = put(root.path(), &"laptop".parse().unwrap(), &nonce, &wish).unwrap_err();
+        assert!(refused.to_string().contains("longer than 4096"), "{refused}");
+        assert!(waiting(root.path()).unwrap().is_empty());
     }
 
     #[test]
@@ -312,7 +348,14 @@ mod tests {
         let mut known = records(root.path()).unwrap();
         for index in 0..RECORDS + 10 {
             let file = format!("{index}.json");
-            let record = Record { at: clock::now(), file, peer: None, state: State::Refused, reason: None };
+            let record = Record {
+                at: clock::now(),
+                file,
+                peer: None,
+                state: State::Refused,
+                reason: None,
+                outcome: None,
+            };
             if index < RECORDS + 9 {
                 known.push(record);
             } else {

@@ -1,4 +1,4 @@
-//! What a peer asks of the machine's bodies, from its wish to what became of it: pure.
+//! What a peer asks of the machine's bodies and snapshots, from its wish to what became of it: pure.
 //!
 //! A wish is kept as a file, the intent, which somebody else than who wrote it carries out: [`Intent::judge`] knows what
 //! may be carried out, and nothing else is.
@@ -14,6 +14,8 @@ use super::version::Version;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Door};
+use crate::snapshot::store::Restored;
+use crate::snapshot::wish::{Create, Restore};
 use crate::tree::Sha256Digest;
 
 /// The longest intent, in bytes.
@@ -24,6 +26,10 @@ pub const WAITING: usize = 16;
 pub const RECORDS: usize = 1000;
 /// The longest text that is kept of why something failed, in bytes: a list of ten thousand peers is for who asks at once.
 const REASON: usize = 2048;
+/// How many lines are kept of what a restore changed.
+const LINES: usize = 40;
+/// How many of the latest records are told.
+const TOLD: usize = 8;
 /// How old an intent may be.
 const FRESH: Length = Length::from_seconds(3600);
 /// How far the clock may have gone back since it was written.
@@ -44,6 +50,12 @@ impl FromStr for Nonce {
     fn from_str(text: &str) -> Result<Self, NotANonce> {
         let digits = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         if digits && (16..=64).contains(&text.len()) { Ok(Self(text.to_owned())) } else { Err(NotANonce) }
+    }
+}
+
+impl From<[u8; 32]> for Nonce {
+    fn from(bytes: [u8; 32]) -> Self {
+        Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -78,6 +90,20 @@ pub enum Wish {
         /// The version of the body that runs, and is to be left.
         leave: Version,
     },
+    /// Keep a snapshot.
+    CreateSnapshot(Create),
+    /// Put a snapshot back.
+    RestoreSnapshot(Restore),
+}
+
+impl Wish {
+    /// The door whose grant it needs.
+    pub fn door(&self) -> Door {
+        match self {
+            Self::Stage { .. } | Self::Activate { .. } | Self::Rollback { .. } => Door::Rebirth,
+            Self::CreateSnapshot(_) | Self::RestoreSnapshot(_) => Door::Snapshots,
+        }
+    }
 }
 
 /// A question of a peer about the machine's bodies, as it goes to the host.
@@ -125,13 +151,48 @@ pub struct Record {
     pub state: State,
     /// Why, where it was refused or failed.
     pub reason: Option<String>,
+    /// What came of it, where there is more to tell than that it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// What came of a wish.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Outcome {
+    /// A snapshot was made.
+    Created {
+        /// Its name.
+        name: String,
+    },
+    /// A snapshot was put back.
+    Restored(Restored),
 }
 
 impl Record {
-    /// The same with no more of its reason than is kept.
+    /// The same with no more of its texts than is kept.
     #[must_use]
     pub fn bounded(self) -> Self {
-        Self { reason: self.reason.map(short), ..self }
+        Self { reason: self.reason.map(short), outcome: self.outcome.map(Outcome::bounded), ..self }
+    }
+}
+
+impl Outcome {
+    /// The same with the beginning of its plan: one of ten thousand peers is for who restores on the machine.
+    fn bounded(mut self) -> Self {
+        if let Self::Restored(Restored { plan, .. }) = &mut self {
+            let mut length = 0;
+            let fits = |line: &&String| {
+                length += line.len();
+                length <= REASON
+            };
+            let kept = plan.iter().take(LINES).take_while(fits).count();
+            if kept < plan.len() {
+                plan.truncate(kept);
+                plan.push("…".to_owned());
+            }
+        }
+        self
     }
 }
 
@@ -189,29 +250,39 @@ impl Intent {
         if self.at.after(FRESH) < now || now.after(AHEAD) < self.at {
             return Err(format!("it was written at {}, which is not now", self.at));
         }
-        permitted(codex, &self.peer, now)?;
+        permitted(codex, &self.peer, self.wish.door(), now)?;
         match &self.wish {
             Wish::Stage { source, .. } if !source.contains("://") => {
                 Err("a peer names an address, not a path of this machine".to_owned())
             }
-            Wish::Stage { .. } | Wish::Activate { .. } | Wish::Rollback { .. } => Ok(()),
+            Wish::Stage { .. }
+            | Wish::Activate { .. }
+            | Wish::Rollback { .. }
+            | Wish::CreateSnapshot(_)
+            | Wish::RestoreSnapshot(_) => Ok(()),
         }
     }
 }
 
-/// Whether a peer may ask about the machine's bodies.
+/// Whether a peer may ask for what that door opens.
 ///
 /// # Errors
 /// Why not.
-pub fn permitted(codex: &Codex, peer: &Name, now: Timestamp) -> Result<(), String> {
-    let may = codex.peers.get(peer).is_some_and(|peer| peer.may(Door::Rebirth, now));
-    if may { Ok(()) } else { Err(format!("`{peer}` does not hold the grant `rebirth`")) }
+pub fn permitted(codex: &Codex, peer: &Name, door: Door, now: Timestamp) -> Result<(), String> {
+    let may = codex.peers.get(peer).is_some_and(|peer| peer.may(door, now));
+    if may { Ok(()) } else { Err(format!("`{peer}` does not hold the grant `{}`", door.word())) }
 }
 
 /// Reads records, a JSON line each; one that cannot be read is left out.
 pub fn records(text: &str) -> Vec<Record> {
     let record = |line| serde_json::from_str::<Record>(line).ok();
     text.lines().filter_map(record).map(Record::bounded).collect()
+}
+
+/// The latest records, which are told to who asks how things stand; the oldest first.
+pub fn latest(mut records: Vec<Record>) -> Vec<Record> {
+    records.drain(..records.len().saturating_sub(TOLD));
+    records
 }
 
 /// The beginning of a text that is kept.
@@ -246,6 +317,7 @@ mod tests {
             ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
             ("peers/laptop.toml", peer(2, "\"rebirth\"", "")),
             ("peers/phone.toml", peer(3, "\"*\", \"bonds\"", "")),
+            ("peers/archivist.toml", peer(5, "\"snapshots\"", "")),
             ("peers/guest.toml", peer(4, "\"rebirth\"", "expires = 2001-01-01T00:00:00Z\n")),
         ]
         .into_iter()
@@ -262,6 +334,15 @@ mod tests {
         Wish::Stage { source: source.to_owned(), allow_downgrade: false }
     }
 
+    fn create() -> Wish {
+        Wish::CreateSnapshot(Create { note: Some("before the move".to_owned()), ..Create::default() })
+    }
+
+    fn restore() -> Wish {
+        let revive = ["phone".parse().unwrap()].into();
+        Wish::RestoreSnapshot(Restore { revive, with_volumes: true, ..Restore::default() })
+    }
+
     fn judged(intent: &Intent, used: &[&str], now: u64) -> Result<(), String> {
         let used = used.iter().map(|&file| file.to_owned()).collect();
         intent.judge(&intent.file(), &used, &codex(), Timestamp::from_epoch(now))
@@ -270,7 +351,8 @@ mod tests {
     #[test]
     fn an_intent_reads_back_as_it_was_written() {
         let rollback = Wish::Rollback { leave: "2~rc1".parse().unwrap() };
-        for wish in [stage("https://a/"), Wish::Activate { digest: Sha256Digest::of(b"") }, rollback] {
+        let activate = Wish::Activate { digest: Sha256Digest::of(b"") };
+        for wish in [stage("https://a/"), activate, rollback, create(), restore()] {
             let intent = intent("laptop", wish);
             assert_eq!(Intent::parse(&serde_json::to_vec(&intent).unwrap()).unwrap(), intent);
         }
@@ -297,6 +379,43 @@ mod tests {
     }
 
     #[test]
+    fn each_wish_needs_the_grant_of_its_own_door() {
+        for (peer, door, wishes) in [
+            ("laptop", "snapshots", [stage("https://a/"), create(), restore()]),
+            ("archivist", "rebirth", [create(), stage("https://a/"), restore()]),
+        ] {
+            for wish in wishes {
+                let held = (wish.door() == Door::Rebirth) == (peer == "laptop");
+                match judged(&intent(peer, wish), &[], NOW) {
+                    Ok(()) => assert!(held, "{peer}"),
+                    Err(why) => assert!(!held && why.contains(&format!("the grant `{door}`")), "{why}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_long_plan_the_beginning_is_kept_however_often_it_is_read() {
+        let restored = |plan| {
+            let (name, before) = ("2026-11-29T160000Z".to_owned(), Some("2026-11-29T160100Z".to_owned()));
+            let outcome = Some(Outcome::Restored(Restored { name, plan, before }));
+            let (at, file) = (Timestamp::from_epoch(NOW), "0123456789abcdef.json".to_owned());
+            Record { at, file, peer: None, state: State::Done, reason: None, outcome }.bounded()
+        };
+        let plan = |record: &Record| match &record.outcome {
+            Some(Outcome::Restored(restored)) => restored.plan.clone(),
+            other => panic!("{other:?}"),
+        };
+        let short = vec!["+ peer phone".to_owned(); 3];
+        assert_eq!(plan(&restored(short.clone())), short);
+        for long in [vec!["+ peer phone".to_owned(); 10_000], vec!["x".repeat(1000); 3]] {
+            let cut = restored(long);
+            assert!(plan(&cut).last().unwrap() == "…" && serde_json::to_vec(&cut).unwrap().len() < 4096);
+            assert_eq!(records(&serde_json::to_string(&cut).unwrap()), [cut]);
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_no_intent() {
         let good = serde_json::to_value(intent("laptop", stage("https://a/"))).unwrap();
         let with = |key: &str, value: serde_json::Value| {
@@ -309,6 +428,9 @@ mod tests {
         assert!(
             with("wish", serde_json::json!({"stage": {"source": "https://a/", "as": "root"}}))
                 .contains("unknown field")
+        );
+        assert!(
+            with("wish", serde_json::json!({"create-snapshot": {"to": "/etc"}})).contains("unknown field")
         );
         assert!(with("shell", "sh".into()).contains("unknown field"));
         for nonce in ["", "0123456789abcde", "../../../../etc/x", "0123456789ABCDEF"] {

@@ -5,20 +5,17 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::entry::Tries;
-use super::inbox;
-use super::intent::Record;
+use super::intent::{self, Record};
 use super::machine::Machine;
 use super::record::{Activated, SCHEMA, Verdict};
 use super::version::Version;
-use super::{Error, kept};
+use super::{Error, inbox, kept};
 use crate::codex::time::Timestamp;
 use crate::sys::fs;
 use crate::tree::Sha256Digest;
 
 /// More than any status has, in bytes.
 const LIMIT: u64 = 1 << 20;
-/// How many intents a status tells of.
-const ASKED: usize = 8;
 
 /// Everything about a machine's bodies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,8 +125,7 @@ pub fn look(machine: &Machine) -> Result<Status, Error> {
     let (staged, rebirth) = (kept::staged(machine)?, kept::activated(machine)?);
     let staged =
         staged.map(|staged| Waiting { version: staged.version, digest: staged.digest, at: staged.at });
-    let mut asked = inbox::records(machine.root())?;
-    asked.drain(..asked.len().saturating_sub(ASKED));
+    let asked = intent::latest(inbox::records(machine.root())?);
     let next = next(&running.version, &slots, staged.as_ref(), rebirth.as_ref());
     Ok(Status {
         schema: SCHEMA,

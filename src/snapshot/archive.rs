@@ -286,11 +286,27 @@ pub fn read(source: impl Read, sink: Sink<'_>) -> Result<Snapshot, Error> {
     if budget.get() == 0 || rest.iter().any(|byte| *byte != 0) {
         return Err(damaged("something follows the archive").into());
     }
-    let snapshot = Snapshot { manifest, parts };
-    if snapshot.manifest.identity == snapshot.parts.contains_key(super::IDENTITY) {
-        Ok(snapshot)
+    Ok(agreed(manifest, parts)?)
+}
+
+/// Reads manifest and parts, and checks their digests. Volumes, which may take minutes, are neither read nor checked.
+///
+/// # Errors
+/// Something of it is damaged or missing.
+pub fn bonds(source: impl Read) -> Result<Snapshot, Refused> {
+    let mut archive = opened(source)?.0;
+    let mut entries = archive.entries().map_err(unreadable)?;
+    let manifest = first(&mut entries)?;
+    let parts = parts(&manifest, &mut entries)?;
+    agreed(manifest, parts)
+}
+
+/// Manifest and parts, which say the same about the host's key.
+fn agreed(manifest: Manifest, parts: Parts) -> Result<Snapshot, Refused> {
+    if manifest.identity == parts.contains_key(super::IDENTITY) {
+        Ok(Snapshot { manifest, parts })
     } else {
-        Err(damaged("manifest and parts differ about the host's key").into())
+        Err(damaged("manifest and parts differ about the host's key"))
     }
 }
 

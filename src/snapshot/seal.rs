@@ -1,5 +1,6 @@
 //! Snapshots on their way elsewhere: encrypted with age (age-encryption.org/v1) to one recipient or several.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
 
@@ -9,7 +10,7 @@ use super::damaged;
 use crate::peer::Refused;
 
 /// Whose key opens an export: `age1…`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Recipient(age::x25519::Recipient);
 
 impl FromStr for Recipient {
@@ -21,11 +22,19 @@ impl FromStr for Recipient {
     }
 }
 
-impl std::fmt::Debug for Recipient {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
 }
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+crate::codex::serde_as_text!(Recipient);
 
 /// Encrypts what is written to the value; `finish` ends it.
 ///

@@ -300,6 +300,15 @@ pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Err
     Ok((name, snapshot))
 }
 
+/// The same without a look at the volumes: for what leaves without them.
+///
+/// # Errors
+/// There is none, or its bonds are damaged.
+pub fn read_bonds(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Error> {
+    let (name, path) = find(place, name)?;
+    Ok((name, archive::bonds(fs::open(&path)?)?))
+}
+
 /// Name and file of the snapshot of that name, or of the latest.
 fn find(place: &Place, name: Option<&str>) -> Result<(String, PathBuf), Error> {
     let none = |what: String| {

@@ -4,13 +4,14 @@
 //! peer is known by the address it comes from, which WireGuard has proven, and by nothing else; what it may ask
 //! is what its grants say at that moment. Whoever may not ask something is told the same as about a path that
 //! does not exist. A request for another host than this one is refused: a web page whose name somebody let point here
-//! is not the peer's will. Changes of bonds are not made here: they are passed on to the host's control socket with the
-//! peer's name, because this container cannot write the bonds.
+//! is not the peer's will. Changes of bonds are not made here, nor are snapshots read: both are passed on to the host's
+//! control socket with the peer's name, because this container has neither.
 
 mod http;
 mod metrics;
 mod rebirth;
 mod seen;
+pub mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -40,8 +41,10 @@ pub const CONTROL: &str = "/run/sepulcher/control/bonds.sock";
 const CALLERS: usize = 16;
 /// How many of these may be one peer's.
 const EACH: usize = 4;
-/// How long a caller may take to ask, and to listen.
+/// How long a caller may take to ask, and to listen; for each [`PIECE`] of an answer it may take a second more.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// In bytes: an export is read through an uplink that may be slow.
+const PIECE: u64 = 256 << 10;
 /// How long the host may take to change the bonds: it may wait for another change.
 const CHANGE: Duration = Duration::from_secs(30);
 /// The longest answer of the host, in bytes.
@@ -101,7 +104,7 @@ fn answer(mut connection: Connection, caller: Caller, board: &Board, control: &P
         Err(Fault::Refused(status, reason)) => Answer::error(status, "input", reason, None),
         Err(Fault::Gone) => return,
     };
-    connection.give(PATIENCE);
+    connection.give(PATIENCE + Duration::from_secs(answer.body.len() as u64 / PIECE));
     if answer.write(&mut connection).is_ok() {
         connection.finish();
     }
@@ -114,6 +117,7 @@ enum Matter {
     Peers,
     Bonds,
     Rebirth,
+    Snapshots,
 }
 
 fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> Answer {
@@ -129,6 +133,9 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         ("POST", "/v1/bonds") => Matter::Bonds,
         ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE | rebirth::ROLLBACK) => {
             Matter::Rebirth
+        }
+        ("GET", snapshots::LIST) | ("POST", snapshots::EXPORT | snapshots::CREATE | snapshots::RESTORE) => {
+            Matter::Snapshots
         }
         _ => return Answer::not_found(),
     };
@@ -148,9 +155,14 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         }),
         (Matter::Peers, _) => observed(board, &known, now, |seen| Answer::json(200, &seen)),
         (Matter::Bonds, Some(peer)) => change_bonds(request, peer, control),
-        (Matter::Rebirth, Some(peer)) => ask_of_bodies(request, peer, control),
-        // The host has the bonds and the bodies themselves.
-        (Matter::Bonds | Matter::Rebirth, None) => Answer::not_found(),
+        (Matter::Rebirth, Some(peer)) => {
+            pass_on_question("rebirth", rebirth::question(request), request, peer, control)
+        }
+        (Matter::Snapshots, Some(peer)) => {
+            pass_on_question("snapshots", snapshots::question(request), request, peer, control)
+        }
+        // The host has the bonds, the bodies and the snapshots themselves.
+        (Matter::Bonds | Matter::Rebirth | Matter::Snapshots, None) => Answer::not_found(),
     }
 }
 
@@ -177,6 +189,7 @@ fn permitted(codex: &Codex, address: IpAddr, matter: Matter, now: Timestamp) -> 
         Matter::Metrics => codex::Door::Metrics,
         Matter::Peers | Matter::Bonds => codex::Door::Bonds,
         Matter::Rebirth => codex::Door::Rebirth,
+        Matter::Snapshots => codex::Door::Snapshots,
     };
     let (name, _) = codex.active().find(|(_, peer)| {
         let own = address == IpAddr::V4(peer.address) || peer.address6.is_some_and(|own| address == own);
@@ -219,20 +232,19 @@ fn change_bonds(request: &Request, peer: &Name, control: &Path) -> Answer {
     pass_on(&serde_json::json!({"schema": 1, "peer": peer, "request": asked}), control)
 }
 
-/// Has the host tell of its bodies, or keep a wish.
-fn ask_of_bodies(request: &Request, peer: &Name, control: &Path) -> Answer {
+/// Has the host answer a question about its bodies or snapshots, or keep a wish.
+fn pass_on_question<Q: serde::Serialize>(
+    about: &str,
+    question: Result<Q, serde_json::Error>,
+    request: &Request,
+    peer: &Name,
+    control: &Path,
+) -> Answer {
     if request.method == "POST" && !request.deliberate {
-        return Answer::error(
-            415,
-            "input",
-            "send a request of `sepulcher rebirth` as application/json",
-            None,
-        );
+        return Answer::error(415, "input", "send a request of `sepulcher` as application/json", None);
     }
-    match rebirth::question(request) {
-        Ok(question) => {
-            pass_on(&serde_json::json!({"schema": 1, "peer": peer, "rebirth": question}), control)
-        }
+    match question {
+        Ok(question) => pass_on(&serde_json::json!({"schema": 1, "peer": peer, about: question}), control),
         Err(error) => Answer::error(400, "input", &format!("this is not a request: {error}"), None),
     }
 }

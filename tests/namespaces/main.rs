@@ -26,6 +26,7 @@ mod pushes;
 mod refusals;
 mod silence;
 mod sites;
+mod snapshots;
 mod strays;
 mod tether;
 mod updates;

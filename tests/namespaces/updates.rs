@@ -53,7 +53,7 @@ fn answer(mut stream: TcpStream) -> String {
 }
 
 /// The files of a sealed machine whose agent has that gateway's network namespace.
-fn host(root: &Path, gateway: &Gateway) {
+pub fn host(root: &Path, gateway: &Gateway) {
     let write = |path: &str, text: &str| {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();

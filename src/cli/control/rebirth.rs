@@ -6,11 +6,11 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{Failure, Kind};
+use crate::codex::Door;
 use crate::codex::name::Name;
-use crate::rebirth::intent::{Question, permitted};
+use crate::rebirth::intent::Question;
 use crate::rebirth::status::{self, Status};
 use crate::rebirth::{Error, inbox};
-use crate::sys::clock;
 
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,10 +24,7 @@ pub enum Told {
 
 /// Answers one question.
 pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Failure> {
-    let codex = inbox::codex(root).map_err(|why| Failure::new(Kind::Unavailable, why))?;
-    permitted(&codex, peer, clock::now()).map_err(|why| {
-        Failure::new(Kind::Input, why).hint("grant it: `sepulcher peer grant NAME rebirth`")
-    })?;
+    super::permitted(root, peer, Door::Rebirth)?;
     match question {
         Question::Status {} => match status::read(root) {
             Err(Error::File(error)) if error.is_not_found() => {

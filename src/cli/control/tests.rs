@@ -1,3 +1,5 @@
+use serde::de::DeserializeOwned;
+
 use super::*;
 use crate::codex::key::PublicKey;
 use crate::peer::{self, Kind as PeerKind, Request};
@@ -17,6 +19,7 @@ fn machine() -> tempfile::TempDir {
         ("laptop", "grants = [\"bonds\"]"),
         ("phone", "grants = [\"*\"]"),
         ("keeper", "grants = [\"rebirth\"]"),
+        ("archivist", "grants = [\"snapshots\"]"),
         ("lost", "grants = [\"bonds\"]\nstate = \"revoked\""),
         ("guest", "grants = [\"bonds\"]\nexpires = 2001-01-01T00:00:00Z"),
     ]
@@ -114,7 +117,7 @@ fn a_list_is_told_and_a_batch_within_a_batch_is_not_read() {
     let list = Request::List(peer::List {});
     let replies =
         granted(ask(root.path(), "laptop", &wire::body(std::slice::from_ref(&list), true).unwrap()));
-    assert_eq!(replies[0].peers.as_ref().unwrap().len(), 5);
+    assert_eq!(replies[0].peers.as_ref().unwrap().len(), 6);
     let batch = |requests| Request::Batch(peer::Batch { requests, dry_run: false });
     let nested = serde_json::to_vec(&batch(vec![batch(vec![bond("tablet")])])).unwrap();
     assert!(refused(ask(root.path(), "laptop", &nested)).contains("within a batch"));
@@ -220,7 +223,21 @@ fn a_broken_bond_keeps_nobody_from_being_cut_off() {
 
 /// What is answered to a question about bodies.
 fn ask_of_bodies(root: &Path, peer: &str, question: &str) -> Result<rebirth::Told, Failure> {
-    let line = format!(r#"{{"schema":1,"peer":"{peer}","rebirth":{question}}}"#);
+    ask_about("rebirth", root, peer, question)
+}
+
+/// What is answered to one about snapshots.
+fn ask_of_snapshots(root: &Path, peer: &str, question: &str) -> Result<snapshots::Told, Failure> {
+    ask_about("snapshots", root, peer, question)
+}
+
+fn ask_about<T: DeserializeOwned>(
+    about: &str,
+    root: &Path,
+    peer: &str,
+    question: &str,
+) -> Result<T, Failure> {
+    let line = format!(r#"{{"schema":1,"peer":"{peer}","{about}":{question}}}"#);
     match serde_json::from_slice(&answer(root, line.as_bytes()).to_line().unwrap()).unwrap() {
         Answer::Ok(told) => Ok(told),
         Answer::Error(told) => Err(told.into()),
@@ -249,4 +266,108 @@ fn a_wish_waits_as_a_file_and_only_once_and_only_of_who_may() {
     assert_eq!(fs::list(&intents).unwrap().len(), 1);
     let failure = ask_of_bodies(root, "keeper", r#"{"status":{}}"#).unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable, "{failure}");
+}
+
+/// A snapshot that a peer is handed, opened with its identity.
+fn opened(root: &Path, more: &str) -> Result<crate::snapshot::Snapshot, Failure> {
+    use age::secrecy::ExposeSecret as _;
+    use base64::Engine as _;
+    let identity = age::x25519::Identity::generate();
+    let question = format!(r#"{{"export":{{"recipients":["{}"]{more}}}}}"#, identity.to_public());
+    let snapshots::Told::Export(exported) = ask_of_snapshots(root, "archivist", &question)? else {
+        panic!("another answer")
+    };
+    let sealed = base64::engine::general_purpose::STANDARD.decode(exported.sealed).unwrap();
+    let secret = identity.to_string();
+    let opened = crate::snapshot::seal::open(sealed.as_slice(), secret.expose_secret()).unwrap();
+    let snapshot = crate::snapshot::archive::read(opened, &mut |_, _, _| Ok(())).unwrap();
+    assert_eq!(exported.digest, crate::snapshot::store::digest(&snapshot.manifest));
+    Ok(snapshot)
+}
+
+#[test]
+fn a_snapshot_leaves_encrypted_for_who_may_alone() {
+    use crate::snapshot::store::{Creation, Host, create};
+    let machine = machine();
+    let root = machine.path();
+    let place = Place::appliance(root);
+    let said = opened(root, "").unwrap_err().to_string();
+    assert!(said.contains("there is no snapshot") && said.contains("hint: "), "{said}");
+    fs::create_dir_all(&place.secrets).unwrap();
+    let key = SecretKey::generate();
+    fs::write(&place.secrets.join("tether.key"), 0o600, key.to_file().as_bytes()).unwrap();
+    let kept = |identity| {
+        let creation = Creation { identity, ..Creation::default() };
+        create(&place, &Host::new(&|_| {}), creation).unwrap().0.unwrap()
+    };
+    let with_key = kept(true);
+    let snapshot = opened(root, "").unwrap();
+    assert!(snapshot.text("peers/laptop.toml").is_some() && !snapshot.manifest.identity);
+    let snapshot = opened(root, r#","with-identity":true"#).unwrap();
+    assert_eq!(snapshot.text("secrets/tether.key"), Some(key.to_file().as_str()));
+    // The latest holds no key: the older one is named.
+    let bare = kept(false);
+    let said = opened(root, r#","with-identity":true"#).unwrap_err().to_string();
+    assert!(said.contains("does not hold the host's private key"), "{said}");
+    opened(root, &format!(r#","with-identity":true,"snapshot":"{with_key}""#)).unwrap();
+    for name in ["2001-01-01T000000Z", "../bonds", ""] {
+        assert!(opened(root, &format!(r#","snapshot":"{name}""#)).is_err(), "{name:?}");
+    }
+    let clear = ask_of_snapshots(root, "archivist", r#"{"export":{"recipients":[]}}"#).unwrap_err();
+    assert!(clear.to_string().contains("for a recipient alone"), "{clear}");
+    let snapshots::Told::List(all) = ask_of_snapshots(root, "archivist", r#"{"list":{}}"#).unwrap() else {
+        panic!("another answer")
+    };
+    let all = all.snapshots;
+    assert_eq!(all.iter().map(|listed| listed.name.as_str()).collect::<Vec<_>>(), [&with_key, &bare]);
+    assert!(all[0].holds.as_ref().unwrap().identity && !all[1].holds.as_ref().unwrap().identity);
+    for peer in ["phone", "laptop", "keeper", "guest", "lost", "nobody"] {
+        for question in [r#"{"list":{}}"#, r#"{"export":{"recipients":[]}}"#] {
+            let failure = ask_of_snapshots(root, peer, question).unwrap_err();
+            assert!(failure.to_string().contains("the grant `snapshots`"), "{failure}");
+        }
+    }
+}
+
+#[test]
+fn the_longest_export_fits_into_an_answer() {
+    let longest = snapshots::LONGEST as u64;
+    assert!(longest.div_ceil(3) * 4 + wire::QUESTION < wire::ANSWER);
+    assert!(snapshots::fits("2027", snapshots::LONGEST).is_ok());
+    let said = snapshots::fits("2027", snapshots::LONGEST + 1).unwrap_err().to_string();
+    assert!(said.contains("go over the tether") && said.contains("hint: "), "{said}");
+}
+
+#[test]
+fn a_wish_about_snapshots_waits_where_one_about_bodies_does_and_needs_its_own_grant() {
+    let machine = machine();
+    let root = machine.path();
+    fs::create_dir_all(&root.join("var/lib/sepulcher/rebirth")).unwrap();
+    let wish = |digit: char, wish: &str| {
+        format!(r#"{{"wish":{{"nonce":"{}","wish":{wish}}}}}"#, digit.to_string().repeat(16))
+    };
+    let restore = wish('1', r#"{"restore-snapshot":{"with-volumes":true}}"#);
+    // Where nobody carries wishes out, none is kept.
+    let failure = ask_of_snapshots(root, "archivist", &restore).unwrap_err();
+    assert_eq!(failure.kind, Kind::Unavailable, "{failure}");
+    fs::create_dir_all(&root.join("usr/lib")).unwrap();
+    fs::create_dir_all(&root.join("proc")).unwrap();
+    fs::write(&root.join("usr/lib/os-release"), 0o644, b"IMAGE_ID=lychd\nIMAGE_VERSION=1\n").unwrap();
+    let cmdline = format!("roothash={:064}\n", 0);
+    fs::write(&root.join("proc/cmdline"), 0o644, cmdline.as_bytes()).unwrap();
+    let told = ask_of_snapshots(root, "archivist", &restore).unwrap();
+    assert!(matches!(told, snapshots::Told::Accepted(file) if file == "1111111111111111.json"));
+    for peer in ["phone", "laptop", "keeper", "guest", "lost", "nobody"] {
+        let create = wish('2', r#"{"create-snapshot":{}}"#);
+        let failure = ask_of_snapshots(root, peer, &create).unwrap_err();
+        assert!(failure.to_string().contains("the grant `snapshots`"), "{failure}");
+        // Nor by the other way, for who holds that one's grant.
+        let failure = ask_of_bodies(root, peer, &create).unwrap_err();
+        assert!(failure.to_string().contains("does not hold the grant"), "{failure}");
+    }
+    let stage = wish('3', r#"{"stage":{"source":"https://a/2.tar"}}"#);
+    let failure = ask_of_snapshots(root, "archivist", &stage).unwrap_err();
+    assert!(failure.to_string().contains("the grant `rebirth`"), "{failure}");
+    let intents = root.join("var/lib/sepulcher/intents");
+    assert_eq!(fs::list(&intents).unwrap(), [intents.join("1111111111111111.json")]);
 }

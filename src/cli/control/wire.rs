@@ -19,6 +19,7 @@ use crate::peer::store::Reply;
 use crate::peer::{Batch, List, Request};
 use crate::rebirth::intent::Question;
 pub use crate::tether::door::ANSWER;
+use crate::tether::door::snapshots;
 
 /// The version that this program speaks.
 const SCHEMA: u64 = 1;
@@ -34,7 +35,7 @@ pub struct Asked {
     pub matter: Matter,
 }
 
-/// A question as it is written: one of the last two is there.
+/// A question as it is written: one of the last three is there.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Written {
@@ -42,6 +43,7 @@ struct Written {
     peer: Name,
     request: Option<Request>,
     rebirth: Option<Question>,
+    snapshots: Option<snapshots::Question>,
 }
 
 /// What a question is about.
@@ -51,6 +53,8 @@ pub enum Matter {
     Request(Request),
     /// The machine's bodies.
     Rebirth(Question),
+    /// The machine's snapshots.
+    Snapshots(snapshots::Question),
 }
 
 impl Asked {
@@ -64,15 +68,16 @@ impl Asked {
             return Err(Failure::new(Kind::Input, format!("the request is longer than {QUESTION} bytes"))
                 .hint("ask for less at once"));
         }
-        let Written { schema, peer, request, rebirth } =
+        let Written { schema, peer, request, rebirth, snapshots } =
             serde_json::from_slice(line).map_err(|error| refused(&error.to_string()))?;
         if schema != SCHEMA {
             return Err(refused(&format!("it has schema {schema}, this program speaks {SCHEMA}")));
         }
-        let matter = match (request, rebirth) {
-            (Some(request), None) => Matter::Request(request),
-            (None, Some(question)) => Matter::Rebirth(question),
-            _ => return Err(refused("it asks for nothing, or for two things")),
+        let matter = match (request, rebirth, snapshots) {
+            (Some(request), None, None) => Matter::Request(request),
+            (None, Some(question), None) => Matter::Rebirth(question),
+            (None, None, Some(question)) => Matter::Snapshots(question),
+            _ => return Err(refused("it asks for nothing, or for several things")),
         };
         Ok(Self { peer, matter })
     }

@@ -23,7 +23,7 @@ pub struct Bond {
     #[command(flatten)]
     key: Key,
     /// What the peer may reach: services by name, `*` for all of them; `bonds` to manage bonds, `metrics` for the agent's
-    /// figures; `peer:NAME` to open connections to another peer
+    /// figures, `rebirth` for updates, `snapshots` for snapshots; `peer:NAME` to open connections to another peer
     #[arg(long = "grant", value_name = "WHAT", num_args = 1..)]
     grants: Vec<String>,
     /// When the peer is cut off: a length of time (30d), a moment (2026-12-31T18:00:00Z), or never

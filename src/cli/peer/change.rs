@@ -25,8 +25,8 @@ pub struct Revoke {
 pub struct Granting {
     /// Name of the peer
     name: Name,
-    /// Services by name, `*` for all of them; `bonds` to manage bonds, `metrics` for the agent's figures;
-    /// `peer:NAME` to open connections to another peer
+    /// Services by name, `*` for all of them; `bonds` to manage bonds, `metrics` for the agent's figures, `rebirth` for
+    /// updates, `snapshots` for snapshots; `peer:NAME` to open connections to another peer
     #[arg(required = true, value_name = "WHAT")]
     grants: Vec<String>,
     #[command(flatten)]

@@ -4,14 +4,15 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
 
 use super::list;
 use crate::cli::control::wire::{self, Answer};
 use crate::cli::{Failure, Kind};
-use crate::codex::DOOR_PORT;
 use crate::codex::name::DnsName;
 use crate::codex::net::Port;
+use crate::codex::{DOOR_PORT, Door};
 use crate::peer::store::Reply;
 use crate::peer::{Observed, Request};
 use crate::sys::http::{Client, Error};
@@ -103,6 +104,21 @@ impl Remote {
                     .hint(format!("is the tunnel up? Only a device with the grant `{grant}` is answered")))
             }
             Err(error) => Err(Failure::from_error(Kind::Unavailable, &error)),
+        }
+    }
+
+    /// What the host answers to such a question.
+    pub fn told<T: DeserializeOwned>(
+        &self,
+        target: &str,
+        json: Option<&[u8]>,
+        limit: u64,
+        door: Door,
+    ) -> Result<T, Failure> {
+        match serde_json::from_slice(&self.ask(target, json, limit, door.word())?) {
+            Ok(Answer::Ok(told)) => Ok(told),
+            Ok(Answer::Error(told)) => Err(told.into()),
+            Err(error) => Err(self.strange(&error.to_string())),
         }
     }
 

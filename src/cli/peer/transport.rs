@@ -30,18 +30,25 @@ impl Where {
         }
         codex::place(self.codex.as_deref())
     }
+
+    /// The appliance elsewhere that the arguments name, if they do.
+    pub fn remote(&self) -> Result<Option<Remote>, Failure> {
+        match &self.host {
+            Some(_) if self.codex.is_some() => {
+                Err(Failure::new(Kind::Input, "`--host` and `--codex` name two different bonds")
+                    .hint("leave one of them out"))
+            }
+            host => host.as_deref().map(Remote::new).transpose(),
+        }
+    }
 }
 
 impl Transport {
     /// The way that the arguments describe.
     pub fn open(place: &Where) -> Result<Self, Failure> {
-        match &place.host {
+        match place.remote()? {
+            Some(remote) => Ok(Self::Remote(remote)),
             None => place.local().map(Self::Local),
-            Some(_) if place.codex.is_some() => {
-                Err(Failure::new(Kind::Input, "`--host` and `--codex` name two different bonds")
-                    .hint("leave one of them out"))
-            }
-            Some(host) => Remote::new(host).map(Self::Remote),
         }
     }
 

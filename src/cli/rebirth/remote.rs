@@ -1,22 +1,19 @@
 //! The same over the tether: a device with the grant `rebirth` asks, the machine carries it out, and tells.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cli::Failure;
 use crate::cli::control::rebirth::Told;
-use crate::cli::control::wire::Answer;
 use crate::cli::peer::Remote;
-use crate::cli::{Failure, Kind};
-use crate::rebirth::intent::State;
+use crate::cli::wishes::{Wait, nonce};
+use crate::codex::Door;
 use crate::rebirth::status::Status;
-use crate::sys::random;
 use crate::tree::Sha256Digest;
 
 /// The longest answer about bodies, in bytes.
 const ANSWER: u64 = 4 << 20;
-/// Time between two questions how far it is.
-const PAUSE: Duration = Duration::from_secs(2);
 /// How long a machine may take to fetch and write a body.
 const STAGED: Duration = Duration::from_secs(45 * 60);
 /// How long it may take to activate one. Who misses the answer hears it after the restart, if there is one.
@@ -24,9 +21,13 @@ const ACTIVATED: Duration = Duration::from_secs(10 * 60);
 
 /// How the bodies of the machine stand.
 pub fn status(host: &str) -> Result<Status, Failure> {
-    match ask(&Remote::new(host)?, "/rebirth", None)? {
+    look(&Remote::new(host)?)
+}
+
+fn look(remote: &Remote) -> Result<Status, Failure> {
+    match ask(remote, "/rebirth", None)? {
         Told::Status(status) => Ok(*status),
-        Told::Accepted(_) => Err(Failure::new(Kind::Unavailable, "the machine answered another question")),
+        Told::Accepted(_) => Err(remote.strange("it answers another question")),
     }
 }
 
@@ -47,20 +48,11 @@ pub fn rollback(host: &str) -> Result<Status, Failure> {
     carried_out(host, "/rebirth/rollback", &json!({ "nonce": nonce(), "leave": leave }), ACTIVATED)
 }
 
-fn nonce() -> String {
-    random::bytes().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn ask(remote: &Remote, target: &str, json: Option<&[u8]>) -> Result<Told, Failure> {
-    let answer = remote.ask(target, json, ANSWER, "rebirth")?;
-    match serde_json::from_slice(&answer) {
-        Ok(Answer::Ok(told)) => Ok(told),
-        Ok(Answer::Error(told)) => Err(told.into()),
-        Err(error) => Err(remote.strange(&error.to_string())),
-    }
+    remote.told(target, json, ANSWER, Door::Rebirth)
 }
 
-/// Asks for something, and then how far it is until it is done. A machine that is silent meanwhile is asked again.
+/// Asks for something, and waits until it is done.
 fn carried_out(
     host: &str,
     target: &str,
@@ -69,30 +61,9 @@ fn carried_out(
 ) -> Result<Status, Failure> {
     let remote = Remote::new(host)?;
     let Told::Accepted(file) = ask(&remote, target, Some(body.to_string().as_bytes()))? else {
-        return Err(Failure::new(Kind::Unavailable, "the machine answered another question"));
+        return Err(remote.strange("it answers another question"));
     };
-    let end = Instant::now() + patience;
-    loop {
-        std::thread::sleep(PAUSE);
-        match ask(&remote, "/rebirth", None) {
-            Ok(Told::Status(status)) => {
-                let last = status.asked.iter().rev().find(|record| record.file == file);
-                match last.map(|record| (record.state, record.reason.clone())) {
-                    Some((State::Done, _)) => return Ok(*status),
-                    Some((State::Failed | State::Refused, reason)) => {
-                        let reason = reason.unwrap_or_default();
-                        let reason = reason.trim().trim_start_matches("error: ").to_owned();
-                        return Err(Failure::new(Kind::Input, crate::codex::plain(&reason)));
-                    }
-                    Some((State::Taken, _)) | None => {}
-                }
-            }
-            Err(failure) if failure.kind == Kind::Input => return Err(failure),
-            _ => {}
-        }
-        if Instant::now() > end {
-            return Err(Failure::new(Kind::Unavailable, "the machine does not tell that it is done")
-                .hint(format!("`sepulcher --host {host} rebirth status` tells how far it is")));
-        }
-    }
+    let hint = format!("`sepulcher --host {host} rebirth status` tells how far it is");
+    let wait = Wait { file: &file, patience, hint: &hint };
+    Ok(wait.until_done(|| look(&remote), |status| &status.asked)?.0)
 }

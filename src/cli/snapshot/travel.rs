@@ -1,23 +1,29 @@
 //! Snapshots that leave the machine, and that come back to it or to another.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Changing, tell};
+use super::{Changing, remote, tell};
+use crate::cli::peer::Remote;
 use crate::cli::{Failure, Kind};
 use crate::peer::store::Place;
 use crate::snapshot::seal::{self, Recipient};
 use crate::snapshot::{Snapshot, store};
 use crate::sys::fs;
+use crate::tether::door::snapshots::Export as Wanted;
+use crate::tree::Sha256Digest;
 
 /// An identity file holds a few lines.
 const IDENTITY_LIMIT: u64 = 64 << 10;
 
 /// Write a snapshot encrypted to a file
 ///
-/// The format is age's: `age --decrypt` opens it, too.
+/// The format is age's: `age --decrypt` opens it, too. With `--host`, the machine encrypts, and volumes stay there.
 #[derive(Debug, clap::Args)]
 pub struct Export {
     /// The file to make; one that is there is never replaced
@@ -55,39 +61,91 @@ pub struct Import {
 
 /// Runs `sepulcher snapshot export`.
 pub fn export(args: &Export) -> Result<(), Failure> {
+    if let Some(remote) = args.changing.list.place.remote()? {
+        return export_from(&remote, args);
+    }
     let Export { file: path, snapshot, recipient, with_identity, with_volumes, changing } = args;
     let Changing { list, dry_run } = changing;
     let place = list.place()?;
     let (name, snapshot) = store::read(&place, snapshot.as_deref())?;
-    if *with_identity && !snapshot.manifest.identity {
-        return Err(Failure::new(Kind::Input, format!("{name} does not hold the host's private key"))
-            .hint("make one that does: `sepulcher snapshot create --with-identity`"));
-    }
+    let snapshot = leaving(&name, snapshot, *with_identity)?;
     if *with_volumes && snapshot.manifest.volumes.is_empty() {
         return Err(Failure::new(Kind::Input, format!("{name} holds no volumes"))
             .hint("make one that does: `sepulcher snapshot create`, without `--bonds-only`"));
     }
-    let snapshot = if *with_identity { snapshot } else { snapshot.without_identity() };
     let snapshot = if *with_volumes { snapshot } else { without_volumes(snapshot) };
-    let file = path.display();
-    if fs::exists(path)? {
-        return Err(Failure::new(Kind::Input, format!("{file} is there already")).hint("name another file"));
-    }
+    vacant(path)?;
     if !dry_run {
-        let (temporary, sealed) = fs::open_temporary(path, 0o600)?;
-        let written = write(&place, &name, &snapshot, sealed, recipient, path);
+        let (temporary, file) = fs::open_temporary(path, 0o600)?;
+        let written = sealed(&place, &name, &snapshot, file, recipient, path)
+            .and_then(|file| Ok(fs::context(file.sync_all(), "write", path)?));
         if let Err(failure) = written {
             fs::remove_file(&temporary)?;
             return Err(failure);
         }
         fs::place(&temporary, path)?;
     }
+    let (identity, volumes) = (snapshot.manifest.identity, snapshot.manifest.volumes.len());
+    told(args, &name, identity, volumes, store::digest(&snapshot.manifest))
+}
+
+/// The same of a machine elsewhere: what it encrypts comes over the tether.
+fn export_from(remote: &Remote, args: &Export) -> Result<(), Failure> {
+    let Export { file: path, snapshot, recipient, with_identity, with_volumes, changing } = args;
+    if *with_volumes {
+        return Err(Failure::new(Kind::Input, "volumes do not go over the tether")
+            .hint("leave `--with-volumes` out; a service's own backup may go through its own port"));
+    }
+    changing.not_dry()?;
+    vacant(path)?;
+    let (snapshot, recipients) = (snapshot.clone(), recipient.clone());
+    let wanted = Wanted { snapshot, recipients, with_identity: *with_identity };
+    let exported = remote::export(remote, &wanted)?;
+    let sealed = STANDARD.decode(&exported.sealed).map_err(|error| remote.strange(&error.to_string()))?;
+    fs::create_atomic(path, 0o600, &sealed)?;
+    for volume in &exported.without {
+        eprintln!("note: volume {volume} stays on the machine: none goes over the tether");
+    }
+    told(args, &exported.name, exported.identity, 0, exported.digest)
+}
+
+/// Refuses to replace a file.
+fn vacant(path: &Path) -> Result<(), Failure> {
+    if fs::exists(path)? {
+        let message = format!("{} is there already", path.display());
+        return Err(Failure::new(Kind::Input, message).hint("name another file"));
+    }
+    Ok(())
+}
+
+/// Says what is where.
+fn told(
+    args: &Export,
+    name: &str,
+    identity: bool,
+    volumes: usize,
+    digest: Sha256Digest,
+) -> Result<(), Failure> {
+    let Export { file, changing: Changing { list, dry_run }, .. } = args;
+    let file = file.display();
     let value = json!({
-        "schema": 1, "name": name, "file": file.to_string(), "identity": snapshot.manifest.identity,
-        "volumes": snapshot.manifest.volumes.len(), "digest": store::digest(&snapshot.manifest).to_string(),
+        "schema": 1, "name": name, "file": file.to_string(), "identity": identity, "volumes": volumes,
+        "digest": digest.to_string(),
     });
     let verb = if *dry_run { "would go to" } else { "is in" };
     tell(list, &value, &format!("{name} {verb} {file}\n"))
+}
+
+/// What may leave: without the host's private key, unless `identity` asks for it.
+pub fn leaving(name: &str, snapshot: Snapshot, identity: bool) -> Result<Snapshot, Failure> {
+    match (identity, snapshot.manifest.identity) {
+        (false, _) => Ok(snapshot.without_identity()),
+        (true, true) => Ok(snapshot),
+        (true, false) => {
+            Err(Failure::new(Kind::Input, format!("{name} does not hold the host's private key"))
+                .hint("make one that does: `sepulcher snapshot create --with-identity`"))
+        }
+    }
 }
 
 fn without_volumes(snapshot: Snapshot) -> Snapshot {
@@ -97,18 +155,19 @@ fn without_volumes(snapshot: Snapshot) -> Snapshot {
     snapshot.with_volumes(Vec::new())
 }
 
-fn write(
+/// Writes what leaves to `to`, encrypted, and gives that back; `path` is it for people.
+pub fn sealed<W: Write>(
     place: &Place,
     name: &str,
     snapshot: &Snapshot,
-    file: std::fs::File,
+    to: W,
     recipients: &[Recipient],
     path: &Path,
-) -> Result<(), Failure> {
+) -> Result<W, Failure> {
     let mut sealed =
-        seal::seal(file, recipients).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+        seal::seal(to, recipients).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
     store::write_out(place, name, snapshot, &mut sealed, path)?;
-    Ok(fs::context(sealed.finish().and_then(|file| file.sync_all()), "write", path)?)
+    Ok(fs::context(sealed.finish(), "write", path)?)
 }
 
 /// Runs `sepulcher snapshot import`.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::back::Back;
@@ -43,7 +44,8 @@ pub struct Wish<'a> {
 }
 
 /// What was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Restored {
     /// The snapshot's name.
     pub name: String,

@@ -7,12 +7,13 @@ use super::*;
 use crate::codex::{Backend, Sources};
 use crate::tether::status::Peers;
 
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=",
     "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=",
     "/O8+G5a2GFPG6Kl6oB0kmvCkbKhLkf9a8HcHGEJGUlc=",
     "rUBGzRp4xKUz6e2gNDcCrZPYpLC7O0gUGdbTRNXNwmY=",
     "HIgo9xNzJMWLKASShiTqIybxZ0U3wGLiUeJ1PKf8ykw=",
+    "ilWM7S07cmS1LX8L0C9iF0d1uBj8lIRbQiF8o9bvqhY=",
 ];
 
 fn board() -> Board {
@@ -30,6 +31,7 @@ fn board() -> Board {
         ("peers/guest.toml", peer(2, 4, "\"bonds\"") + "expires = 2001-01-01T00:00:00Z\n"),
         ("peers/phone.toml", peer(3, 5, "\"*\"")),
         ("peers/tablet.toml", peer(4, 6, "\"rebirth\"")),
+        ("peers/archivist.toml", peer(5, 7, "\"snapshots\"")),
     ]
     .into_iter()
     .collect();
@@ -59,16 +61,23 @@ fn whoever_lacks_the_grant_is_told_what_an_unknown_path_is_told() {
     let nowhere = Path::new("/nonexistent");
     let unknown = ask("GET", "/", peer(2), nowhere, "");
     assert_eq!(unknown.0, 404);
-    let [laptop, grafana, guest, phone, tablet, stranger] = [2, 3, 4, 5, 6, 9].map(peer);
-    let asked = [("GET", "/metrics"), ("GET", "/v1/peers"), ("POST", "/v1/bonds"), ("GET", "/rebirth")];
+    let [laptop, grafana, guest, phone, tablet, archivist, stranger] = [2, 3, 4, 5, 6, 7, 9].map(peer);
+    let asked = [
+        ("GET", "/metrics"),
+        ("GET", "/v1/peers"),
+        ("POST", "/v1/bonds"),
+        ("GET", "/rebirth"),
+        ("GET", "/snapshots"),
+    ];
     let may = [
-        (laptop, [false, true, true, false]),
-        (grafana, [true, false, false, false]),
-        (guest, [false; 4]),
-        (phone, [false; 4]),
-        (tablet, [false, false, false, true]),
-        (stranger, [false; 4]),
-        (Caller::Host, [true, true, false, false]),
+        (laptop, [false, true, true, false, false]),
+        (grafana, [true, false, false, false, false]),
+        (guest, [false; 5]),
+        (phone, [false; 5]),
+        (tablet, [false, false, false, true, false]),
+        (archivist, [false, false, false, false, true]),
+        (stranger, [false; 5]),
+        (Caller::Host, [true, true, false, false, false]),
     ];
     for (caller, may) in may {
         for ((method, target), may) in asked.into_iter().zip(may) {
@@ -199,5 +208,51 @@ fn wishes_about_bodies_are_handed_on_with_the_peers_name() {
     ] {
         assert_eq!(ask("POST", target, peer(6), nowhere, body).0, 400, "{target} {body}");
         assert_eq!(ask("POST", target, peer(2), nowhere, body).0, 404, "{target} {body}");
+    }
+}
+
+#[test]
+fn a_snapshot_is_asked_for_with_the_peers_name_and_for_recipients_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let body = format!(r#"{{"recipients":["{recipient}"],"with-identity":true}}"#);
+    let asked = [
+        ("GET", "/snapshots", String::new(), r#"{"list":{}}"#.to_owned()),
+        (
+            "POST",
+            "/snapshots/export",
+            body,
+            format!(r#"{{"export":{{"recipients":["{recipient}"],"snapshot":null,"with-identity":true}}}}"#),
+        ),
+        (
+            "POST",
+            "/snapshots/create",
+            r#"{"nonce":"0123456789abcdef","wish":{"note":"x"}}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"create-snapshot":{"bonds-only":false,"note":"x","with-identity":false}}}}"#.to_owned(),
+        ),
+        (
+            "POST",
+            "/snapshots/restore",
+            r#"{"nonce":"0123456789abcdef","wish":{"revive":["phone"]}}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"restore-snapshot":{"revive":["phone"],"snapshot":null,"with-identity":false,"with-volumes":false}}}}"#.to_owned(),
+        ),
+    ];
+    for (index, (method, target, body, question)) in asked.into_iter().enumerate() {
+        let path = folder.path().join(index.to_string());
+        let host = control(&path, "{\"ok\":{}}\n");
+        assert_eq!(ask(method, target, peer(7), &path, &body).0, 200);
+        let asked: serde_json::Value = serde_json::from_str(&host.join().unwrap()).unwrap();
+        assert_eq!((asked["peer"].as_str(), asked["snapshots"].to_string()), (Some("archivist"), question));
+    }
+    let nowhere = Path::new("/nonexistent");
+    for body in ["", "{}", r#"{"recipients":["age1"]}"#, r#"{"recipients":[],"path":"/etc/passwd"}"#] {
+        assert_eq!(ask("POST", "/snapshots/export", peer(7), nowhere, body).0, 400, "{body}");
+        assert_eq!(ask("POST", "/snapshots/export", peer(6), nowhere, body).0, 404, "{body}");
+    }
+    for wish in ["{}", r#"{"nonce":"x","wish":{}}"#, r#"{"nonce":"0123456789abcdef","wish":{"run":"sh"}}"#] {
+        for target in ["/snapshots/create", "/snapshots/restore"] {
+            assert_eq!(ask("POST", target, peer(7), nowhere, wish).0, 400, "{target} {wish}");
+            assert_eq!(ask("POST", target, peer(6), nowhere, wish).0, 404, "{target} {wish}");
+        }
     }
 }

@@ -248,7 +248,9 @@ fn bond(number: u8, lot: Lot, count: usize, grantable: &[String], host: bool) ->
     } else if !grantable.is_empty() {
         words.extend(grants.iter().map(|index| index.get(grantable).clone()));
     }
-    words.extend(door.then(|| ["metrics", "bonds", "rebirth"][usize::from(number) % 3].to_owned()));
+    words.extend(
+        door.then(|| ["metrics", "bonds", "rebirth", "snapshots"][usize::from(number) % 4].to_owned()),
+    );
     words.extend((host && shell).then(|| "shell".to_owned()));
     Bond { number, state, words, lych }
 }

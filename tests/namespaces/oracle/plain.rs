@@ -70,7 +70,7 @@ fn is_granted(law: &Law, bond: &Bond, protocol: Protocol, port: u16) -> bool {
         return false;
     }
     if port == DOOR {
-        return ["bonds", "metrics", "rebirth"].iter().any(|door| holds(bond, door));
+        return ["bonds", "metrics", "rebirth", "snapshots"].iter().any(|door| holds(bond, door));
     }
     let Some(Veil { tier, second }) = law.veil else { return false };
     let (first, second) = (port == WEB, port == WEB2 && second);

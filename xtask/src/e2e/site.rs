@@ -43,7 +43,7 @@ pub struct Site {
     pub image: PathBuf,
     /// QEMU, firmware, WireGuard, curl.
     pub toolbox: Toolbox,
-    /// Bonded peers: the first has grants for oculus, echo and cockpit, the second for everything, for changing bonds and for the agent's figures.
+    /// Bonded peers: the first has grants for oculus, echo and cockpit, the second for everything, and for all doors of the agent.
     pub peers: [Keys; 2],
     /// Whose updates the machine takes.
     pub publisher: SigningKey,
@@ -67,7 +67,13 @@ impl Site {
         fs::create_dir(codex.join("peers"))?;
         let peers = [
             bond(&toolbox, &codex, "phone", "10.88.16.2", r#"["oculus", "echo", "cockpit"]"#)?,
-            bond(&toolbox, &codex, "laptop", "10.88.16.3", r#"["*", "bonds", "metrics", "rebirth"]"#)?,
+            bond(
+                &toolbox,
+                &codex,
+                "laptop",
+                "10.88.16.3",
+                r#"["*", "bonds", "metrics", "rebirth", "snapshots"]"#,
+            )?,
         ];
         let image = folder.path().join("lychd.raw");
         image::build(&codex, &image)?;

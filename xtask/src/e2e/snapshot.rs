@@ -1,5 +1,7 @@
 //! Claims about bonds and volumes that are put back: on the machine, while it runs, and bonds on another one.
 
+mod tether;
+
 use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret as _;
@@ -67,8 +69,12 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
         Ok(line.ok_or_else(|| format!("no revival is on record: {record}"))?.to_owned())
     }));
     claims.push(Claim::check("a database is put back with what it held, and the machine is healthy", || {
-        database(&scene)
+        let create = || rig_long(&scene, "sepulcher snapshot create --note row 2> /dev/null");
+        let restore =
+            |kept: &str| rig_long(&scene, &format!("sepulcher snapshot restore --with-volumes {kept}"));
+        database(&scene, "near", &create, &restore)
     }));
+    claims.extend(tether::claims(&scene, &key));
     let identity = Identity::generate();
     let sealed = exported(&scene, &identity)?;
     scene.off(running)?;
@@ -98,20 +104,31 @@ fn rig(scene: &Scene<'_>, line: &str) -> Result<String> {
     scene.first.run(line, COMMAND)
 }
 
-/// A row is kept, changed, and put back with the volume that it is in.
-fn database(scene: &Scene<'_>) -> Result<String> {
-    sql(scene, "create table proof (value integer)")?;
-    sql(scene, "insert into proof values (1)")?;
+/// The same of what volumes take.
+fn rig_long(scene: &Scene<'_>, line: &str) -> Result<String> {
+    scene.first.run(line, VOLUMES)
+}
+
+/// A row of a new table is kept, changed, and put back with the volume that it is in. `create` makes a snapshot and tells
+/// its name, which `restore` is given.
+fn database(
+    scene: &Scene<'_>,
+    table: &str,
+    create: &dyn Fn() -> Result<String>,
+    restore: &dyn Fn(&str) -> Result<String>,
+) -> Result<String> {
+    sql(scene, &format!("create table {table} (value integer)"))?;
+    sql(scene, &format!("insert into {table} values (1)"))?;
     let start = Instant::now();
-    let kept = scene.first.run("sepulcher snapshot create --note row 2> /dev/null", VOLUMES)?;
+    let kept = create()?;
     let taken = start.elapsed();
-    sql(scene, "update proof set value = 2")?;
-    holds(scene, "2")?;
+    sql(scene, &format!("update {table} set value = 2"))?;
+    holds(scene, table, "2")?;
     let start = Instant::now();
-    scene.first.run(&format!("sepulcher snapshot restore --with-volumes {kept}"), VOLUMES)?;
+    restore(&kept)?;
     let restored = start.elapsed();
     until(COMMAND, "the answer of the database that was put back", || Ok(sql(scene, "select 1").is_ok()))?;
-    holds(scene, "1")?;
+    holds(scene, table, "1")?;
     let health = scene.first.run("sepulcher health --timeout 120s", VOLUMES)?;
     if !health.contains("sepulcher: health ok") {
         return Err(format!("the machine is not healthy: {health}").into());
@@ -130,8 +147,8 @@ pub fn sql(scene: &Scene<'_>, statement: &str) -> Result<String> {
     )
 }
 
-fn holds(scene: &Scene<'_>, value: &str) -> Result<()> {
-    let told = sql(scene, "select value from proof")?;
+fn holds(scene: &Scene<'_>, table: &str, value: &str) -> Result<()> {
+    let told = sql(scene, &format!("select value from {table}"))?;
     if told == value { Ok(()) } else { Err(format!("the row is {told}, not {value}").into()) }
 }
 
