@@ -125,7 +125,9 @@ pub fn look(machine: &Machine) -> Result<Status, Error> {
     let (staged, rebirth) = (kept::staged(machine)?, kept::activated(machine)?);
     let staged =
         staged.map(|staged| Waiting { version: staged.version, digest: staged.digest, at: staged.at });
-    let asked = intent::latest(inbox::records(machine.root())?);
+    let asked = intent::latest(inbox::records(machine.root())?).into_iter();
+    // What came of a snapshot names peers, and is for who holds that grant.
+    let asked = asked.map(|record| Record { outcome: None, ..record }).collect();
     let next = next(&running.version, &slots, staged.as_ref(), rebirth.as_ref());
     Ok(Status {
         schema: SCHEMA,

@@ -162,6 +162,16 @@ fn a_record_that_was_overwritten_is_told_and_in_nobodys_way() {
 }
 
 #[test]
+fn the_status_tells_that_a_snapshot_was_put_back_and_not_who_is_in_it() {
+    let fake = Fake::new("1", &["lychd_1.efi"]);
+    let line = r#"{"at":"2026-11-29T16:00:00Z","file":"0123456789abcdef.json","peer":"laptop","state":"done","reason":null,"outcome":{"restored":{"name":"2026-11-29T150000Z","plan":["- peer phone"],"before":null}}}"#;
+    fake.write("var/lib/sepulcher/rebirth/intents.jsonl", format!("{line}\n").as_bytes());
+    assert!(super::inbox::records(fake.machine.root()).unwrap()[0].outcome.is_some());
+    let seen = status::look(&fake.machine).unwrap();
+    assert_eq!((seen.asked.len(), seen.asked[0].outcome.as_ref()), (1, None));
+}
+
+#[test]
 fn what_a_power_loss_left_is_gone_with_the_next_boot() {
     let others = ["lychd_1.efi", "other_2+3-0.efi", ".other_2+3-0.efi.7.tmp", ".lychd.swp", "loader.7.tmp"];
     let fake = Fake::new("1", &others);

@@ -410,3 +410,31 @@ fn a_full_or_read_only_disk_changes_nothing() {
         }
     }
 }
+
+#[test]
+fn over_the_tether_volumes_stay_nothing_is_only_tried_and_no_file_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = folder.path().join("taken.age");
+    fs::write(&taken, "x").unwrap();
+    let (taken, free) = (taken.to_str().unwrap(), folder.path().join("free.age"));
+    let free = free.to_str().unwrap();
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let cases: [(&[&str], &str); 6] = [
+        (&["export", free, "--recipient", &recipient, "--with-volumes"], "volumes do not go over the tether"),
+        (&["export", free, "--recipient", &recipient, "--dry-run"], "nothing is only tried"),
+        (&["export", taken, "--recipient", &recipient], "is there already"),
+        (&["create", "--dry-run"], "nothing is only tried"),
+        (&["restore", "--dry-run"], "nothing is only tried"),
+        (&["prune", "--keep", "1"], "leave `--host` out"),
+    ];
+    for (words, said) in cases {
+        // Nobody listens there, and nobody is asked.
+        let run = sepulcher().args(["--host", "127.0.0.1:1", "snapshot"]).args(words).assert().code(1);
+        let told = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        assert!(told.contains(said) && told.contains("hint: "), "{words:?}: {told}");
+    }
+    let bare = sepulcher().args(["--host", "127.0.0.1:1", "snapshot", "export", free]).assert().code(2);
+    assert!(String::from_utf8_lossy(&bare.get_output().stderr).contains("--recipient"));
+    assert_eq!(fs::read(taken).unwrap(), b"x");
+    assert!(!Path::new(free).exists());
+}

@@ -2,6 +2,7 @@
 //! carry out.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixListener;
@@ -10,6 +11,8 @@ use std::process::Command;
 use std::thread;
 
 use age::secrecy::ExposeSecret as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use sepulcher::snapshot::{Snapshot, archive, seal};
 
 use crate::gateway::{Device, Gateway, SEPULCHER};
@@ -111,4 +114,41 @@ fn who_holds_the_grant_keeps_takes_away_and_puts_back_and_nobody_else_does() {
     assert!(!folder.join("bonds/peers/tablet.toml").exists());
     let record = fs::read_to_string(folder.join("bonds/audit.jsonl")).unwrap();
     assert!(record.contains("\"peer archivist\"") && record.contains("\"restore\""), "{record}");
+}
+
+#[test]
+fn the_longest_export_comes_through_whole() {
+    if !can_run("the_longest_export_comes_through_whole") {
+        return;
+    }
+    let (_scratch, folder) = scratch();
+    let gateway = Gateway::new(&folder);
+    let archivist = Device::new(&gateway, 0);
+    gateway.bond("archivist", &archivist.file("").replace("oculus", "snapshots"));
+    let _running = gateway.running(1);
+    let longest = random(5 << 20);
+    let answer = serde_json::json!({"ok": {"export": {
+        "name": "2026-11-29T160000Z", "digest": "0".repeat(64), "identity": false, "without": ["traces"],
+        "sealed": STANDARD.encode(&longest),
+    }}});
+    let control = UnixListener::bind(gateway.folder.join("control.sock")).unwrap();
+    thread::spawn(move || {
+        for stream in control.incoming() {
+            let stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(&stream).read_line(&mut line).unwrap();
+            writeln!(&stream, "{answer}").unwrap();
+        }
+    });
+    let file = folder.join("soul.age");
+    let recipient = age::x25519::Identity::generate().to_public().to_string();
+    let export = ["snapshot", "export", file.to_str().unwrap(), "--recipient", &recipient];
+    until("the export is there", || ask(&archivist, &export).ok());
+    assert!(fs::read(&file).unwrap() == longest);
+}
+
+fn random(length: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    fs::File::open("/dev/urandom").unwrap().take(length).read_to_end(&mut bytes).unwrap();
+    bytes
 }
