@@ -111,7 +111,8 @@ impl Bonded {
         let netns = Netns::new(toolbox, &keys.name)?;
         netns.plug_into(hub, "br0", &keys.name, address)?;
         // Userspace implementations share the folder of their sockets across namespaces: the name must be ours alone.
-        let interface = format!("wg{}{}", &keys.name[..1], std::process::id() % 1_000_000);
+        let short: String = keys.name.chars().take(6).collect();
+        let interface = format!("wg{short}{}", std::process::id() % 1_000_000);
         // In the foreground: as a daemon it would execute itself again, and what it is executed by is the toolbox's loader.
         let command = toolbox.command("wireguard-go")?.args(["-f", &interface]).within(netns.launcher());
         let daemon = Daemon(
