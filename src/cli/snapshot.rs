@@ -17,7 +17,7 @@ use super::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::codex::plain;
 use crate::peer::store::{Place, Who};
-use crate::snapshot::store::{self, Creation, Host, Wish};
+use crate::snapshot::store::{self, Host};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{Manifest, Snapshot, wish};
 
@@ -178,17 +178,14 @@ fn host() -> Host<'static> {
 fn create(args: &Create) -> Result<(), Failure> {
     let Create { note, with_identity, bonds_only, changing } = args;
     let Changing { list, dry_run } = changing;
+    let wish = wish::Create { note: note.clone(), with_identity: *with_identity, bonds_only: *bonds_only };
     if let Some(remote) = list.place.remote()? {
         changing.not_dry()?;
-        let (with_identity, bonds_only) = (*with_identity, *bonds_only);
-        let wish = wish::Create { note: note.clone(), with_identity, bonds_only };
         let name = remote::create(&remote, wish)?;
         return tell(list, &json!({ "schema": 1, "name": name }), &format!("{name}\n"));
     }
     let place = list.place()?;
-    let creation =
-        Creation { note: note.as_deref(), identity: *with_identity, volumes: !bonds_only, dry_run: *dry_run };
-    let (name, manifest) = store::create(&place, &host(), creation)?;
+    let (name, manifest) = store::create(&place, &host(), wish.order(*dry_run))?;
     let text = match &name {
         Some(name) => format!("{name}\n"),
         None => format!("would keep {} files of {}\n", manifest.parts.len(), manifest.appliance),
@@ -247,21 +244,14 @@ fn restore(args: &Restore) -> Result<(), Failure> {
     let Restore { name, revive, with_identity, with_volumes, changing } = args;
     let Changing { list, dry_run } = changing;
     let revive: BTreeSet<Name> = revive.iter().cloned().collect();
+    let (with_identity, with_volumes) = (*with_identity, *with_volumes);
+    let wish = wish::Restore { snapshot: name.clone(), revive, with_identity, with_volumes };
     let restored = if let Some(remote) = list.place.remote()? {
         changing.not_dry()?;
-        let (with_identity, with_volumes) = (*with_identity, *with_volumes);
-        let wish = wish::Restore { snapshot: name.clone(), revive, with_identity, with_volumes };
         remote::restore(&remote, wish)?
     } else {
         let who = Who::Uid(rustix::process::getuid().as_raw());
-        let wish = Wish {
-            name: name.as_deref(),
-            revive: &revive,
-            identity: *with_identity,
-            volumes: *with_volumes,
-            dry_run: *dry_run,
-        };
-        store::restore(&list.place()?, &host(), &who, wish)?
+        store::restore(&list.place()?, &host(), &who, wish.order(*dry_run))?
     };
     let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
     match &restored.before {

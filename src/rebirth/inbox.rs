@@ -77,11 +77,11 @@ fn note(root: &Path, records: &mut Vec<Record>, record: Record) -> Result<(), Er
     Ok(fs::write_atomic(&list_file(root), 0o600, text.as_bytes())?)
 }
 
-/// Keeps a wish of a peer that may, for the reactor to find.
+/// Keeps a wish of a peer that may, for the reactor to find; the name of its file, which the list tells of.
 ///
 /// # Errors
 /// It may not, too many wait, or the nonce was used.
-pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<(), Error> {
+pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<String, Error> {
     let intent = Intent {
         schema: SCHEMA,
         nonce: nonce.clone(),
@@ -95,7 +95,8 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<(), E
     };
     let codex = codex(root).map_err(|why| Refused::new(why, hint))?;
     let used = intent::used(&records(root)?);
-    intent.judge(&intent.file(), &used, &codex, intent.at).map_err(|why| Refused::new(why, hint))?;
+    let file = intent.file();
+    intent.judge(&file, &used, &codex, intent.at).map_err(|why| Refused::new(why, hint))?;
     let folder = folder(root);
     fs::create_dir_all(&folder)?;
     if waiting(root)?.len() >= WAITING {
@@ -107,7 +108,8 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<(), E
             Refused::new(format!("the request is longer than {LIMIT} bytes"), "say it shorter").into()
         );
     }
-    Ok(fs::create_atomic(&folder.join(intent.file()), 0o600, &bytes)?)
+    fs::create_atomic(&folder.join(&file), 0o600, &bytes)?;
+    Ok(file)
 }
 
 /// Carries an intent out: what came of it, or why nothing did.
@@ -202,7 +204,7 @@ mod tests {
         Wish::Activate { digest: Sha256Digest::of(b"") }
     }
 
-    fn ask(root: &Path, nonce: &str) -> Result<(), Error> {
+    fn ask(root: &Path, nonce: &str) -> Result<String, Error> {
         put(root, &"laptop".parse().unwrap(), &nonce.parse().unwrap(), &wish())
     }
 

@@ -1,9 +1,10 @@
-//! What a peer may wish of a machine's snapshots.
+//! What may be wished of a machine's snapshots: by who is on it, or by a peer.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::store;
 use crate::codex::name::Name;
 
 /// One is to be made.
@@ -19,6 +20,14 @@ pub struct Create {
     /// Whether it is without the volumes of services.
     #[serde(default)]
     pub bonds_only: bool,
+}
+
+impl Create {
+    /// As the store takes it; `dry_run` changes nothing.
+    pub fn order(&self, dry_run: bool) -> store::Creation<'_> {
+        let Self { note, with_identity, bonds_only } = self;
+        store::Creation { note: note.as_deref(), identity: *with_identity, volumes: !bonds_only, dry_run }
+    }
 }
 
 /// One is to be put back.
@@ -37,4 +46,13 @@ pub struct Restore {
     /// Whether volumes are put back too.
     #[serde(default)]
     pub with_volumes: bool,
+}
+
+impl Restore {
+    /// As the store takes it; `dry_run` changes nothing.
+    pub fn order(&self, dry_run: bool) -> store::Wish<'_> {
+        let Self { snapshot, revive, with_identity, with_volumes } = self;
+        let name = snapshot.as_deref();
+        store::Wish { name, revive, identity: *with_identity, volumes: *with_volumes, dry_run }
+    }
 }

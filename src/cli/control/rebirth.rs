@@ -33,9 +33,6 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
             }
             status => Ok(Told::Status(Box::new(status?))),
         },
-        Question::Wish { nonce, wish } => {
-            inbox::put(root, peer, nonce, wish)?;
-            Ok(Told::Accepted(format!("{nonce}.json")))
-        }
+        Question::Wish { nonce, wish } => Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?)),
     }
 }

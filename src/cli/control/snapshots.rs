@@ -71,10 +71,7 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
             "this machine runs no sealed image, and carries no wishes out",
         )
         .hint("run `sepulcher snapshot` on the machine itself")),
-        Question::Wish { nonce, wish } => {
-            inbox::put(root, peer, nonce, wish)?;
-            Ok(Told::Accepted(format!("{nonce}.json")))
-        }
+        Question::Wish { nonce, wish } => Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?)),
     }
 }
 
