@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod health;
 mod image;
+mod images;
 mod init;
 mod keygen;
 mod lock;
@@ -92,6 +93,9 @@ enum Verb {
     /// Carry out what peers asked of the machine's bodies and snapshots (a path's unit starts it)
     #[command(hide = true)]
     Reactor(reactor::Args),
+    /// Remove container images that a loss of power may have left by halves (units start it)
+    #[command(hide = true)]
+    Images(images::Args),
     /// Say why the state does not open (the emergency's unit starts it)
     #[command(hide = true)]
     State(state::Args),
@@ -139,6 +143,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Explain(args) => explain::run(&args),
         Verb::Map(args) => map::run(&args),
         Verb::Image(verb) => image::run(&verb),
+        Verb::Images(args) => images::run(&args),
         Verb::Peer(verb) => peer::run(&verb),
         Verb::Audit(verb) => audit::run(&verb),
         Verb::Snapshot(verb) => snapshot::run(&verb),

@@ -6,6 +6,7 @@ pub mod cmd;
 pub mod codex;
 pub mod fs;
 pub mod http;
+pub mod images;
 pub mod interrupt;
 pub mod journal;
 pub mod link;

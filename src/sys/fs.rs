@@ -288,8 +288,7 @@ pub fn rename(from: &Path, to: &Path) -> Result<(), Error> {
 /// behind when the power is lost. What is synced here is all of the file system, files first.
 pub fn rename_on_fat(from: &Path, to: &Path) -> Result<(), Error> {
     context(fs::rename(from, to), "rename to", to)?;
-    let parent = folder_of(to);
-    context(fs::File::open(parent).and_then(|folder| Ok(rustix::fs::syncfs(folder)?)), "sync", parent)
+    sync_system(folder_of(to))
 }
 
 /// Writes a file so that a reader, or a power loss, sees the old content or the new, never a part:
@@ -407,6 +406,11 @@ pub fn replace(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
 pub fn sync_parent(path: &Path) -> Result<(), Error> {
     let parent = folder_of(path);
     context(fs::File::open(parent).and_then(|folder| folder.sync_all()), "sync", parent)
+}
+
+/// Waits until all that was written to the file system of `path` is on its disk.
+pub fn sync_system(path: &Path) -> Result<(), Error> {
+    context(fs::File::open(path).and_then(|folder| Ok(rustix::fs::syncfs(folder)?)), "sync", path)
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with, syncfs};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use super::fs::{Error, context, create_dir_all, exists, remove_dir_all, rename};
+use super::fs::{Error, context, create_dir_all, exists, remove_dir_all, rename, sync_system};
 use crate::tree::{Entry, Tree};
 
 /// Reads the tree at `root`. Folders count only when they are empty; anything but files, folders and links
@@ -97,8 +97,7 @@ fn write(root: &Path, tree: &Tree) -> Result<(), Error> {
             Entry::Dir { mode } => make_dir(&path, *mode)?,
         }
     }
-    let durable = fs::File::open(root).and_then(|folder| Ok(syncfs(folder)?));
-    context(durable, "sync", root)
+    sync_system(root)
 }
 
 /// Makes the missing folders between `root` and `folder`, with a mode that no umask narrows.

@@ -23,6 +23,8 @@ mod peer;
 mod peer_broken;
 mod peer_faults;
 mod pod_network;
+mod podman;
+mod power_loss;
 mod probe;
 mod proxy;
 mod qr;
