@@ -62,6 +62,9 @@ fn carry_out(machine: &Machine, intent: &Intent) -> Result<(Option<Outcome>, boo
         }
         Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine.root(), peer, restore)
             .map(|(outcome, needs_restart)| (Some(outcome), needs_restart)),
+        Wish::PruneSnapshots(prune) => {
+            snapshot::asked::prune(machine.root(), peer, *prune).map(|outcome| (Some(outcome), false))
+        }
     }
 }
 

@@ -7,6 +7,7 @@ pub mod travel;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -259,7 +260,7 @@ fn restore(args: &Restore) -> Result<(), Failure> {
             text.push_str(&format!("{} is restored; what was before is {before}\n", restored.name));
         }
         None if *dry_run => {}
-        None => text.push_str(&format!("all is as {} says already\n", restored.name)),
+        None => text.push_str(&format!("all is as {} says\n", restored.name)),
     }
     let value = json!({
         "schema": 1, "name": restored.name, "plan": restored.plan, "before": restored.before,
@@ -268,13 +269,20 @@ fn restore(args: &Restore) -> Result<(), Failure> {
 }
 
 fn prune(args: &Prune) -> Result<(), Failure> {
-    let Prune { keep, changing: Changing { list, dry_run } } = args;
-    if *keep == 0 {
-        return Err(
-            Failure::new(Kind::Input, "no snapshot would be left").hint("keep one at least: `--keep 1`")
-        );
+    let Prune { keep, changing } = args;
+    let Changing { list, dry_run } = changing;
+    let keep = NonZeroUsize::new(*keep).ok_or_else(|| {
+        Failure::new(Kind::Input, "no snapshot would be left").hint("keep one at least: `--keep 1`")
+    })?;
+    let (names, more) = if let Some(remote) = list.place.remote()? {
+        changing.not_dry()?;
+        remote::prune(&remote, wish::Prune { keep })?
+    } else {
+        (store::prune(&list.place()?, &host(), keep.get(), *dry_run)?, 0)
+    };
+    let mut text: String = names.iter().map(|name| format!("- {name}\n")).collect();
+    if more > 0 {
+        text.push_str(&format!("- {more} more\n"));
     }
-    let names = store::prune(&list.place()?, &host(), *keep, *dry_run)?;
-    let text: String = names.iter().map(|name| format!("- {name}\n")).collect();
-    tell(list, &json!({ "schema": 1, "removed": names }), &text)
+    tell(list, &json!({ "schema": 1, "removed": names, "more": more }), &text)
 }

@@ -15,7 +15,7 @@ use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Door};
 use crate::snapshot::store::Restored;
-use crate::snapshot::wish::{Create, Restore};
+use crate::snapshot::wish::{Create, Prune, Restore};
 use crate::tree::Sha256Digest;
 
 /// The longest intent, in bytes.
@@ -94,6 +94,8 @@ pub enum Wish {
     CreateSnapshot(Create),
     /// Put a snapshot back.
     RestoreSnapshot(Restore),
+    /// Remove all but the latest snapshots.
+    PruneSnapshots(Prune),
 }
 
 impl Wish {
@@ -101,7 +103,7 @@ impl Wish {
     pub fn door(&self) -> Door {
         match self {
             Self::Stage { .. } | Self::Activate { .. } | Self::Rollback { .. } => Door::Rebirth,
-            Self::CreateSnapshot(_) | Self::RestoreSnapshot(_) => Door::Snapshots,
+            Self::CreateSnapshot(_) | Self::RestoreSnapshot(_) | Self::PruneSnapshots(_) => Door::Snapshots,
         }
     }
 }
@@ -167,6 +169,14 @@ pub enum Outcome {
     },
     /// A snapshot was put back.
     Restored(Restored),
+    /// Snapshots were removed.
+    Pruned {
+        /// Their names.
+        removed: Vec<String>,
+        /// How many more.
+        #[serde(default)]
+        more: usize,
+    },
 }
 
 impl Record {
@@ -178,22 +188,30 @@ impl Record {
 }
 
 impl Outcome {
-    /// The same with the beginning of its plan: one of ten thousand peers is for who restores on the machine.
+    /// The same with the beginning of what it lists: ten thousand peers are for who restores on the machine.
     fn bounded(mut self) -> Self {
-        if let Self::Restored(Restored { plan, .. }) = &mut self {
-            let mut length = 0;
-            let fits = |line: &&String| {
-                length += line.len();
-                length <= REASON
-            };
-            let kept = plan.iter().take(LINES).take_while(fits).count();
-            if kept < plan.len() {
-                plan.truncate(kept);
-                plan.push("…".to_owned());
+        match &mut self {
+            Self::Created { .. } => {}
+            Self::Restored(Restored { plan, .. }) => {
+                if cut(plan) > 0 {
+                    plan.push("…".to_owned());
+                }
             }
+            Self::Pruned { removed, more } => *more += cut(removed),
         }
         self
     }
+}
+
+/// Keeps the beginning of a list; how many lines go.
+fn cut(lines: &mut Vec<String>) -> usize {
+    let mut length = 0;
+    let fits = |line: &&String| {
+        length += line.len();
+        length <= REASON
+    };
+    let kept = lines.iter().take(LINES).take_while(fits).count();
+    lines.drain(kept..).count()
 }
 
 /// How far an intent came.
@@ -259,7 +277,8 @@ impl Intent {
             | Wish::Activate { .. }
             | Wish::Rollback { .. }
             | Wish::CreateSnapshot(_)
-            | Wish::RestoreSnapshot(_) => Ok(()),
+            | Wish::RestoreSnapshot(_)
+            | Wish::PruneSnapshots(_) => Ok(()),
         }
     }
 }
@@ -301,6 +320,8 @@ pub fn used(records: &[Record]) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -336,6 +357,10 @@ mod tests {
 
     fn create() -> Wish {
         Wish::CreateSnapshot(Create { note: Some("before the move".to_owned()), ..Create::default() })
+    }
+
+    fn prune() -> Wish {
+        Wish::PruneSnapshots(Prune { keep: NonZeroUsize::MIN })
     }
 
     fn restore() -> Wish {
@@ -381,8 +406,8 @@ mod tests {
     #[test]
     fn each_wish_needs_the_grant_of_its_own_door() {
         for (peer, door, wishes) in [
-            ("laptop", "snapshots", [stage("https://a/"), create(), restore()]),
-            ("archivist", "rebirth", [create(), stage("https://a/"), restore()]),
+            ("laptop", "snapshots", [stage("https://a/"), create(), restore(), prune()]),
+            ("archivist", "rebirth", [create(), stage("https://a/"), restore(), prune()]),
         ] {
             for wish in wishes {
                 let held = (wish.door() == Door::Rebirth) == (peer == "laptop");
@@ -413,6 +438,15 @@ mod tests {
             assert!(plan(&cut).last().unwrap() == "…" && serde_json::to_vec(&cut).unwrap().len() < 4096);
             assert_eq!(records(&serde_json::to_string(&cut).unwrap()), [cut]);
         }
+    }
+
+    #[test]
+    fn of_many_removed_snapshots_the_others_are_counted() {
+        let removed = vec!["2026-11-29T160000Z".to_owned(); 100];
+        let cut = Outcome::Pruned { removed, more: 0 }.bounded();
+        let Outcome::Pruned { removed, more } = &cut else { panic!("another outcome") };
+        assert!(*more > 0 && removed.len() + more == 100);
+        assert_eq!(cut.clone().bounded(), cut, "however often it is read");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What may be wished of a machine's snapshots: by who is on it, or by a peer.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 use serde::{Deserialize, Serialize};
 
@@ -55,4 +56,12 @@ impl Restore {
         let name = snapshot.as_deref();
         store::Wish { name, revive, identity: *with_identity, volumes: *with_volumes, dry_run }
     }
+}
+
+/// All but the latest are to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Prune {
+    /// How many stay.
+    pub keep: NonZeroUsize,
 }

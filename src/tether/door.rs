@@ -134,7 +134,8 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE | rebirth::ROLLBACK) => {
             Matter::Rebirth
         }
-        ("GET", snapshots::LIST) | ("POST", snapshots::EXPORT | snapshots::CREATE | snapshots::RESTORE) => {
+        ("GET", snapshots::LIST)
+        | ("POST", snapshots::EXPORT | snapshots::CREATE | snapshots::RESTORE | snapshots::PRUNE) => {
             Matter::Snapshots
         }
         _ => return Answer::not_found(),

@@ -86,7 +86,7 @@ fn a_dry_run_changes_nothing_and_a_second_restore_has_nothing_to_do() {
         assert_eq!(kept.count(), 1, "{words:?}");
     }
     let told = site.run(&["snapshot", "restore"]);
-    assert!(told.contains(&format!("all is as {name} says already")), "{told}");
+    assert!(told.contains(&format!("all is as {name} says")), "{told}");
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn over_the_tether_volumes_stay_nothing_is_only_tried_and_no_file_is_replaced() 
         (&["export", taken, "--recipient", &recipient], "is there already"),
         (&["create", "--dry-run"], "nothing is only tried"),
         (&["restore", "--dry-run"], "nothing is only tried"),
-        (&["prune", "--keep", "1"], "leave `--host` out"),
+        (&["prune", "--keep", "1", "--dry-run"], "nothing is only tried"),
     ];
     for (words, said) in cases {
         // Nobody listens there, and nobody is asked.

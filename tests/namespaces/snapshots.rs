@@ -102,7 +102,8 @@ fn who_holds_the_grant_keeps_takes_away_and_puts_back_and_nobody_else_does() {
     let tablet = Device::new(&gateway, 2);
     gateway.bond("tablet", &tablet.file(""));
     let restore = ["snapshot", "restore", name.as_str()];
-    for words in [&["snapshot", "list"][..], &export, &["snapshot", "create"], &restore] {
+    let prune = ["snapshot", "prune", "--keep", "1"];
+    for words in [&["snapshot", "list"][..], &export, &["snapshot", "create"], &restore, &prune] {
         let said = ask(&keeper, words).unwrap_err();
         assert!(said.contains("grant `snapshots`") || said.contains("is there already"), "{said}");
     }
@@ -114,6 +115,11 @@ fn who_holds_the_grant_keeps_takes_away_and_puts_back_and_nobody_else_does() {
     assert!(!folder.join("bonds/peers/tablet.toml").exists());
     let record = fs::read_to_string(folder.join("bonds/audit.jsonl")).unwrap();
     assert!(record.contains("\"peer archivist\"") && record.contains("\"restore\""), "{record}");
+
+    // What was there before the restore is the latest.
+    assert_eq!(ask(&archivist, &prune).unwrap(), format!("- {name}"));
+    let list = ask(&archivist, &["snapshot", "list"]).unwrap();
+    assert!(!list.lines().any(|line| line.starts_with(&name)) && list.contains("before "), "{list}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::peer::Refused;
 use crate::peer::store::{Place, Who};
 use crate::rebirth::intent::Outcome;
 use crate::snapshot::store;
-use crate::snapshot::wish::{Create, Restore};
+use crate::snapshot::wish::{Create, Prune, Restore};
 
 /// Makes a snapshot.
 pub fn create(root: &Path, peer: &Name, wish: &Create) -> Result<Outcome, Failure> {
@@ -27,6 +27,13 @@ pub fn restore(root: &Path, peer: &Name, wish: &Restore) -> Result<(Outcome, boo
     let restored = store::restore(&place, &host(), &Who::Peer(peer.clone()), wish.order(false))?;
     println!("peer {peer} had the snapshot {} put back", restored.name);
     Ok((Outcome::Restored(restored), place.host_key()? != before))
+}
+
+/// Removes all but the latest.
+pub fn prune(root: &Path, peer: &Name, Prune { keep }: Prune) -> Result<Outcome, Failure> {
+    let removed = store::prune(&Place::appliance(root), &host(), keep.get(), false)?;
+    println!("peer {peer} had snapshots removed: {}", removed.join(", "));
+    Ok(Outcome::Pruned { removed, more: 0 })
 }
 
 #[cfg(test)]

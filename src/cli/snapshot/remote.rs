@@ -12,8 +12,8 @@ use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::rebirth::intent::Outcome;
 use crate::snapshot::store::Restored;
-use crate::snapshot::wish::{Create, Restore};
-use crate::tether::door::snapshots::{CREATE, EXPORT, Export, LIST, RESTORE, Sent};
+use crate::snapshot::wish::{Create, Prune, Restore};
+use crate::tether::door::snapshots::{CREATE, EXPORT, Export, LIST, PRUNE, RESTORE, Sent};
 
 /// How long a machine may take for bonds: what was asked for before comes first.
 const BONDS: Duration = Duration::from_secs(10 * 60);
@@ -50,6 +50,14 @@ pub fn restore(remote: &Remote, wish: Restore) -> Result<Restored, Failure> {
     let patience = if wish.with_volumes { VOLUMES } else { BONDS };
     match carried_out(remote, RESTORE, wish, patience)? {
         Some(Outcome::Restored(restored)) => Ok(restored),
+        _ => Err(another(remote)),
+    }
+}
+
+/// Has all but the latest removed, and waits until they are; names of them, and how many more.
+pub fn prune(remote: &Remote, wish: Prune) -> Result<(Vec<String>, usize), Failure> {
+    match carried_out(remote, PRUNE, wish, BONDS)? {
+        Some(Outcome::Pruned { removed, more }) => Ok((removed, more)),
         _ => Err(another(remote)),
     }
 }

@@ -1,5 +1,5 @@
 //! What a peer may ask about the machine's snapshots, by HTTP: `GET /snapshots`, `POST /snapshots/export`, `POST
-//! /snapshots/create`, `POST /snapshots/restore`. Each becomes a question to the host.
+//! /snapshots/create`, `POST /snapshots/restore`, `POST /snapshots/prune`. Each becomes a question to the host.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ pub const EXPORT: &str = "/snapshots/export";
 pub const CREATE: &str = "/snapshots/create";
 /// Where to have one put back.
 pub const RESTORE: &str = "/snapshots/restore";
+/// Where to have all but the latest removed.
+pub const PRUNE: &str = "/snapshots/prune";
 
 /// A question of a peer about the machine's snapshots, as it goes to the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +66,7 @@ pub fn question(request: &Request) -> Result<Question, serde_json::Error> {
         EXPORT => serde_json::from_slice(&request.body).map(Question::Export),
         CREATE => wish(&request.body, Wish::CreateSnapshot),
         RESTORE => wish(&request.body, Wish::RestoreSnapshot),
+        PRUNE => wish(&request.body, Wish::PruneSnapshots),
         _ => Ok(Question::List {}),
     }
 }

@@ -236,6 +236,12 @@ fn a_snapshot_is_asked_for_with_the_peers_name_and_for_recipients_alone() {
             r#"{"nonce":"0123456789abcdef","wish":{"revive":["phone"]}}"#.to_owned(),
             r#"{"wish":{"nonce":"0123456789abcdef","wish":{"restore-snapshot":{"revive":["phone"],"snapshot":null,"with-identity":false,"with-volumes":false}}}}"#.to_owned(),
         ),
+        (
+            "POST",
+            "/snapshots/prune",
+            r#"{"nonce":"0123456789abcdef","wish":{"keep":3}}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"prune-snapshots":{"keep":3}}}}"#.to_owned(),
+        ),
     ];
     for (index, (method, target, body, question)) in asked.into_iter().enumerate() {
         let path = folder.path().join(index.to_string());
@@ -249,8 +255,10 @@ fn a_snapshot_is_asked_for_with_the_peers_name_and_for_recipients_alone() {
         assert_eq!(ask("POST", "/snapshots/export", peer(7), nowhere, body).0, 400, "{body}");
         assert_eq!(ask("POST", "/snapshots/export", peer(6), nowhere, body).0, 404, "{body}");
     }
-    for wish in ["{}", r#"{"nonce":"x","wish":{}}"#, r#"{"nonce":"0123456789abcdef","wish":{"run":"sh"}}"#] {
-        for target in ["/snapshots/create", "/snapshots/restore"] {
+    let wishes = [r#"{"run":"sh"}"#, r#"{"keep":0}"#]
+        .map(|wish| format!(r#"{{"nonce":"0123456789abcdef","wish":{wish}}}"#));
+    for wish in ["{}", r#"{"nonce":"x","wish":{}}"#].into_iter().chain(wishes.iter().map(String::as_str)) {
+        for target in ["/snapshots/create", "/snapshots/restore", "/snapshots/prune"] {
             assert_eq!(ask("POST", target, peer(7), nowhere, wish).0, 400, "{target} {wish}");
             assert_eq!(ask("POST", target, peer(6), nowhere, wish).0, 404, "{target} {wish}");
         }
