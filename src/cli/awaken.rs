@@ -204,6 +204,21 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_removes_half_of_a_snapshot_and_nothing_else_of_them() {
+        let root = machine();
+        awaken(root.path()).unwrap();
+        let snapshots = root.path().join(STATE).join("snapshots");
+        fs::create_dir_all(&snapshots).unwrap();
+        let [whole, half] = ["2026-11-29T160000Z", "2026-11-29T170000Z"]
+            .map(|name| snapshots.join(format!("{name}{}", snapshot::EXTENSION)));
+        fs::write(&whole, 0o600, b"whole").unwrap();
+        fs::open_temporary(&half, 0o600).unwrap();
+        awaken(root.path()).unwrap();
+        let left = fs::list_named(&snapshots, |name| name != ".lock").unwrap();
+        assert_eq!(left, [whole]);
+    }
+
+    #[test]
     fn later_boots_change_neither_key_nor_bonds() {
         let root = machine();
         awaken(root.path()).unwrap();

@@ -19,7 +19,7 @@ use super::volumes::{RESERVE, Source, ended, remove_copies, room, sources, unava
 use super::{Host, folder, identity, paused};
 use crate::codex::Codex;
 use crate::peer::Refused;
-use crate::peer::store::{Error, Place};
+use crate::peer::store::{Error, Place, is_temporary, remove};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{Snapshot, archive};
 use crate::sys::interrupt::Held;
@@ -308,7 +308,10 @@ pub fn recover_at_boot(place: &Place, host: &Host<'_>) -> Result<Option<String>,
     match Lock::acquire(&folder.join(".lock"), Duration::ZERO) {
         Ok(_lock) => {
             let settled = identity::settle(place);
-            recover(place, host, true).and_then(|line| settled.map(|()| line))
+            let recovered = recover(place, host, true).and_then(|line| settled.map(|()| line));
+            // Half of a snapshot with volumes may be most of the disk.
+            let tidied = remove(&folder, is_temporary);
+            recovered.and_then(|line| tidied.map(|()| line))
         }
         Err(_) => Ok(None),
     }
