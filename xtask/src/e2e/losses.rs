@@ -183,6 +183,11 @@ impl<'a> Machine<'a> {
             self.is_up()?;
         }
         (act.prepare)(self)?;
+        // As behind each loss: busy with its boot, a machine takes longer.
+        self.powered_on()?;
+        if act.of_volumes {
+            self.is_up()?;
+        }
         let mut before = self.state()?;
         let begun = Instant::now();
         self.tell(&(act.line)(0, &before, digest))?;
