@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::codex::key::PublicKey;
-use crate::codex::ledger::LEDGER;
+use crate::codex::ledger::{LAW_LEDGER, LEDGER};
 use crate::codex::migrate::{Forms, NoWay};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -209,7 +209,8 @@ impl Snapshot {
         let texts = texts.filter_map(|path| Some((path.clone(), self.text(path)?.to_owned()))).collect();
         let no_way =
             |error: NoWay| Refused::new(error.to_string(), "restore it on a body of its own schema first");
-        let mut sources = law(now);
+        // What the law has revoked since was alive then; who puts it back keeps it dead.
+        let mut sources: Sources = law(now).iter().filter(|(name, _)| *name != LAW_LEDGER).collect();
         if let Some(ledger) = self.text(LEDGER) {
             sources.insert(LEDGER, ledger);
         }

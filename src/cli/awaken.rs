@@ -37,13 +37,14 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // The peers tell whether a restore was done, as long as they are the same folder.
     bring_volumes(&place);
     bring_bonds(&place);
-    let seed = || seed(&law.join("peers"), bonds);
+    let of_law = law.join("peers");
+    let seed = |with: Seeds| seed((with == Seeds::Law).then_some(&*of_law), bonds);
     let places = Places { root: &args.root, law, bonds, secrets: &secrets };
     for line in provisioned::take_over(&places, &seed)? {
         println!("{line}");
     }
     let key = host_key(&secrets)?;
-    seed()?;
+    seed(Seeds::Law)?;
     let runtime = args.root.join(RUNTIME);
     fs::create_dir_all(&runtime)?;
     // The unit's umask is strict; the public key is for everybody.
@@ -104,8 +105,17 @@ fn read_key(path: &Path, bytes: &[u8]) -> Result<PublicKey, Failure> {
     }
 }
 
+/// What a machine begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seeds {
+    /// The bonds of its law.
+    Law,
+    /// None: bonds come from elsewhere, and those of the law were before them.
+    Nothing,
+}
+
 /// Gives a machine that has no bonds yet those of the law, all of them or none.
-fn seed(law: &Path, bonds: &Path) -> Result<(), Failure> {
+fn seed(law: Option<&Path>, bonds: &Path) -> Result<(), Failure> {
     fs::create_dir_all(bonds)?;
     let shadow = bonds.join(".peers.new");
     // What a power loss in the middle of an earlier seeding left.
@@ -116,9 +126,10 @@ fn seed(law: &Path, bonds: &Path) -> Result<(), Failure> {
     }
     fs::create_dir_all(&shadow)?;
     fs::set_mode(&shadow, 0o755)?;
-    let seeds = match fs::list(law) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        seeds => seeds?,
+    let seeds = match law.map(fs::list) {
+        None => Vec::new(),
+        Some(Err(error)) if error.is_not_found() => Vec::new(),
+        Some(seeds) => seeds?,
     };
     for seed in seeds.iter().filter(|seed| seed.extension().is_some_and(|extension| extension == "toml")) {
         if let Some(file) = seed.file_name() {
@@ -152,7 +163,7 @@ fn welcome(name: &str, key: PublicKey) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     pub use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -174,7 +185,7 @@ mod tests {
         format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = []\n").into_bytes()
     }
 
-    fn awaken(root: &Path) -> Result<(), Failure> {
+    pub fn awaken(root: &Path) -> Result<(), Failure> {
         run(&Args { root: root.to_owned() })
     }
 

@@ -1,6 +1,7 @@
-//! `sepulcher provision`: identity and first bond of a machine that has not booted yet.
+//! `sepulcher provision`: identity and first bonds of a machine that has not booted yet.
 
 pub mod credential;
+mod heir;
 mod target;
 
 use std::path::{Path, PathBuf};
@@ -19,11 +20,11 @@ use crate::peer::{self, Change, Request, Situation};
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{self, clock};
 
-/// Bond a device to a machine before its first boot
+/// Bond a device to a machine before its first boot, or have it take the place of a lost one
 ///
-/// Makes the machine's identity and its first bond, and puts both on the disk image, beside the sealed root. The first
-/// boot takes them over and wipes them from there. Until then, whoever holds the disk holds the machine's key: write it
-/// to the machine's disk, and keep no copy.
+/// Makes the machine's identity and its first bond, or takes both from the exported snapshot of a machine that is lost,
+/// and puts them on the disk image, beside the sealed root. The first boot takes them over and wipes them from there.
+/// Until then, whoever holds the disk holds the machine's key: write it to the machine's disk, and keep no copy.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Disk image to provision, as `sepulcher image build` has made it; its checksums do not hold any more then
@@ -33,8 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = ".")]
     codex: PathBuf,
     /// Name of the device to bond
-    #[arg(long, value_name = "NAME")]
-    bond: Name,
+    #[arg(long, value_name = "NAME", required_unless_present = "snapshot")]
+    bond: Option<Name>,
     /// What it may reach: services by name, `*` for all of them; `bonds` to manage bonds [default: * bonds]
     #[arg(long = "grant", value_name = "WHAT", num_args = 1..)]
     grants: Vec<String>,
@@ -47,6 +48,18 @@ pub struct Args {
     /// Make no preshared key
     #[arg(long)]
     no_preshared: bool,
+    /// What `sepulcher snapshot export` wrote of a machine whose place this one takes: its bonds, who is revoked, and its
+    /// private key where the export holds that; volumes stay out
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "identity",
+        conflicts_with_all = ["bond", "grants", "endpoint", "public_key", "no_preshared", "conf", "png", "svg"]
+    )]
+    snapshot: Option<PathBuf>,
+    /// File with the age key of a recipient of that snapshot, as `age-keygen` writes it
+    #[arg(long, value_name = "FILE", requires = "snapshot")]
+    identity: Option<PathBuf>,
     /// Replace what an earlier run has put there
     #[arg(long)]
     again: bool,
@@ -54,42 +67,56 @@ pub struct Args {
     to: Outputs,
 }
 
-/// Provisions the image, then hands the device's configuration over.
+/// What the disk gets.
+enum Gift<'a> {
+    /// A bond for a device of that name.
+    Bond(&'a Name),
+    /// An exported snapshot, and the file with the key that opens it.
+    Snapshot(&'a Path, &'a Path),
+}
+
+/// Provisions the image, then hands the device's configuration over, if there is one.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let target = Target::open(&args.disk)?;
     if target.is_provisioned() && !args.again {
         let message = format!("{} is provisioned already", args.disk.display());
         return Err(Failure::new(Kind::Input, message)
-            .hint("`--again` replaces identity and bond; what was shown before is void then"));
+            .hint("`--again` replaces identity and bonds; what was shown before is void then"));
     }
     let (sources, codex) = law(&args.codex)?;
     target.check(&codex, &args.codex)?;
-    let host = SecretKey::generate();
-    let secret = args.public_key.is_none().then(SecretKey::generate);
-    let (change, mut reply) = args.decide(&codex, &sources, &host, secret.as_ref())?;
     let phrase = Phrase::generate();
-    let host_key = host.public();
-    let credential = Credential {
-        appliance: codex.appliance.name,
-        host,
-        bonds: [(change.name, Bond { file: change.text, preshared: change.preshared.map(|(_, key)| key) })]
-            .into(),
-        recovery: phrase.digest(),
+    let host_key = match args.gift()? {
+        Gift::Bond(name) => args.bond(&target, (&sources, &codex), name, &phrase)?,
+        Gift::Snapshot(file, identity) => {
+            let (credential, plan) = heir::of(&target, (&sources, &codex), file, identity, phrase.digest())?;
+            for line in plan {
+                eprintln!("{line}");
+            }
+            put(&target, &credential)?;
+            credential.host.public()
+        }
     };
-    let bytes = credential.to_bytes().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let delivery = Delivery::prepare(&args.to, false)?;
-    target.write(&bytes)?;
-    reply.plan.iter().for_each(|line| eprintln!("{line}"));
-    let handed = delivery.hand_over(&args.bond, &mut reply, secret.as_ref());
-    handed.map_err(|failure| {
-        failure.hint("the disk is provisioned, the configuration is lost: run this with `--again`")
-    })?;
     eprintln!("tether public key: {host_key}");
     eprintln!(
         "Recovery phrase for the console, for the day when no bonded device is at hand: write it down."
     );
     eprintln!("recovery phrase: {phrase}");
     Ok(())
+}
+
+fn put(target: &Target, credential: &Credential) -> Result<(), Failure> {
+    let bytes = credential.to_bytes().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    if bytes.len() as u64 > credential::LIMIT {
+        let message = format!(
+            "the snapshot makes a credential of {} bytes, and {} fit",
+            bytes.len(),
+            credential::LIMIT
+        );
+        return Err(Failure::new(Kind::Input, message)
+            .hint("on a machine with a shell, or a NixOS host, `sepulcher snapshot import` takes it"));
+    }
+    target.write(&bytes)
 }
 
 fn law(folder: &Path) -> Result<(Sources, Codex), Failure> {
@@ -101,20 +128,60 @@ fn law(folder: &Path) -> Result<(Sources, Codex), Failure> {
 }
 
 impl Args {
+    fn gift(&self) -> Result<Gift<'_>, Failure> {
+        match (&self.bond, &self.snapshot, &self.identity) {
+            (Some(name), ..) => Ok(Gift::Bond(name)),
+            (None, Some(snapshot), Some(identity)) => Ok(Gift::Snapshot(snapshot, identity)),
+            _ => Err(Failure::new(Kind::Input, "there is nothing to put on the disk")
+                .hint("name a device, `--bond NAME`, or a snapshot, `--snapshot FILE --identity FILE`")),
+        }
+    }
+
+    /// Puts a new identity and a bond on the disk, and hands its configuration over; the host's public key.
+    fn bond(
+        &self,
+        target: &Target,
+        (sources, codex): (&Sources, &Codex),
+        name: &Name,
+        phrase: &Phrase,
+    ) -> Result<PublicKey, Failure> {
+        let host = SecretKey::generate();
+        let secret = self.public_key.is_none().then(SecretKey::generate);
+        let (change, mut reply) = self.decide(name, codex, sources, &host, secret.as_ref())?;
+        let host_key = host.public();
+        let bond = Bond { file: change.text, preshared: change.preshared.map(|(_, key)| key) };
+        let credential = Credential {
+            appliance: codex.appliance.name.clone(),
+            host,
+            bonds: [(change.name, bond)].into(),
+            recovery: phrase.digest(),
+            snapshot: None,
+        };
+        let delivery = Delivery::prepare(&self.to, false)?;
+        put(target, &credential)?;
+        reply.plan.iter().for_each(|line| eprintln!("{line}"));
+        let handed = delivery.hand_over(name, &mut reply, secret.as_ref());
+        handed.map_err(|failure| {
+            failure.hint("the disk is provisioned, the configuration is lost: run this with `--again`")
+        })?;
+        Ok(host_key)
+    }
+
     /// What the bond is, and the device's configuration.
     fn decide(
         &self,
+        name: &Name,
         codex: &Codex,
         sources: &Sources,
         host: &SecretKey,
         secret: Option<&SecretKey>,
     ) -> Result<(Change, Reply), Failure> {
-        let Self { bond, grants, endpoint, public_key, no_preshared, .. } = self;
+        let Self { grants, endpoint, public_key, no_preshared, .. } = self;
         let given = || Failure::new(Kind::Internal, "there is no public key");
         let public_key = public_key.or_else(|| secret.map(SecretKey::public)).ok_or_else(given)?;
         let all = || ["*", "bonds"].map(str::to_owned).to_vec();
         let request = Request::Bond(peer::Bond {
-            name: bond.clone(),
+            name: name.clone(),
             public_key,
             address: None,
             address6: None,
@@ -132,4 +199,4 @@ impl Args {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -63,7 +63,7 @@ fn partition(device: &Path) -> Result<Partition, fs::Error> {
 
 /// Refuses with the reason why a state that the law wants like this is not there.
 fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Refused> {
-    let anew = "start the body that it was made with; or write the image to an empty disk: what the state held is lost then";
+    let anew = "start the body that it was made with; or write the image to an empty disk: what the state held is lost then, but for a snapshot that was exported (`sepulcher provision --snapshot`)";
     let (message, hint) = match (law, partition) {
         (Encryption::Tpm2, Partition::Missing) if !tpm => (
             "the law encrypts the state to a TPM 2.0, and this machine has none: nothing is kept in clear instead",
@@ -90,7 +90,7 @@ fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Ref
         ),
         (Encryption::Tpm2, Partition::Encrypted) if !open => (
             "the TPM of this machine does not open the state: it is another machine's, the TPM was cleared, or Secure Boot was changed since",
-            "start the disk in its own machine with Secure Boot as it was; or write the image to an empty disk: what the state held is lost then",
+            "start the disk in its own machine with Secure Boot as it was; or write the image to an empty disk: what the state held is lost then, but for a snapshot that was exported (`sepulcher provision --snapshot`)",
         ),
         (Encryption::Tpm2, Partition::Encrypted) | (Encryption::None, Partition::Clear) => return Ok(()),
     };

@@ -11,7 +11,7 @@ use fatfs::{Date, DateTime, FatType, FileSystem, FormatVolumeOptions, FsOptions,
 
 use super::identity;
 use crate::tree::Sha256Digest;
-pub use change::{Provision, origin, provision, provisioned};
+pub use change::{LIMIT, Provision, origin, provision, provisioned};
 
 /// No menu, no editor: whoever is at the console cannot change the command line.
 const LOADER_CONF: &str = "timeout 0\neditor no\n";

@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use back::recover;
 pub use back::recover_at_boot;
-pub use restore::{Restored, Wish, restore};
+pub use restore::{Restored, Wish, foretell, restore};
+pub use take::image;
 use take::take;
 pub use travel::{import, write_out};
 

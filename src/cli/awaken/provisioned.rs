@@ -5,20 +5,29 @@
 //! machine whose next boot goes on. The host's key is written last: with it in place nothing is taken any more, so that
 //! no credential, old or new, can bring back what was revoked.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::Seeds;
 use crate::cli::provision::credential::{Bond, Credential, LIMIT};
 use crate::cli::{Failure, Kind, recovery};
+use crate::codex::key::PublicKey;
+use crate::codex::migrate::MARKER;
 use crate::codex::name::Name;
-use crate::codex::{Codex, PeerState, preshared_file};
+use crate::codex::{Codex, Diagnostic, PeerState, Sources, plain, preshared_file};
 use crate::peer::audit;
-use crate::peer::store::{self, Who};
+use crate::peer::store::{self, Place, Who};
+use crate::snapshot::store as snapshot;
+use crate::snapshot::{archive, law};
 use crate::sys::{self, clock, fs};
 use crate::tree::Sha256Digest;
 
 /// Where `sepulcher provision` puts it, and where it waits while it is put to work.
 const CREDENTIAL: &str = "efi/EFI/sepulcher/provision.cred";
 const JOURNAL: &str = "provision.cred";
+
+/// Puts the bonds in place that a machine begins with.
+type Seed<'a> = &'a dyn Fn(Seeds) -> Result<(), Failure>;
 
 /// The folders that a credential concerns.
 pub struct Places<'a> {
@@ -42,12 +51,8 @@ impl Places<'_> {
     }
 }
 
-/// Takes over the credential that waits on the ESP, if there is one. `seed` puts the law's bonds in place. Returns what
-/// the console is to be told.
-pub fn take_over(
-    places: &Places<'_>,
-    seed: &dyn Fn() -> Result<(), Failure>,
-) -> Result<Vec<String>, Failure> {
+/// Takes over the credential that waits on the ESP, if there is one. Returns what the console is to be told.
+pub fn take_over(places: &Places<'_>, seed: Seed<'_>) -> Result<Vec<String>, Failure> {
     let mut told = Vec::new();
     let waiting = places.root.join(CREDENTIAL);
     let is_awake = fs::exists(&places.key())? || fs::exists(&places.journal())?;
@@ -83,20 +88,21 @@ pub fn take_over(
 fn judge(places: &Places<'_>, bytes: &[u8]) -> Result<(), String> {
     let credential = Credential::parse(bytes).map_err(|error| error.to_string())?;
     let mut sources = sys::codex::load(&[places.law, places.bonds]);
+    let own = credential.host.public();
+    let appliance = Codex::parse(&law(&sources)).map_err(|mistakes| disagree(&mistakes))?.appliance.name;
+    if appliance != credential.appliance {
+        return Err(format!("it is for {}, this is {appliance}", credential.appliance));
+    }
+    if let Some(archived) = &credential.snapshot {
+        return heir(places, archived, &sources, own).map_err(|failure| failure.to_string());
+    }
     for (name, bond) in &credential.bonds {
         if sources.text(&format!("peers/{name}.toml")).is_some() {
             return Err(format!("{name} is bonded by the law already"));
         }
         sources.insert(format!("peers/{name}.toml"), bond.file.as_str());
     }
-    let codex = Codex::parse(&sources).map_err(|mistakes| {
-        let first = mistakes.first().map(|mistake| format!("{}: {}", mistake.file, mistake.message));
-        format!("its bonds and the law do not agree: {}", first.unwrap_or_default())
-    })?;
-    if codex.appliance.name != credential.appliance {
-        return Err(format!("it is for {}, this is {}", credential.appliance, codex.appliance.name));
-    }
-    let own = credential.host.public();
+    let codex = Codex::parse(&sources).map_err(|mistakes| disagree(&mistakes))?;
     for (name, Bond { preshared, .. }) in &credential.bonds {
         let peer = &codex.peers[name];
         if peer.preshared != preshared.is_some() {
@@ -112,8 +118,33 @@ fn judge(places: &Places<'_>, bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
+fn disagree(mistakes: &[Diagnostic]) -> String {
+    let first = mistakes.first().map(|mistake| format!("{}: {}", mistake.file, mistake.message));
+    format!("its bonds and the law do not agree: {}", first.unwrap_or_default())
+}
+
+/// Names of files of peers that are here.
+fn bonded(places: &Places<'_>) -> Result<Vec<PathBuf>, fs::Error> {
+    match fs::list_named(&places.bonds.join("peers"), |name| name != MARKER) {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        bonded => bonded,
+    }
+}
+
+/// Whether a snapshot can be put back here.
+fn heir(places: &Places<'_>, archived: &[u8], sources: &Sources, own: PublicKey) -> Result<(), Failure> {
+    if !bonded(places)?.is_empty() {
+        let hint = "import it on the machine, and restore it there";
+        return Err(Failure::new(Kind::Input, "this machine has bonds already").hint(hint));
+    }
+    let snapshot = archive::read(archived, &mut |_, _, _| Ok(()))?;
+    let image = snapshot::image(&Place::appliance(places.root), &snapshot.manifest.appliance)?;
+    snapshot::foretell(&snapshot, sources, image.as_ref(), own)?;
+    Ok(())
+}
+
 /// Puts a committed credential to work, from wherever an earlier boot was cut off.
-fn finish(places: &Places<'_>, seed: &dyn Fn() -> Result<(), Failure>) -> Result<Vec<String>, Failure> {
+fn finish(places: &Places<'_>, seed: Seed<'_>) -> Result<Vec<String>, Failure> {
     let journal = places.journal();
     let bytes = match fs::read_bounded(&journal, LIMIT) {
         Err(error) if error.is_not_found() => return Ok(Vec::new()),
@@ -125,17 +156,51 @@ fn finish(places: &Places<'_>, seed: &dyn Fn() -> Result<(), Failure>) -> Result
             Failure::new(Kind::Input, format!("cannot take over {}: {error}", journal.display()))
                 .hint("write the image to the disk anew, and provision it")
         })?;
-        seed()?;
-        install(places, &credential)?;
-        let names: Vec<_> = credential.bonds.keys().map(ToString::to_string).collect();
-        told.push(format!("identity and bonds taken over from the disk: {}", names.join(", ")));
+        seed(if credential.snapshot.is_some() { Seeds::Nothing } else { Seeds::Law })?;
+        told.extend(install(places, &credential)?);
     }
     fs::remove_file(&journal)?;
     fs::sync_parent(&journal)?;
     Ok(told)
 }
 
-fn install(places: &Places<'_>, credential: &Credential) -> Result<(), Failure> {
+/// Puts bonds, recovery phrase and, last, the host's key in place. Returns what the console is to be told.
+fn install(places: &Places<'_>, credential: &Credential) -> Result<Vec<String>, Failure> {
+    let told = match &credential.snapshot {
+        Some(archived) => put_back(places, archived)?,
+        None => bond(places, credential)?,
+    };
+    let digest = format!("{}\n", credential.recovery);
+    fs::write_atomic(&places.secrets.join(recovery::FILE), 0o600, digest.as_bytes())?;
+    fs::create_atomic(&places.key(), 0o600, credential.host.to_file().as_bytes())?;
+    Ok(told)
+}
+
+/// Keeps the snapshot and puts it back, as its verbs do; both are whole or not done, so that a boot that was cut off is
+/// followed by one that does the rest.
+fn put_back(places: &Places<'_>, archived: &[u8]) -> Result<Vec<String>, Failure> {
+    let place = Place::appliance(places.root);
+    if bonded(places)?.is_empty() {
+        // A boot that was cut off may have written the log and not the bonds that it tells of.
+        fs::remove_file(&places.bonds.join(audit::FILE))?;
+    }
+    let host = snapshot::Host::new(&|_| ());
+    let who = Who::Uid(rustix::process::getuid().as_raw());
+    let (name, _) = snapshot::import(&place, &host, &mut &*archived, None, false)?;
+    let wish = snapshot::Wish {
+        name: Some(&name),
+        revive: &BTreeSet::new(),
+        identity: false,
+        volumes: false,
+        dry_run: false,
+    };
+    let restored = snapshot::restore(&place, &host, &who, wish)?;
+    let mut told = vec![format!("identity and bonds taken over from the disk: snapshot {name}")];
+    told.extend(restored.plan.iter().map(|line| plain(line)));
+    Ok(told)
+}
+
+fn bond(places: &Places<'_>, credential: &Credential) -> Result<Vec<String>, Failure> {
     let Places { bonds, secrets, .. } = places;
     let shared = secrets.join("peers");
     fs::create_dir_all(&shared)?;
@@ -149,10 +214,8 @@ fn install(places: &Places<'_>, credential: &Credential) -> Result<(), Failure> 
         fs::write_atomic(&bonds.join(format!("peers/{name}.toml")), 0o644, file.as_bytes())?;
     }
     on_record(places, credential)?;
-    let digest = format!("{}\n", credential.recovery);
-    fs::write_atomic(&secrets.join(recovery::FILE), 0o600, digest.as_bytes())?;
-    fs::create_atomic(&places.key(), 0o600, credential.host.to_file().as_bytes())?;
-    Ok(())
+    let names: Vec<_> = credential.bonds.keys().map(ToString::to_string).collect();
+    Ok(vec![format!("identity and bonds taken over from the disk: {}", names.join(", "))])
 }
 
 /// Begins the log of changes with the bonds that were taken over.

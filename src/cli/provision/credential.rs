@@ -2,23 +2,30 @@
 //!
 //! ```text
 //! sepulcher provision 1 <SHA-256 of the rest>
-//! {"appliance":…,"host-key":…,"bonds":{"phone":{"file":…,"preshared":…}},"recovery":…}
+//! {"appliance":…,"host-key":…,"bonds":{"phone":{"file":…,"preshared":…}},"recovery":…,"snapshot":…}
 //! ```
+//!
+//! A snapshot is its archive in base64, without volumes and the host's private key; it stands in the place of bonds.
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::codex::key::SharedKey;
 use crate::codex::name::Name;
+use crate::image::esp;
 use crate::sys::wireguard::SecretKey;
 use crate::tree::Sha256Digest;
 
 /// The longest credential that is read, in bytes.
-pub const LIMIT: u64 = 1 << 20;
+pub const LIMIT: u64 = esp::LIMIT;
 /// Version of the format.
 const SCHEMA: u32 = 1;
+/// What a credential takes beside its snapshot, in bytes.
+const CONTENT: usize = 64 << 10;
 const MAGIC: &str = "sepulcher provision ";
 
 /// A credential. It has no `Debug`: it is made of secrets.
@@ -31,6 +38,8 @@ pub struct Credential {
     pub bonds: BTreeMap<Name, Bond>,
     /// Digest of the recovery phrase.
     pub recovery: Sha256Digest,
+    /// The archive of a snapshot that is put back.
+    pub snapshot: Option<Zeroizing<Vec<u8>>>,
 }
 
 /// A bond that is given with the disk.
@@ -66,6 +75,8 @@ struct Written {
     host_key: String,
     bonds: BTreeMap<Name, WrittenBond>,
     recovery: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    snapshot: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -78,6 +89,7 @@ struct WrittenBond {
 impl Drop for Written {
     fn drop(&mut self) {
         self.host_key.zeroize();
+        self.snapshot.zeroize();
         self.bonds.values_mut().for_each(|bond| bond.preshared.zeroize());
     }
 }
@@ -94,8 +106,12 @@ impl Credential {
             host_key: self.host.to_file().trim_end().to_owned(),
             bonds: self.bonds.iter().map(|(name, one)| (name.clone(), bond(one))).collect(),
             recovery: self.recovery.to_string(),
+            snapshot: self.snapshot.as_ref().map(|archive| STANDARD.encode(archive.as_slice())),
         };
-        let content = Zeroizing::new(serde_json::to_vec(&written)?);
+        let secret = written.snapshot.as_ref().map_or(0, String::len);
+        // Its final length from the beginning: what a vector outgrows stays in memory.
+        let mut content = Zeroizing::new(Vec::with_capacity(secret + CONTENT));
+        serde_json::to_writer(&mut *content, &written)?;
         let head = format!("{MAGIC}{SCHEMA} {}\n", Sha256Digest::of(&content));
         Ok(Zeroizing::new([head.as_bytes(), &content].concat()))
     }
@@ -120,13 +136,15 @@ impl Credential {
         let host =
             SecretKey::parse(written.host_key.as_bytes()).map_err(|_| Unusable::Content("host key"))?;
         let recovery = written.recovery.parse().map_err(|_| Unusable::Content("recovery digest"))?;
+        let snapshot = written.snapshot.as_ref().map(|text| STANDARD.decode(text).map(Zeroizing::new));
+        let snapshot = snapshot.transpose().map_err(|_| Unusable::Content("snapshot"))?;
         let mut bonds = BTreeMap::new();
         for (name, WrittenBond { file, preshared }) in std::mem::take(&mut written.bonds) {
             let preshared = preshared.map(Zeroizing::new).map(|text| SharedKey::parse(text.as_bytes()));
             let preshared = preshared.transpose().map_err(|_| Unusable::Content("preshared key"))?;
             bonds.insert(name, Bond { file, preshared });
         }
-        Ok(Self { appliance: written.appliance.clone(), host, bonds, recovery })
+        Ok(Self { appliance: written.appliance.clone(), host, bonds, recovery, snapshot })
     }
 }
 
@@ -147,15 +165,18 @@ pub mod tests {
             host: SecretKey::generate(),
             bonds: [("tablet".parse().unwrap(), bond)].into(),
             recovery: Sha256Digest::of(b"phrase"),
+            snapshot: None,
         }
     }
 
     #[test]
     fn a_credential_reads_back_as_it_was_written() {
-        let made = credential();
+        let mut made = credential();
+        made.snapshot = Some(Zeroizing::new(b"archive".to_vec()));
         let read = Credential::parse(&made.to_bytes().unwrap()).unwrap();
         assert_eq!(read.host.public(), made.host.public());
         assert_eq!(read.recovery, made.recovery);
+        assert!(read.snapshot == made.snapshot);
         let (name, bond) = read.bonds.first_key_value().unwrap();
         assert_eq!(
             (name, &bond.file),

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{Failure, Kind};
 use crate::codex::Codex;
+use crate::codex::name::Name;
 use crate::image::disk::{self, Placed, Role};
 use crate::image::esp::{self, Provision};
 use crate::image::window::Window;
+use crate::rebirth::version::Version;
 use crate::render::manifest::{PROGRAM, codex_digest};
 use crate::sys::fs;
 
@@ -16,6 +18,8 @@ pub struct Target {
     path: PathBuf,
     file: File,
     esp: Placed,
+    /// Label of the root's partition.
+    root: String,
     provision: Provision,
 }
 
@@ -42,13 +46,30 @@ impl Target {
             return Err(Failure::new(Kind::Input, message)
                 .hint("bond at its console, or over the tether; or build the image anew"));
         }
+        // In the order of their roles.
+        let root = placed[1].label.clone();
         let esp = placed.swap_remove(0);
         let provision = esp::provisioned(Window::new(&file, esp.offset, esp.size));
         let provision = provision.map_err(|error| foreign(error.to_string()))?.ok_or_else(|| {
             Failure::new(Kind::Input, format!("{shown} has no place for a credential"))
                 .hint("an older version has made it: build it anew")
         })?;
-        Ok(Self { path: path.to_owned(), file, esp, provision })
+        Ok(Self { path: path.to_owned(), file, esp, root, provision })
+    }
+
+    /// Refuses an image that another version of this program was built into: what it would take over cannot be told.
+    pub fn is_ours(&self) -> Result<(), Failure> {
+        if self.provision.origin.starts_with(&format!("{PROGRAM} ")) {
+            return Ok(());
+        }
+        let message =
+            format!("another version has built {}: what it takes over cannot be told", self.path.display());
+        Err(Failure::new(Kind::Input, message).hint("build the image with this version"))
+    }
+
+    /// Version of the image, which its root's partition is called by.
+    pub fn image(&self, appliance: &Name) -> Option<Version> {
+        self.root.strip_prefix(appliance.as_str())?.strip_prefix('_')?.parse().ok()
     }
 
     /// Whether an earlier run has put a credential there.

@@ -12,11 +12,17 @@ const LAW: &str = "schema = 1\n[appliance]\nname = \"lychd\"\n[tether]\nendpoint
 const ESP: u64 = 40 << 20;
 
 /// A Codex and an image that says it was built from it; `extra` partitions come behind.
-fn site(extra: usize) -> (tempfile::TempDir, Args) {
+pub fn site(extra: usize) -> (tempfile::TempDir, Args) {
+    site_of("", extra)
+}
+
+/// The same of a Codex with a ledger.
+pub fn site_of(revoked: &str, extra: usize) -> (tempfile::TempDir, Args) {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("codex");
     fs::create_dir_all(&dir).unwrap();
     fs::write(&dir.join("lychd.toml"), 0o644, LAW.as_bytes()).unwrap();
+    fs::write(&dir.join("revoked"), 0o644, revoked.as_bytes()).unwrap();
     let (_, codex) = law(&dir).unwrap();
     let seed = Sha256Digest::of(b"seed");
     let parts = esp::Parts {
@@ -50,11 +56,13 @@ fn site(extra: usize) -> (tempfile::TempDir, Args) {
     let args = Args {
         disk,
         codex: dir,
-        bond: "phone".parse().unwrap(),
+        bond: Some("phone".parse().unwrap()),
         grants: Vec::new(),
         endpoint: None,
         public_key: None,
         no_preshared: false,
+        snapshot: None,
+        identity: None,
         again: false,
         to: Outputs::conf(conf),
     };
@@ -71,7 +79,7 @@ fn esp_of(args: &Args) -> Vec<u8> {
     bytes
 }
 
-fn credential(args: &Args) -> Credential {
+pub fn credential(args: &Args) -> Credential {
     let bytes = esp_of(args);
     let start = bytes.windows(20).position(|window| window == b"sepulcher provision ").unwrap();
     let end = start + bytes[start..].iter().position(|byte| *byte == 0).unwrap_or(0);
@@ -86,7 +94,7 @@ fn an_image_gets_an_identity_and_a_bond_and_the_device_its_configuration() {
     let conf = String::from_utf8(fs::read(&folder.path().join("phone.conf")).unwrap()).unwrap();
     let value = |key: &str| conf.lines().find_map(|line| line.strip_prefix(key)).unwrap().to_owned();
     assert_eq!(value("PublicKey = "), credential.host.public().to_string());
-    let bond = &credential.bonds[&args.bond];
+    let bond = &credential.bonds[args.bond.as_ref().unwrap()];
     let public = SecretKey::parse(value("PrivateKey = ").as_bytes()).unwrap().public();
     assert!(
         bond.file.contains(&public.to_string()) && bond.file.contains("[\"*\", \"bonds\"]"),

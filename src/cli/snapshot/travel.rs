@@ -1,6 +1,6 @@
 //! Snapshots that leave the machine, and that come back to it or to another.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -174,12 +174,17 @@ pub fn sealed<W: Write>(
 pub fn import(args: &Import) -> Result<(), Failure> {
     let Import { file, identity, with_volumes, changing: Changing { list, dry_run } } = args;
     let place = list.place()?;
-    let identities = Zeroizing::new(fs::read_bounded(identity, IDENTITY_LIMIT)?);
-    let identities = Zeroizing::new(String::from_utf8_lossy(&identities).into_owned());
     // An export is a little longer than what it holds.
     let volumes = if *with_volumes { Some(fs::size(file)?) } else { None };
-    let mut opened = seal::open(fs::open(file)?, &identities)?;
+    let mut opened = opened(file, identity)?;
     let (name, snapshot) = store::import(&place, &super::host(), &mut opened, volumes, *dry_run)?;
     let value = json!({ "schema": 1, "name": name, "manifest": snapshot.manifest });
     tell(list, &value, &format!("{name}\n"))
+}
+
+/// What an export holds, decrypted with a key of the file `identity`.
+pub fn opened(file: &Path, identity: &Path) -> Result<impl Read + use<>, Failure> {
+    let identities = Zeroizing::new(fs::read_bounded(identity, IDENTITY_LIMIT)?);
+    let identities = Zeroizing::new(String::from_utf8_lossy(&identities).into_owned());
+    Ok(seal::open(fs::open(file)?, &identities)?)
 }

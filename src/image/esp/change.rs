@@ -17,8 +17,8 @@ const CREDENTIAL: &str = "provision.cred";
 const ORIGIN: &str = "origin";
 const SECTOR: u64 = 512;
 const SECTOR_BYTES: usize = 512;
-/// The longest file that is read here, in bytes.
-const LIMIT: u64 = 1 << 20;
+/// The longest file that is read here, in bytes: the longest export over the tether is a credential of 7 MiB.
+pub const LIMIT: u64 = 8 << 20;
 
 /// What of an ESP concerns provisioning.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use super::exchange::{exchange, shadowed};
 use super::identity::{settle, stage};
 use super::take::{KEY_LIMIT, image, take};
 use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, volumes};
-use crate::codex::key::SharedKey;
+use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
@@ -18,9 +18,10 @@ use crate::codex::{Codex, Sources};
 use crate::peer::audit::{self, Who};
 use crate::peer::store::{Error, Place, add_to_ledger, heal, load};
 use crate::peer::{Refused, Situation};
+use crate::rebirth::version::Version;
 use crate::snapshot::merge::{Bonds, Merge, merge};
 use crate::snapshot::volume::Volume;
-use crate::snapshot::{BODY, IDENTITY, Snapshot, law_digest, parsed};
+use crate::snapshot::{BODY, IDENTITY, Snapshot, law, law_digest, parsed};
 use crate::sys::interrupt::Held;
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{clock, fs};
@@ -51,7 +52,7 @@ pub struct Restored {
     pub name: String,
     /// What changes, a line each, for people.
     pub plan: Vec<String>,
-    /// The snapshot of what was there before; `None` where nothing changed.
+    /// The snapshot of what was there before; `None` where nothing changed, or nothing was there.
     pub before: Option<String>,
 }
 
@@ -118,13 +119,11 @@ fn put_back(
 ) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
     let image = image(place, &snapshot.manifest.appliance)?;
-    snapshot.manifest.aligned(BODY, image.as_ref())?;
     let now = clock::now();
     let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load(place)? };
-    let (other_sources, other) = soul(snapshot, &sources)?;
     let bonds = Bonds { codex: &codex, sources: &sources };
-    let merged = merge(bonds, Bonds { codex: &other, sources: &other_sources }, wish.revive, now)?;
-    let preshared = preshared(place, snapshot, &merged.codex)?;
+    let merged = decide(snapshot, image.as_ref(), bonds, wish.revive, now)?;
+    let preshared = preshared(snapshot, &merged.codex, |file| fs::exists(&place.secrets.join(file)))?;
     let identity = identity(place, snapshot, wish.identity)?;
     let mut plan = plan(&merged, &codex);
     plan.extend(notes(snapshot, &sources, &codex, identity.is_some(), wish.volumes));
@@ -134,7 +133,9 @@ fn put_back(
     }
     let taken = take_before(place, &name, (&sources, &codex), identity.is_some())?;
     let (before, back) = match volumes {
-        None => (keep(place, &taken)?, None),
+        // Of a machine that has nothing yet the latest snapshot would be one of nothing.
+        None if taken.parts.is_empty() => (None, None),
+        None => (Some(keep(place, &taken)?), None),
         Some(Stopped { kept, .. }) if !kept.has_bonds_of(&taken) => {
             return Err(
                 Refused::new("the bonds were changed while the volumes were read", "try again").into()
@@ -142,7 +143,7 @@ fn put_back(
         }
         Some(Stopped { back, before, .. }) => {
             back.exchange()?;
-            (before, Some(back))
+            (Some(before), Some(back))
         }
     };
     // The log of a lost machine goes on.
@@ -152,7 +153,45 @@ fn put_back(
     }
     let identity = identity.as_ref().map(|key| key.as_slice());
     carry_out(place, who, &merged, &preshared, identity, back, now)?;
-    Ok(Restored { name, plan, before: Some(before) })
+    Ok(Restored { name, plan, before })
+}
+
+/// What a snapshot makes of bonds that this body, of that image, has now.
+fn decide(
+    snapshot: &Snapshot,
+    image: Option<&Version>,
+    now: Bonds<'_>,
+    revive: &BTreeSet<Name>,
+    time: Timestamp,
+) -> Result<Merge, Refused> {
+    snapshot.manifest.aligned(BODY, image)?;
+    let (sources, codex) = soul(snapshot, now.sources)?;
+    merge(now, Bonds { codex: &codex, sources: &sources }, revive, time)
+}
+
+/// What a snapshot will make of a machine that has no bonds yet, a line each, for people. `sources` hold its law, `image` is
+/// the version of its sealed image, `host` its key.
+///
+/// # Errors
+/// As [`restore`]'s: the machine would refuse it.
+pub fn foretell(
+    snapshot: &Snapshot,
+    sources: &Sources,
+    image: Option<&Version>,
+    host: PublicKey,
+) -> Result<Vec<String>, Error> {
+    let (sources, codex) =
+        parsed(law(sources), "the law of this body holds mistakes", "`sepulcher check` tells them")?;
+    let now = Bonds { codex: &codex, sources: &sources };
+    let merged = decide(snapshot, image, now, &BTreeSet::new(), clock::now())?;
+    preshared(snapshot, &merged.codex, |_| Ok(false))?;
+    if let Some((name, _)) = merged.codex.peers.iter().find(|(_, peer)| peer.public_key == host) {
+        let hint = "choose another snapshot, or one without the host's private key";
+        return Err(Refused::new(format!("{name} has the public key of the host itself"), hint).into());
+    }
+    let mut told = plan(&merged, &codex);
+    told.extend(notes(snapshot, &sources, &codex, false, false));
+    Ok(told)
 }
 
 /// What is there before a snapshot is put back; with the host's key when that goes.
@@ -184,13 +223,13 @@ fn soul(snapshot: &Snapshot, now: &Sources) -> Result<(Sources, Codex), Refused>
 
 /// Preshared keys that the bonds need from then on and that are not here, by file.
 fn preshared(
-    place: &Place,
     snapshot: &Snapshot,
     codex: &Codex,
+    is_here: impl Fn(&str) -> Result<bool, fs::Error>,
 ) -> Result<BTreeMap<String, Zeroizing<Vec<u8>>>, Error> {
     let mut found = BTreeMap::new();
     for file in codex.peers.iter().flat_map(|(name, peer)| peer.preshared_files(name)) {
-        if fs::exists(&place.secrets.join(&file))? {
+        if is_here(&file)? {
             continue;
         }
         let bytes =

@@ -71,7 +71,10 @@ pub(super) fn take(
 }
 
 /// Version of the sealed image that runs here, from its os-release(5), if it is one of that appliance.
-pub(super) fn image(place: &Place, appliance: &Name) -> Result<Option<Version>, Error> {
+///
+/// # Errors
+/// That file cannot be read.
+pub fn image(place: &Place, appliance: &Name) -> Result<Option<Version>, Error> {
     // A workstation is no body. On an appliance the law lies at `usr/share/sepulcher/codex`.
     let Some(root) = place.law.ancestors().nth(4).filter(|_| place.bonds != place.law) else {
         return Ok(None);

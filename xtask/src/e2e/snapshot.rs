@@ -2,21 +2,23 @@
 
 mod tether;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
+use sepulcher::peer::audit::FILE as AUDIT;
+use sepulcher::snapshot::{Snapshot, archive, seal};
+use sepulcher::sys::cmd::Command;
 
 use super::around::{Bonded, until};
 use super::scene::{COMMAND, Scene};
 use super::site::{Keys, Site};
 use super::stream::{PAUSE, Stream};
 use super::{BOOT, Claim, DISK};
-use crate::Result;
-use crate::vm::{Running, disk_from};
-
-/// Where the machine puts what leaves it, and finds what comes.
-const TRAVEL: &str = "/run/soul.age";
+use crate::vm::{Running, Start, disk_from};
+use crate::{Result, image};
 
 /// How long a snapshot with volumes may take, and what puts one back.
 const VOLUMES: Duration = Duration::from_secs(400);
@@ -75,13 +77,13 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
         database(&scene, "near", &create, &restore)
     }));
     claims.extend(tether::claims(&scene, &key));
-    let identity = Identity::generate();
-    let sealed = exported(&scene, &identity)?;
+    // Whom the law bonds, and a machine that knew nothing would let in.
+    scene.admin(&["revoke", "phone", "--reason", "it was lost once more"])?;
+    let taken = taken(&scene)?;
     scene.off(running)?;
-    scene.disk = disk_from(&site.image, &site.folder.path().join("other.raw"), DISK)?;
-    let other = another(&scene, &identity, &sealed);
-    claims.push(Claim::check("another machine takes the exported snapshot, with the host's key", || {
-        let (_, told) = other.as_ref().map_err(ToString::to_string)?;
+    let heir = heir(&mut scene, &taken);
+    claims.push(Claim::check("a new sealed machine takes the place of the lost one, with its key", || {
+        let (_, told) = heir.as_ref().map_err(ToString::to_string)?;
         if *told == key {
             Ok(format!("its public key is {key}"))
         } else {
@@ -89,13 +91,28 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
         }
     }));
     claims.push(Claim::check("its peers are back, and had nothing to change", || {
-        for (peer, keys) in
-            [(&scene.phone, &site.peers[0]), (&scene.laptop, &site.peers[1]), (&stylus.0, &stylus.1)]
-        {
+        for (peer, keys) in [(&scene.laptop, &site.peers[1]), (&stylus.0, &stylus.1)] {
             scene.talks(peer, keys, &key)?;
         }
-        scene.stays_out(&tablet.0, &tablet.1, &key)?;
-        scene.stays_out(&stylus.0, &stale, &key)
+        Ok(format!("laptop and {}", stylus.1.name))
+    }));
+    claims.push(Claim::check("whose key was dead stays out, though the law of the new one bonds it", || {
+        scene.stays_out(&stylus.0, &stale, &key)?;
+        scene.stays_out(&scene.phone, &site.peers[0], &key)
+    }));
+    claims.push(Claim::check("its log goes on where that of the lost one ended", || {
+        scene.talks(&scene.laptop, &site.peers[1], &key)?;
+        let log = |[sealed, identity]: &[PathBuf; 2]| -> Result<String> {
+            let snapshot = opened(sealed, &fs::read_to_string(identity)?)?;
+            Ok(snapshot.text(AUDIT).unwrap_or_default().to_owned())
+        };
+        let (before, now) = (log(&taken)?, log(&self::taken(&scene)?)?);
+        let lines = before.lines().count();
+        if lines > 0 && now.starts_with(&before) && now.lines().count() > lines {
+            Ok(format!("{} lines behind {lines}", now.lines().count() - lines))
+        } else {
+            Err(format!("{before}\nbecame\n{now}").into())
+        }
     }));
     Ok(claims)
 }
@@ -159,40 +176,41 @@ fn rotate(scene: &Scene<'_>, peer: &mut Peer, key: &str) -> Result<Keys> {
     Ok(std::mem::replace(&mut peer.1, keys))
 }
 
-/// A new snapshot, encrypted, as base64.
-fn exported(scene: &Scene<'_>, identity: &Identity) -> Result<String> {
-    let to = identity.to_public();
-    rig(
-        scene,
-        &format!(
-            "sepulcher snapshot create --bonds-only --with-identity --note leaves > /dev/null 2>&1 && \
-             sepulcher snapshot export {TRAVEL} --with-identity --recipient {to} > /dev/null && base64 -w0 {TRAVEL}"
-        ),
-    )
+/// What the laptop takes off the machine: an export with the host's key, and the file with the key that opens it.
+fn taken(scene: &Scene<'_>) -> Result<[PathBuf; 2]> {
+    let folder = tempfile::tempdir_in(scene.site.folder.path())?.keep();
+    let files = ["soul.age", "soul.key"].map(|name| folder.join(name));
+    let identity = Identity::generate();
+    fs::write(&files[1], identity.to_string().expose_secret())?;
+    scene.remote("snapshot", &["create", "--bonds-only", "--with-identity", "--note", "leaves"])?;
+    let (file, to) = (files[0].display().to_string(), identity.to_public().to_string());
+    scene.remote("snapshot", &["export", &file, "--with-identity", "--recipient", &to])?;
+    Ok(files)
 }
 
-/// A machine that was never anything, restarted with what was exported; its public key.
-fn another(scene: &Scene<'_>, identity: &Identity, sealed: &str) -> Result<(Running, String)> {
-    let (mut running, _) = scene.act(&scene.first, &[])?;
-    running.expect(BOOT, "sepulcher: health ok")?;
-    // A terminal takes a few thousand characters at a time.
-    for part in sealed.as_bytes().chunks(2000) {
-        rig(scene, &format!("printf %s {} >> {TRAVEL}.base64", String::from_utf8_lossy(part)))?;
-    }
-    let secret = identity.to_string();
-    rig(
-        scene,
-        &format!("base64 -d {TRAVEL}.base64 > {TRAVEL} && echo {} > /run/age.key", secret.expose_secret()),
-    )?;
-    rig(
-        scene,
-        &format!(
-            "sepulcher snapshot import {TRAVEL} --identity /run/age.key && sepulcher snapshot restore --with-identity"
-        ),
-    )?;
-    rig(scene, "systemctl --no-block reboot")?;
-    running.off(COMMAND)?;
-    let (mut running, key) = scene.act(&scene.first, &[])?;
+/// What an export holds.
+fn opened(sealed: &Path, identity: &str) -> Result<Snapshot> {
+    let opened = seal::open(fs::File::open(sealed)?, identity).map_err(|why| why.message)?;
+    Ok(archive::read(opened, &mut |_, _, _| Ok(()))?)
+}
+
+/// A machine that was never anything, with the export on its disk, as its owner boots it; its public key.
+fn heir(scene: &mut Scene<'_>, [sealed, identity]: &[PathBuf; 2]) -> Result<(Running, String)> {
+    let site = scene.site;
+    let [provisioned, disk] = ["heir-image.raw", "heir.raw"].map(|name| site.folder.path().join(name));
+    fs::copy(&site.image, &provisioned)?;
+    let made = Command::new(image::program()?)
+        .args(["provision", "--disk"])
+        .arg(&provisioned)
+        .arg("--codex")
+        .arg(site.codex())
+        .arg("--snapshot")
+        .arg(sealed)
+        .arg("--identity")
+        .arg(identity);
+    made.read()?;
+    scene.disk = disk_from(&provisioned, &disk, DISK)?;
+    let (mut running, key) = scene.power_on(Start::Disk(&scene.disk), &[])?;
     running.expect(BOOT, "sepulcher: health ok")?;
     Ok((running, key))
 }

@@ -109,7 +109,7 @@ fn what_cannot_be_used_is_told_and_wiped_and_nothing_of_it_is_taken() {
             [LAW, &format!("{STATE}/codex"), &format!("{STATE}/secrets")].map(|path| root.path().join(path));
         fs::create_dir_all(&secrets).unwrap();
         let places = Places { root: root.path(), law: &law, bonds: &bonds, secrets: &secrets };
-        let told = take_over(&places, &|| panic!("nothing is to be seeded")).unwrap();
+        let told = take_over(&places, &|_| panic!("nothing is to be seeded")).unwrap();
         assert!(told.len() == 1 && told[0].contains(why), "{why}: {told:?}");
         assert!(fs::list(&secrets).unwrap().is_empty(), "{why}");
         assert!(!fs::exists(&root.path().join(CREDENTIAL)).unwrap(), "{why}");

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use age::secrecy::ExposeSecret as _;
 use age::x25519::Identity;
-use sepulcher::snapshot::{IDENTITY, Snapshot, archive, seal};
+use sepulcher::snapshot::{IDENTITY, Snapshot};
 use sepulcher::sys::wireguard::SecretKey;
 
 use super::{database, rig};
@@ -81,7 +81,5 @@ fn exported(scene: &Scene<'_>, file: &str, words: &[&str]) -> Result<Snapshot> {
     if mode != 0o600 {
         return Err(format!("{target} has the mode {mode:o}").into());
     }
-    let secret = identity.to_string();
-    let opened = seal::open(fs::File::open(&path)?, secret.expose_secret()).map_err(|why| why.message)?;
-    Ok(archive::read(opened, &mut |_, _, _| Ok(()))?)
+    super::opened(&path, identity.to_string().expose_secret())
 }
