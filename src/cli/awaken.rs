@@ -37,8 +37,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     // The peers tell whether a restore was done, as long as they are the same folder.
     bring_volumes(&place);
     bring_bonds(&place);
-    let of_law = law.join("peers");
-    let seed = |with: Seeds| seed((with == Seeds::Law).then_some(&*of_law), bonds);
+    let seed = |seeds| seed(seeds, law, bonds);
     let places = Places { root: &args.root, law, bonds, secrets: &secrets };
     for line in provisioned::take_over(&places, &seed)? {
         println!("{line}");
@@ -106,7 +105,7 @@ fn read_key(path: &Path, bytes: &[u8]) -> Result<PublicKey, Failure> {
 }
 
 /// What a machine begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Seeds {
     /// The bonds of its law.
     Law,
@@ -114,8 +113,8 @@ enum Seeds {
     Nothing,
 }
 
-/// Gives a machine that has no bonds yet those of the law, all of them or none.
-fn seed(law: Option<&Path>, bonds: &Path) -> Result<(), Failure> {
+/// Gives a machine that has no bonds yet those that it begins with, all of them or none.
+fn seed(seeds: Seeds, law: &Path, bonds: &Path) -> Result<(), Failure> {
     fs::create_dir_all(bonds)?;
     let shadow = bonds.join(".peers.new");
     // What a power loss in the middle of an earlier seeding left.
@@ -126,10 +125,10 @@ fn seed(law: Option<&Path>, bonds: &Path) -> Result<(), Failure> {
     }
     fs::create_dir_all(&shadow)?;
     fs::set_mode(&shadow, 0o755)?;
-    let seeds = match law.map(fs::list) {
-        None => Vec::new(),
-        Some(Err(error)) if error.is_not_found() => Vec::new(),
-        Some(seeds) => seeds?,
+    let seeds = match (seeds, fs::list(&law.join("peers"))) {
+        (Seeds::Nothing, _) => Vec::new(),
+        (Seeds::Law, Err(error)) if error.is_not_found() => Vec::new(),
+        (Seeds::Law, seeds) => seeds?,
     };
     for seed in seeds.iter().filter(|seed| seed.extension().is_some_and(|extension| extension == "toml")) {
         if let Some(file) = seed.file_name() {

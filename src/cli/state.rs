@@ -11,6 +11,9 @@ use crate::sys::{self, fs};
 /// What a LUKS volume begins with.
 const LUKS: &[u8] = b"LUKS\xba\xbe";
 
+/// What is left where no machine opens the state.
+const LOST: &str = "write the image to an empty disk: what the state held is lost then, but for a snapshot that was exported (`sepulcher provision --snapshot`)";
+
 /// Arguments of `sepulcher state`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -63,7 +66,8 @@ fn partition(device: &Path) -> Result<Partition, fs::Error> {
 
 /// Refuses with the reason why a state that the law wants like this is not there.
 fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Refused> {
-    let anew = "start the body that it was made with; or write the image to an empty disk: what the state held is lost then, but for a snapshot that was exported (`sepulcher provision --snapshot`)";
+    let anew = format!("start the body that it was made with; or {LOST}");
+    let home = format!("start the disk in its own machine with Secure Boot as it was; or {LOST}");
     let (message, hint) = match (law, partition) {
         (Encryption::Tpm2, Partition::Missing) if !tpm => (
             "the law encrypts the state to a TPM 2.0, and this machine has none: nothing is kept in clear instead",
@@ -79,10 +83,10 @@ fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Ref
         ),
         (Encryption::Tpm2, Partition::Clear) => (
             "the law encrypts the state, and the one on this disk is in clear, or its header is damaged",
-            anew,
+            anew.as_str(),
         ),
         (Encryption::None, Partition::Encrypted) => {
-            ("the state on this disk is encrypted, and the law does not say so", anew)
+            ("the state on this disk is encrypted, and the law does not say so", anew.as_str())
         }
         (Encryption::Tpm2, Partition::Encrypted) if !tpm => (
             "the state is encrypted to a TPM 2.0, and this machine has none",
@@ -90,7 +94,7 @@ fn judge(law: Encryption, Seen { tpm, partition, open }: Seen) -> Result<(), Ref
         ),
         (Encryption::Tpm2, Partition::Encrypted) if !open => (
             "the TPM of this machine does not open the state: it is another machine's, the TPM was cleared, or Secure Boot was changed since",
-            "start the disk in its own machine with Secure Boot as it was; or write the image to an empty disk: what the state held is lost then, but for a snapshot that was exported (`sepulcher provision --snapshot`)",
+            home.as_str(),
         ),
         (Encryption::Tpm2, Partition::Encrypted) | (Encryption::None, Partition::Clear) => return Ok(()),
     };

@@ -1,8 +1,7 @@
 //! A machine that takes the place of a lost one: what its first boot is given of an exported snapshot.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-
-use zeroize::Zeroizing;
 
 use super::credential::Credential;
 use super::target::Target;
@@ -62,11 +61,7 @@ pub fn of(
     }
     plan.extend(store::foretell(&snapshot, &sealed, image.as_ref(), host.public())?);
     let packed = archive::pack(&snapshot).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    let bonds = std::collections::BTreeMap::new();
-    Ok((
-        Credential { appliance, host, bonds, recovery, snapshot: Some(Zeroizing::new(packed.to_vec())) },
-        plan,
-    ))
+    Ok((Credential { appliance, host, bonds: BTreeMap::new(), recovery, snapshot: Some(packed) }, plan))
 }
 
 #[cfg(test)]

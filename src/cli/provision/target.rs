@@ -57,9 +57,13 @@ impl Target {
         Ok(Self { path: path.to_owned(), file, esp, root, provision })
     }
 
+    fn is_of_this_version(&self) -> bool {
+        self.provision.origin.starts_with(&format!("{PROGRAM} "))
+    }
+
     /// Refuses an image that another version of this program was built into: what it would take over cannot be told.
     pub fn is_ours(&self) -> Result<(), Failure> {
-        if self.provision.origin.starts_with(&format!("{PROGRAM} ")) {
+        if self.is_of_this_version() {
             return Ok(());
         }
         let message =
@@ -97,7 +101,7 @@ impl Target {
         if *origin == esp::origin(PROGRAM, &codex_digest(codex).to_string()) {
             return Ok(());
         }
-        if origin.starts_with(&format!("{PROGRAM} ")) {
+        if self.is_of_this_version() {
             return Err(differs(" as it is now".to_owned()));
         }
         let folder = folder.display();

@@ -1,5 +1,7 @@
-use age::secrecy::ExposeSecret as _;
 use std::io::Write as _;
+
+use age::secrecy::ExposeSecret as _;
+use zeroize::Zeroizing;
 
 use super::super::tests::{credential, site_of};
 use super::super::{Args, Bond, run};
@@ -27,15 +29,20 @@ fn machine() -> tempfile::TempDir {
     root
 }
 
-/// Boots a machine with a credential on its ESP.
+/// Boots a machine of a law without peers with a credential on its ESP.
 fn boots_with(credential: &Credential) -> tempfile::TempDir {
     let root = machine();
+    boots(&root, credential);
+    root
+}
+
+/// Boots a machine with a credential on its ESP.
+fn boots(root: &tempfile::TempDir, credential: &Credential) {
     let file = root.path().join(CREDENTIAL);
     fs::create_dir_all(file.parent().unwrap()).unwrap();
     fs::write(&file, 0o600, &credential.to_bytes().unwrap()).unwrap();
     awaken::tests::awaken(root.path()).unwrap();
     assert!(!fs::exists(&file).unwrap());
-    root
 }
 
 /// A machine whose tablet is bonded with a preshared key and whose pen is revoked; its snapshot, and the pen's key.
@@ -135,7 +142,6 @@ fn bonds_of_the_law_are_older_than_those_of_the_snapshot() {
     let (_lost, snapshot, _) = lost();
     let (_folder, args) = takes(&snapshot);
     run(&args).unwrap();
-    let bytes = credential(&args).to_bytes().unwrap();
     let root = awaken::tests::machine();
     let law = root.path().join(awaken::tests::LAW).join("peers");
     // A preshared key that is nowhere, a time that is over, another key: each would stand in the way of what is put back.
@@ -144,10 +150,7 @@ fn bonds_of_the_law_are_older_than_those_of_the_snapshot() {
     for (name, text) in [("phone", seed + "preshared = true\n"), ("tablet", tablet)] {
         fs::write(&law.join(format!("{name}.toml")), 0o644, text.as_bytes()).unwrap();
     }
-    let file = root.path().join(CREDENTIAL);
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, 0o600, &bytes).unwrap();
-    awaken::tests::awaken(root.path()).unwrap();
+    boots(&root, &credential(&args));
     let text = snapshot.text("peers/tablet.toml").unwrap();
     assert_eq!(state(&root, "codex/peers/tablet.toml"), text.as_bytes());
     assert!(!fs::exists(&root.path().join(STATE).join("codex/peers/phone.toml")).unwrap());
@@ -182,10 +185,7 @@ fn whom_the_law_has_revoked_since_stays_out() {
     run(&args).unwrap();
     let root = machine();
     fs::write(&root.path().join(awaken::tests::LAW).join("revoked"), 0o644, dead.as_bytes()).unwrap();
-    let file = root.path().join(CREDENTIAL);
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    fs::write(&file, 0o600, &credential(&args).to_bytes().unwrap()).unwrap();
-    awaken::tests::awaken(root.path()).unwrap();
+    boots(&root, &credential(&args));
     let host = credential(&args).host.to_file();
     assert_eq!(state(&root, "secrets/tether.key"), host.as_bytes());
     assert!(!fs::exists(&root.path().join(STATE).join("codex/peers/tablet.toml")).unwrap());
