@@ -122,10 +122,7 @@ fn show(args: &Show) -> Result<(), Failure> {
 /// Reads the log and checks its chain.
 fn read(place: &Place) -> Result<Log, Failure> {
     let path = place.bonds.join(audit::FILE);
-    let bytes = match fs::read_bounded(&path, audit::LIMIT) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        bytes => bytes?,
-    };
+    let bytes = fs::if_there(fs::read_bounded(&path, audit::LIMIT))?.unwrap_or_default();
     Log::read(&bytes).map_err(|broken| {
         Failure::new(Kind::Input, format!("{}: {broken}", path.display()))
             .hint("it was tampered with, or the disk lost a part of it: compare it with a snapshot")

@@ -125,10 +125,9 @@ fn seed(seeds: Seeds, law: &Path, bonds: &Path) -> Result<(), Failure> {
     }
     fs::create_dir_all(&shadow)?;
     fs::set_mode(&shadow, 0o755)?;
-    let seeds = match (seeds, fs::list(&law.join("peers"))) {
-        (Seeds::Nothing, _) => Vec::new(),
-        (Seeds::Law, Err(error)) if error.is_not_found() => Vec::new(),
-        (Seeds::Law, seeds) => seeds?,
+    let seeds = match seeds {
+        Seeds::Nothing => Vec::new(),
+        Seeds::Law => fs::if_there(fs::list(&law.join("peers")))?.unwrap_or_default(),
     };
     for seed in seeds.iter().filter(|seed| seed.extension().is_some_and(|extension| extension == "toml")) {
         if let Some(file) = seed.file_name() {

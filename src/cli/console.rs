@@ -156,10 +156,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     /// Digest of the recovery phrase; `None` when none was made.
     fn recovery(&self) -> Result<Option<Sha256Digest>, Failure> {
         let path = self.place.secrets.join(recovery::FILE);
-        let bytes = match fs::read_bounded(&path, 4096) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            bytes => bytes?,
-        };
+        let Some(bytes) = fs::if_there(fs::read_bounded(&path, 4096))? else { return Ok(None) };
         let unusable = || Failure::new(Kind::Input, format!("{} is unusable", path.display()));
         String::from_utf8_lossy(&bytes).trim().parse().map(Some).map_err(|_| unusable())
     }

@@ -86,10 +86,7 @@ fn renewed_before(definitions: &Definitions, kept: &Path) -> Result<Option<Lock>
     if matches!(definitions, Definitions::Folder(_)) {
         return Ok(None);
     }
-    let bytes = match fs::read(kept) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        read => read?,
-    };
+    let Some(bytes) = fs::if_there(fs::read(kept))? else { return Ok(None) };
     let parsed = Lock::parse(&String::from_utf8_lossy(&bytes));
     let hint = || format!("remove {}", kept.display());
     Ok(Some(parsed.map_err(|error: lock::Error| Failure::from_error(Kind::Input, &error).hint(hint()))?))

@@ -93,22 +93,13 @@ impl MirrorArgs {
 /// The mirrors of apt's source files below `folder`; files that are missing name none.
 fn apt_mirrors(folder: &Path) -> Result<Option<Mirrors>, Failure> {
     let mut files = vec![folder.join("sources.list")];
-    match fs::list(&folder.join("sources.list.d")) {
-        Ok(listed) => files.extend(
-            listed
-                .into_iter()
-                .filter(|path| path.extension().is_some_and(|end| end == "list" || end == "sources")),
-        ),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error.into()),
-    }
+    let listed = fs::if_there(fs::list(&folder.join("sources.list.d")))?.unwrap_or_default();
+    let is_source = |path: &PathBuf| path.extension().is_some_and(|end| end == "list" || end == "sources");
+    files.extend(listed.into_iter().filter(is_source));
     let mut texts = Vec::new();
     for file in files {
-        match fs::read_bounded(&file, 1 << 20) {
-            Ok(bytes) => texts.push(String::from_utf8_lossy(&bytes).into_owned()),
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error.into()),
-        }
+        let bytes = fs::if_there(fs::read_bounded(&file, 1 << 20))?;
+        texts.extend(bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()));
     }
     Ok(Mirrors::from_apt_sources(texts.iter().map(String::as_str)))
 }

@@ -275,11 +275,10 @@ impl Definitions {
             }
             Self::Folder(folder) => {
                 let tree = folder.join(name).join("tree");
-                match fs::entry(&tree) {
-                    Err(error) if error.is_not_found() => {}
-                    Err(error) => return Err(error.into()),
-                    Ok(fs::Entry::Folder) => folder_files(&tree, &tree, &mut nodes)?,
-                    Ok(_) => return Err(Error::NoFolder(tree)),
+                match fs::if_there(fs::entry(&tree))? {
+                    None => {}
+                    Some(fs::Entry::Folder) => folder_files(&tree, &tree, &mut nodes)?,
+                    Some(_) => return Err(Error::NoFolder(tree)),
                 }
             }
         }
@@ -305,10 +304,7 @@ impl Definitions {
         let path = Path::new(name).join(file);
         let bytes = match self {
             Self::Embedded => EMBEDDED.get_file(&path).map(|file| file.contents().to_vec()),
-            Self::Folder(folder) => match fs::read_bounded(&folder.join(&path), LIMIT) {
-                Err(error) if error.is_not_found() => None,
-                read => Some(read?),
-            },
+            Self::Folder(folder) => fs::if_there(fs::read_bounded(&folder.join(&path), LIMIT))?,
         };
         bytes
             .map(|bytes| String::from_utf8(bytes).map_err(|_| Error::NotUtf8(path.display().to_string())))

@@ -99,10 +99,7 @@ impl Manifest {
 
     /// Reads a manifest; `None` when there is no such file.
     pub fn load(path: &Path) -> Result<Option<Self>, Error> {
-        let bytes = match fs::read_bounded(path, LIMIT) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            result => result?,
-        };
+        let Some(bytes) = fs::if_there(fs::read_bounded(path, LIMIT))? else { return Ok(None) };
         let malformed = |source| Error::Malformed { path: path.to_owned(), source };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(malformed)?;
         let schema = value.get("schema").and_then(serde_json::Value::as_u64);

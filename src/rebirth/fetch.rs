@@ -95,10 +95,7 @@ fn download(address: &str, folder: &Path) -> Result<(), Error> {
 /// Fetches in the network namespace at `path`, where the tunnel is. That of an agent that has just started has neither
 /// ruleset nor interface, and what is asked for there would leave by the uplink; the interface comes last.
 fn through(path: &Path, fetch: impl FnOnce() -> Result<(), Error> + Send) -> Result<(), Error> {
-    let network = match fs::open(path) {
-        Err(error) if error.is_not_found() => return Err(without_tether().into()),
-        opened => opened?,
-    };
+    let network = fs::if_there(fs::open(path))?.ok_or_else(without_tether)?;
     let fetched = netns::within(network.as_fd(), || {
         let found = link::exists(INTERFACE).map_err(io::Error::other);
         if fs::context(found, "find the tunnel in", path)? { fetch() } else { Err(without_tether().into()) }

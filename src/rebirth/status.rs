@@ -96,10 +96,8 @@ pub fn keep_health(machine: &Machine, verdict: &Verdict) -> Result<(), Error> {
 /// # Errors
 /// The file cannot be read.
 pub fn health(machine: &Machine) -> Result<Option<Verdict>, Error> {
-    match fs::read_bounded(&health_file(machine), LIMIT) {
-        Err(error) if error.is_not_found() => Ok(None),
-        bytes => Ok(serde_json::from_slice(&bytes?).ok()),
-    }
+    let bytes = fs::if_there(fs::read_bounded(&health_file(machine), LIMIT))?;
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
 /// Looks at slots, entries and records.

@@ -256,10 +256,7 @@ fn make_folder(place: &Place, folder: &Path) -> Result<(), fs::Error> {
 /// Names of all snapshots, the oldest first.
 fn names(place: &Place) -> Result<Vec<String>, Error> {
     let found = fs::list_named(&folder(place), |name| !name.starts_with('.') && name.ends_with(EXTENSION));
-    let paths = match found {
-        Err(error) if error.is_not_found() => Vec::new(),
-        found => found?,
-    };
+    let paths = fs::if_there(found)?.unwrap_or_default();
     let name = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.strip_suffix(EXTENSION).unwrap_or(&name).to_owned()

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use super::fs::{Error, context, read_bounded};
+use super::fs::{Error, context, if_there, read_bounded};
 use crate::codex::ledger::{LAW_LEDGER, LEDGER};
 use crate::codex::{Diagnostic, LAW, Place, SCHEMA, Sources, Text, file_name, in_shares, migrate};
 
@@ -71,10 +71,7 @@ pub fn load(folders: &[&Path]) -> Sources {
 /// What it says is no number.
 pub fn schema(peers: &Path) -> Result<u32, Error> {
     let path = peers.join(migrate::MARKER);
-    let bytes = match read_bounded(&path, 16) {
-        Err(error) if error.is_not_found() => return Ok(1),
-        bytes => bytes?,
-    };
+    let Some(bytes) = if_there(read_bounded(&path, 16))? else { return Ok(1) };
     let schema = str::from_utf8(&bytes).ok().and_then(migrate::marked);
     let none = || io::Error::new(io::ErrorKind::InvalidData, "it holds no schema, like `1`");
     context(schema.ok_or_else(none), "use", &path)

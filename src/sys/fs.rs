@@ -32,6 +32,14 @@ pub fn context<T>(result: io::Result<T>, action: &'static str, path: &Path) -> R
     result.map_err(|source| Error { action, path: path.to_owned(), source })
 }
 
+/// What was found; `None` where nothing lies at the path. Every other failure stays one.
+pub fn if_there<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(error) if error.is_not_found() => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Reads a whole file.
 pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
     context(fs::read(path), "read", path)
@@ -234,10 +242,7 @@ fn lock(path: &Path) -> Result<fs::File, Error> {
 
 /// Whether nobody has it locked.
 fn is_abandoned(path: &Path) -> Result<bool, Error> {
-    let file = match open(path) {
-        Err(error) if error.is_not_found() => return Ok(false),
-        opened => opened?,
-    };
+    let Some(file) = if_there(open(path))? else { return Ok(false) };
     match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),

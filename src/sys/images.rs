@@ -46,10 +46,8 @@ pub fn check(root: &Path) -> Result<bool, fs::Error> {
         _ => note(root, b"")?,
     }
     fs::tidy_beside(&root.join(SETTLED))?;
-    let parts = match fs::list_named(&root.join(STORAGE), |name| name.starts_with("overlay")) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        parts => parts?,
-    };
+    let parts = fs::list_named(&root.join(STORAGE), |name| name.starts_with("overlay"));
+    let parts = fs::if_there(parts)?.unwrap_or_default();
     for part in &parts {
         fs::remove_dir_all(part)?;
     }
@@ -103,10 +101,7 @@ fn list(root: &Path) -> Result<Option<Vec<u8>>, fs::Error> {
 }
 
 fn read(path: &Path) -> Result<Option<Vec<u8>>, fs::Error> {
-    match fs::read(path) {
-        Err(error) if error.is_not_found() => Ok(None),
-        bytes => bytes.map(Some),
-    }
+    fs::if_there(fs::read(path))
 }
 
 #[cfg(test)]

@@ -32,10 +32,7 @@ fn unusable(path: &Path) -> impl FnOnce(serde_json::Error) -> Error {
 /// # Errors
 /// It cannot be read, or is not what was written.
 pub fn read<T: DeserializeOwned>(path: &Path, limit: u64) -> Result<Option<T>, Error> {
-    let bytes = match fs::read_bounded(path, limit) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        bytes => bytes?,
-    };
+    let Some(bytes) = fs::if_there(fs::read_bounded(path, limit))? else { return Ok(None) };
     serde_json::from_slice(&bytes).map(Some).map_err(unusable(path))
 }
 

@@ -5,7 +5,7 @@ mod answer;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use super::fs::{Error, read};
+use super::fs::{Error, if_there, read};
 use crate::codex::Protocol;
 
 pub use answer::answers;
@@ -58,14 +58,9 @@ fn all(protocols: &[Protocol]) -> Result<Vec<Socket>, Error> {
             continue;
         }
         // The own process's table is that of its network namespace; a kernel without IPv6 has no tcp6.
-        match read(&Path::new("/proc/self/net").join(table)) {
-            Ok(bytes) => {
-                let text = String::from_utf8_lossy(&bytes);
-                sockets.extend(text.lines().skip(1).filter_map(|line| row(protocol, line)));
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
+        let bytes = if_there(read(&Path::new("/proc/self/net").join(table)))?.unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        sockets.extend(text.lines().skip(1).filter_map(|line| row(protocol, line)));
     }
     Ok(sockets)
 }

@@ -108,12 +108,8 @@ impl Passes {
 
 /// Names in a folder; none when it is not there.
 fn names(folder: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
-    match fs::list(folder) {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        listed => {
-            Ok(listed?.iter().filter_map(|path| path.file_name()).map(std::ffi::OsStr::to_owned).collect())
-        }
-    }
+    let listed = fs::if_there(fs::list(folder))?.unwrap_or_default();
+    Ok(listed.iter().filter_map(|path| path.file_name()).map(std::ffi::OsStr::to_owned).collect())
 }
 
 /// Where the passes lie below the folder: `intercom/10.88.16.2`, `intercom/fd88::2`.

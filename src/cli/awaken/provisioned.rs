@@ -125,10 +125,8 @@ fn disagree(mistakes: &[Diagnostic]) -> String {
 
 /// Names of files of peers that are here.
 fn bonded(places: &Places<'_>) -> Result<Vec<PathBuf>, fs::Error> {
-    match fs::list_named(&places.bonds.join("peers"), |name| name != MARKER) {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        bonded => bonded,
-    }
+    let bonded = fs::list_named(&places.bonds.join("peers"), |name| name != MARKER);
+    Ok(fs::if_there(bonded)?.unwrap_or_default())
 }
 
 /// Whether a snapshot can be put back here.
@@ -146,10 +144,8 @@ fn heir(places: &Places<'_>, archived: &[u8], sources: &Sources, own: PublicKey)
 /// Puts a committed credential to work, from wherever an earlier boot was cut off.
 fn finish(places: &Places<'_>, seed: Seed<'_>) -> Result<Vec<String>, Failure> {
     let journal = places.journal();
-    let bytes = match fs::read_bounded(&journal, LIMIT) {
-        Err(error) if error.is_not_found() => return Ok(Vec::new()),
-        bytes => zeroize::Zeroizing::new(bytes?),
-    };
+    let bytes = fs::if_there(fs::read_bounded(&journal, LIMIT))?.map(zeroize::Zeroizing::new);
+    let Some(bytes) = bytes else { return Ok(Vec::new()) };
     let mut told = Vec::new();
     if !fs::exists(&places.key())? {
         let credential = Credential::parse(&bytes).map_err(|error| {

@@ -177,10 +177,7 @@ fn sums(folder: &Path) -> Result<String, Error> {
 
 /// Whether a base is there as it was made: what rots in the cache must not be sealed.
 fn is_whole(folder: &Path) -> Result<bool, Error> {
-    let made = match fs::read(&folder.join(SUMS)) {
-        Err(error) if error.is_not_found() => return Ok(false),
-        read => read?,
-    };
+    let Some(made) = fs::if_there(fs::read(&folder.join(SUMS)))? else { return Ok(false) };
     match sums(folder) {
         Err(Error::File(error)) if error.is_not_found() => Ok(false),
         sums => Ok(sums?.as_bytes() == made),

@@ -96,10 +96,7 @@ fn waiting(bonds: &Path) -> Result<BTreeSet<Name>, Error> {
 
 /// Removes the files of a folder that `is_litter` says it of; without the folder there are none.
 pub(crate) fn remove(folder: &Path, is_litter: impl Fn(&str) -> bool) -> Result<(), Error> {
-    let litter = match fs::list_named(folder, is_litter) {
-        Err(error) if error.is_not_found() => return Ok(()),
-        litter => litter?,
-    };
+    let litter = fs::if_there(fs::list_named(folder, is_litter))?.unwrap_or_default();
     Ok(litter.iter().try_for_each(|path| fs::remove_file(path))?)
 }
 

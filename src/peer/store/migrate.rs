@@ -32,10 +32,7 @@ pub fn kept(place: &Place, schema: u32) -> PathBuf {
 
 /// All folders of bonds that were left in another schema.
 pub(super) fn all_kept(bonds: &Path) -> Result<Vec<PathBuf>, fs::Error> {
-    match fs::list_named(bonds, |name| name.starts_with(KEPT)) {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
-        found => found,
-    }
+    Ok(fs::if_there(fs::list_named(bonds, |name| name.starts_with(KEPT)))?.unwrap_or_default())
 }
 
 /// Brings the bonds to the schema of `forms`, and tells what was done, a line each. Without bonds, or where they are of
@@ -121,10 +118,7 @@ fn is_bond(name: &str) -> bool {
 
 /// The files of a folder of peers; `None` where there is no such folder.
 fn texts(folder: &Path) -> Result<Option<Texts>, fs::Error> {
-    let found = match fs::list_named(folder, is_bond) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        found => found?,
-    };
+    let Some(found) = fs::if_there(fs::list_named(folder, is_bond))? else { return Ok(None) };
     let text = |path: PathBuf| {
         let bytes = fs::read_bounded(&path, FILE_LIMIT)?;
         let text = String::from_utf8(bytes).map_err(std::io::Error::other);

@@ -64,10 +64,8 @@ impl Place {
             return Ok(self.host_key);
         }
         let path = self.secrets.join("tether.key");
-        let bytes = match fs::read_bounded(&path, KEY_LIMIT) {
-            Err(error) if error.is_not_found() => return Ok(None),
-            bytes => Zeroizing::new(bytes?),
-        };
+        let bytes = fs::if_there(fs::read_bounded(&path, KEY_LIMIT))?.map(Zeroizing::new);
+        let Some(bytes) = bytes else { return Ok(None) };
         let secret = SecretKey::parse(&bytes);
         secret
             .map(|secret| Some(secret.public()))

@@ -27,11 +27,11 @@ pub fn judge(place: &Place, bonded: usize, changes: &[(Verb, &Change)]) -> Resul
     if !changes.iter().any(|(verb, _)| grows(*verb)) {
         return Ok(());
     }
-    let length = |name: &str| match fs::size(&place.bonds.join(name)) {
-        Err(error) if error.is_not_found() => Ok(0),
-        length => length,
+    let length = |name: &str| fs::if_there(fs::size(&place.bonds.join(name)));
+    let lengths = Lengths {
+        ledger: length(LEDGER)?.unwrap_or_default(),
+        log: length(audit::FILE)?.unwrap_or_default(),
     };
-    let lengths = Lengths { ledger: length(LEDGER)?, log: length(audit::FILE)? };
     Ok(fit(lengths, bonded, changes)?)
 }
 

@@ -20,10 +20,7 @@ pub(super) fn shadowed(peers: &Path, shadow: &Path, merged: &Merge) -> Result<()
         .iter()
         .map(|changed| (format!("{}.toml", changed.name), changed.text.as_ref()))
         .collect();
-    let old = match fs::list(peers) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        old => old?,
-    };
+    let old = fs::if_there(fs::list(peers))?.unwrap_or_default();
     for path in &old {
         let name = path.file_name().unwrap_or_default();
         if !changed.contains_key(name.to_string_lossy().as_ref()) {

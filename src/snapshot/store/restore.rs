@@ -253,10 +253,8 @@ fn identity(place: &Place, snapshot: &Snapshot, wanted: bool) -> Result<Option<Z
             let hint = "leave `--with-identity` out, or choose one that was made with it";
             Refused::new("the snapshot does not hold the host's private key", hint)
         })?;
-    let own = match fs::read_bounded(&place.secrets.join("tether.key"), KEY_LIMIT) {
-        Err(error) if error.is_not_found() => None,
-        own => Some(Zeroizing::new(own?)),
-    };
+    let own =
+        fs::if_there(fs::read_bounded(&place.secrets.join("tether.key"), KEY_LIMIT))?.map(Zeroizing::new);
     Ok((own.as_ref() != Some(bytes)).then(|| bytes.clone()))
 }
 

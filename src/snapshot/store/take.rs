@@ -34,10 +34,8 @@ pub(super) fn take(
             ledger.extend_from_slice(format!("\n{entry}\n").as_bytes());
         }
     }
-    let log = match fs::read_bounded(&place.bonds.join(audit::FILE), audit::LIMIT) {
-        Err(error) if error.is_not_found() => Vec::new(),
-        log => log?,
-    };
+    let log =
+        fs::if_there(fs::read_bounded(&place.bonds.join(audit::FILE), audit::LIMIT))?.unwrap_or_default();
     let last = End::of(&log, true)?.last;
     if !log.is_empty() {
         parts.insert(audit::FILE.to_owned(), Zeroizing::new(log));
@@ -79,10 +77,8 @@ pub fn image(place: &Place, appliance: &Name) -> Result<Option<Version>, Error> 
     let Some(root) = place.law.ancestors().nth(4).filter(|_| place.bonds != place.law) else {
         return Ok(None);
     };
-    let text = match fs::read_bounded(&root.join("usr/lib/os-release"), 1 << 16) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        text => text?,
-    };
+    let text = fs::if_there(fs::read_bounded(&root.join("usr/lib/os-release"), 1 << 16))?;
+    let Some(text) = text else { return Ok(None) };
     let text = String::from_utf8_lossy(&text);
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
     let own = value("IMAGE_ID") == Some(appliance.as_str());
