@@ -60,6 +60,9 @@ fn carry_out(machine: &Machine, intent: &Intent) -> Result<(Option<Outcome>, boo
         Wish::CreateSnapshot(create) => {
             snapshot::asked::create(machine.root(), peer, create).map(|outcome| (Some(outcome), false))
         }
+        Wish::VerifySnapshot(named) => {
+            snapshot::asked::verify(machine.root(), named).map(|outcome| (Some(outcome), false))
+        }
         Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine.root(), peer, restore)
             .map(|(outcome, needs_restart)| (Some(outcome), needs_restart)),
         Wish::PruneSnapshots(prune) => {

@@ -18,9 +18,9 @@ use super::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::codex::plain;
 use crate::peer::store::{Place, Who};
-use crate::snapshot::store::{self, Host};
+use crate::snapshot::store::{self, Host, Whole};
 use crate::snapshot::volume::Volume;
-use crate::snapshot::{Manifest, Snapshot, wish};
+use crate::snapshot::{Manifest, wish};
 
 /// Verbs of `sepulcher snapshot`.
 #[derive(Debug, clap::Subcommand)]
@@ -197,14 +197,14 @@ fn create(args: &Create) -> Result<(), Failure> {
     tell(list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &text)
 }
 
-fn read(args: &Show) -> Result<(String, Snapshot), Failure> {
-    Ok(store::read(&args.list.place()?, args.name.as_deref())?)
-}
-
-fn show(args: &Show) -> Result<(), Failure> {
-    let (name, snapshot) = read(args)?;
-    let manifest = &snapshot.manifest;
-    tell(&args.list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &told(&name, manifest))
+fn show(Show { name, list }: &Show) -> Result<(), Failure> {
+    let (name, manifest) = if let Some(remote) = list.place.remote()? {
+        remote::show(&remote, &wish::Named { snapshot: name.clone() })?
+    } else {
+        let (name, snapshot) = store::read(&list.place()?, name.as_deref())?;
+        (name, snapshot.manifest)
+    };
+    tell(list, &json!({ "schema": 1, "name": name, "manifest": manifest }), &told(&name, &manifest))
 }
 
 fn told(name: &str, manifest: &Manifest) -> String {
@@ -230,15 +230,15 @@ fn told(name: &str, manifest: &Manifest) -> String {
     table(&rows.into_iter().map(|(key, value)| vec![key.to_owned(), value]).collect::<Vec<_>>())
 }
 
-fn verify(args: &Show) -> Result<(), Failure> {
-    let (name, snapshot) = read(args)?;
-    let (count, digest) = (snapshot.parts.len(), store::digest(&snapshot.manifest));
-    let volumes = snapshot.manifest.volumes.len();
-    let value = json!({
-        "schema": 1, "name": name, "files": count, "volumes": volumes, "digest": digest.to_string(),
-    });
-    let text = format!("{name} is whole: {count} files, {volumes} volumes\ndigest {digest}\n");
-    tell(&args.list, &value, &text)
+fn verify(Show { name, list }: &Show) -> Result<(), Failure> {
+    let Whole { name, files, volumes, digest } = if let Some(remote) = list.place.remote()? {
+        remote::verify(&remote, wish::Named { snapshot: name.clone() })?
+    } else {
+        store::verify(&list.place()?, name.as_deref())?
+    };
+    let value = json!({ "schema": 1, "name": name, "files": files, "volumes": volumes, "digest": digest });
+    let text = format!("{name} is whole: {files} files, {volumes} volumes\ndigest {digest}\n");
+    tell(list, &value, &text)
 }
 
 fn restore(args: &Restore) -> Result<(), Failure> {

@@ -34,6 +34,16 @@ pub fn records(root: &Path) -> Result<Vec<Record>, Error> {
     Ok(intent::records(&String::from_utf8_lossy(&bytes)))
 }
 
+/// What became of what that peer asked for lately, the oldest first.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn asked(root: &Path, peer: &Name) -> Result<Vec<Record>, Error> {
+    let mut records = records(root)?;
+    records.retain(|record| record.peer.as_ref() == Some(peer));
+    Ok(intent::latest(records))
+}
+
 /// The Codex by which wishes are judged. Somebody's broken bond keeps nobody else from asking; one that was revoked is not
 /// left out for it, so that it brings nobody back.
 ///

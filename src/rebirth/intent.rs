@@ -14,8 +14,8 @@ use super::version::Version;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
 use crate::codex::{Codex, Door};
-use crate::snapshot::store::Restored;
-use crate::snapshot::wish::{Create, Prune, Restore};
+use crate::snapshot::store::{Restored, Whole};
+use crate::snapshot::wish::{Create, Named, Prune, Restore};
 use crate::tree::Sha256Digest;
 
 /// The longest intent, in bytes.
@@ -92,6 +92,8 @@ pub enum Wish {
     },
     /// Keep a snapshot.
     CreateSnapshot(Create),
+    /// Read a snapshot whole.
+    VerifySnapshot(Named),
     /// Put a snapshot back.
     RestoreSnapshot(Restore),
     /// Remove all but the latest snapshots.
@@ -103,7 +105,10 @@ impl Wish {
     pub fn door(&self) -> Door {
         match self {
             Self::Stage { .. } | Self::Activate { .. } | Self::Rollback { .. } => Door::Rebirth,
-            Self::CreateSnapshot(_) | Self::RestoreSnapshot(_) | Self::PruneSnapshots(_) => Door::Snapshots,
+            Self::CreateSnapshot(_)
+            | Self::VerifySnapshot(_)
+            | Self::RestoreSnapshot(_)
+            | Self::PruneSnapshots(_) => Door::Snapshots,
         }
     }
 }
@@ -167,6 +172,8 @@ pub enum Outcome {
         /// Its name.
         name: String,
     },
+    /// A snapshot was read, and is whole.
+    Verified(Whole),
     /// A snapshot was put back.
     Restored(Restored),
     /// Snapshots were removed.
@@ -191,7 +198,7 @@ impl Outcome {
     /// The same with the beginning of what it lists: ten thousand peers are for who restores on the machine.
     fn bounded(mut self) -> Self {
         match &mut self {
-            Self::Created { .. } => {}
+            Self::Created { .. } | Self::Verified(_) => {}
             Self::Restored(Restored { plan, .. }) => {
                 if cut(plan) > 0 {
                     plan.push("…".to_owned());
@@ -277,6 +284,7 @@ impl Intent {
             | Wish::Activate { .. }
             | Wish::Rollback { .. }
             | Wish::CreateSnapshot(_)
+            | Wish::VerifySnapshot(_)
             | Wish::RestoreSnapshot(_)
             | Wish::PruneSnapshots(_) => Ok(()),
         }
@@ -359,6 +367,10 @@ mod tests {
         Wish::CreateSnapshot(Create { note: Some("before the move".to_owned()), ..Create::default() })
     }
 
+    fn verify() -> Wish {
+        Wish::VerifySnapshot(Named::default())
+    }
+
     fn prune() -> Wish {
         Wish::PruneSnapshots(Prune { keep: NonZeroUsize::MIN })
     }
@@ -377,7 +389,7 @@ mod tests {
     fn an_intent_reads_back_as_it_was_written() {
         let rollback = Wish::Rollback { leave: "2~rc1".parse().unwrap() };
         let activate = Wish::Activate { digest: Sha256Digest::of(b"") };
-        for wish in [stage("https://a/"), activate, rollback, create(), restore()] {
+        for wish in [stage("https://a/"), activate, rollback, create(), verify(), restore()] {
             let intent = intent("laptop", wish);
             assert_eq!(Intent::parse(&serde_json::to_vec(&intent).unwrap()).unwrap(), intent);
         }
@@ -406,8 +418,8 @@ mod tests {
     #[test]
     fn each_wish_needs_the_grant_of_its_own_door() {
         for (peer, door, wishes) in [
-            ("laptop", "snapshots", [stage("https://a/"), create(), restore(), prune()]),
-            ("archivist", "rebirth", [create(), stage("https://a/"), restore(), prune()]),
+            ("laptop", "snapshots", [stage("https://a/"), create(), verify(), restore(), prune()]),
+            ("archivist", "rebirth", [create(), stage("https://a/"), verify(), restore(), prune()]),
         ] {
             for wish in wishes {
                 let held = (wish.door() == Door::Rebirth) == (peer == "laptop");

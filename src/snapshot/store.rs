@@ -25,6 +25,8 @@ pub use take::image;
 use take::take;
 pub use travel::{import, write_out};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Manifest, Snapshot, archive, damaged};
 use crate::peer::Refused;
 use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load, remove};
@@ -296,6 +298,28 @@ pub fn read(place: &Place, name: Option<&str>) -> Result<(String, Snapshot), Err
     let (name, path) = find(place, name)?;
     let snapshot = archive::read(fs::open(&path)?, &mut |_, _, _| Ok(()))?;
     Ok((name, snapshot))
+}
+
+/// A snapshot whose every digest was checked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whole {
+    /// Its name.
+    pub name: String,
+    /// How many files it holds.
+    pub files: usize,
+    /// How many volumes.
+    pub volumes: usize,
+    /// Digest of what is in it.
+    pub digest: Sha256Digest,
+}
+
+/// Reads the snapshot of that name, or the latest, to its end.
+///
+/// # Errors
+/// There is none, or it is damaged.
+pub fn verify(place: &Place, name: Option<&str>) -> Result<Whole, Error> {
+    let (name, Snapshot { manifest, parts }) = read(place, name)?;
+    Ok(Whole { name, files: parts.len(), volumes: manifest.volumes.len(), digest: digest(&manifest) })
 }
 
 /// The same without a look at the volumes: for what leaves without them.

@@ -31,6 +31,15 @@ impl Create {
     }
 }
 
+/// One is to be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Its name; without one, the latest.
+    #[serde(default)]
+    pub snapshot: Option<String>,
+}
+
 /// One is to be put back.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

@@ -134,10 +134,8 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
         ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE | rebirth::ROLLBACK) => {
             Matter::Rebirth
         }
-        ("GET", snapshots::LIST)
-        | ("POST", snapshots::EXPORT | snapshots::CREATE | snapshots::RESTORE | snapshots::PRUNE) => {
-            Matter::Snapshots
-        }
+        ("GET", snapshots::LIST) => Matter::Snapshots,
+        ("POST", target) if snapshots::POSTS.contains(&target) => Matter::Snapshots,
         _ => return Answer::not_found(),
     };
     let now = sys::clock::now();

@@ -89,6 +89,12 @@ fn who_holds_the_grant_keeps_takes_away_and_puts_back_and_nobody_else_does() {
         .unwrap();
     let list = ask(&archivist, &["snapshot", "list"]).unwrap();
     assert!(list.contains(&name) && list.contains("kept") && list.contains(": done"), "{list}");
+    let [show, verify] = ["show", "verify"].map(|verb| ["snapshot", verb, name.as_str()]);
+    let shown = ask(&archivist, &show).unwrap();
+    assert!(shown.contains("peers/keeper.toml") && shown.contains("private key  contained"), "{shown}");
+    let digest = shown.lines().find(|line| line.starts_with("digest")).unwrap().rsplit(' ').next().unwrap();
+    let said = ask(&archivist, &verify).unwrap();
+    assert!(said.contains("is whole") && said.contains(digest), "{said}");
     ask(&archivist, &export).unwrap();
     let bonds = opened(&file, &identity);
     assert!(bonds.text("peers/keeper.toml").is_some() && bonds.text("secrets/tether.key").is_none());
@@ -103,7 +109,9 @@ fn who_holds_the_grant_keeps_takes_away_and_puts_back_and_nobody_else_does() {
     gateway.bond("tablet", &tablet.file(""));
     let restore = ["snapshot", "restore", name.as_str()];
     let prune = ["snapshot", "prune", "--keep", "1"];
-    for words in [&["snapshot", "list"][..], &export, &["snapshot", "create"], &restore, &prune] {
+    for words in
+        [&["snapshot", "list"][..], &export, &["snapshot", "create"], &show, &verify, &restore, &prune]
+    {
         let said = ask(&keeper, words).unwrap_err();
         assert!(said.contains("grant `snapshots`") || said.contains("is there already"), "{said}");
     }
@@ -115,6 +123,16 @@ fn who_holds_the_grant_keeps_takes_away_and_puts_back_and_nobody_else_does() {
     assert!(!folder.join("bonds/peers/tablet.toml").exists());
     let record = fs::read_to_string(folder.join("bonds/audit.jsonl")).unwrap();
     assert!(record.contains("\"peer archivist\"") && record.contains("\"restore\""), "{record}");
+
+    let kept = folder.join(format!("root/var/lib/sepulcher/snapshots/{name}.tar.zst"));
+    let mut bytes = fs::read(&kept).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&kept, bytes).unwrap();
+    for words in [&show, &verify] {
+        let said = ask(&archivist, words).unwrap_err();
+        assert!(said.contains("damaged"), "{said}");
+    }
 
     // What was there before the restore is the latest.
     assert_eq!(ask(&archivist, &prune).unwrap(), format!("- {name}"));

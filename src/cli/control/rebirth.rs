@@ -31,7 +31,12 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
                 Err(Failure::new(Kind::Unavailable, "the machine has not looked at its bodies yet")
                     .hint("ask again in a minute"))
             }
-            status => Ok(Told::Status(Box::new(status?))),
+            status => {
+                let mut status = Box::new(status?);
+                // What others asked for may be about what this peer may not know: snapshots.
+                status.asked = inbox::asked(root, peer)?;
+                Ok(Told::Status(status))
+            }
         },
         Question::Wish { nonce, wish } => Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?)),
     }

@@ -14,9 +14,10 @@ use crate::codex::Door;
 use crate::codex::name::Name;
 use crate::peer::store::Place;
 use crate::rebirth::inbox;
-use crate::rebirth::intent::{self, Record};
+use crate::rebirth::intent::Record;
 use crate::rebirth::machine::Machine;
-use crate::snapshot::store;
+use crate::snapshot::wish::Named;
+use crate::snapshot::{Manifest, store};
 use crate::tether::door::snapshots::{Export, Question};
 use crate::tree::Sha256Digest;
 
@@ -29,6 +30,8 @@ pub const LONGEST: usize = 5 << 20;
 pub enum Told {
     /// All snapshots.
     List(Stand),
+    /// What one of them holds.
+    Show(Box<Shown>),
     /// One of them, encrypted.
     Export(Exported),
     /// The wish waits; the list tells what becomes of the file of this name.
@@ -42,6 +45,15 @@ pub struct Stand {
     pub snapshots: Vec<Listed>,
     /// What became of what this peer wished for lately, the oldest first.
     pub asked: Vec<Record>,
+}
+
+/// A snapshot whose bonds were read, and are whole.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Shown {
+    /// Its name.
+    pub name: String,
+    /// What it is and holds.
+    pub manifest: Manifest,
 }
 
 /// A snapshot that leaves.
@@ -64,7 +76,11 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
     super::permitted(root, peer, Door::Snapshots)?;
     let place = Place::appliance(root);
     match question {
-        Question::List {} => stand(root, &place, peer).map(Told::List),
+        Question::List {} => Ok(Told::List(Stand {
+            snapshots: store::list(&place)?.into_iter().map(Listed::from).collect(),
+            asked: inbox::asked(root, peer)?,
+        })),
+        Question::Show(Named { snapshot }) => show(&place, snapshot.as_deref()),
         Question::Export(wanted) => export(&place, peer, wanted).map(Told::Export),
         Question::Wish { .. } if !Machine::new(root).is_sealed() => Err(Failure::new(
             Kind::Unavailable,
@@ -75,13 +91,10 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
     }
 }
 
-fn stand(root: &Path, place: &Place, peer: &Name) -> Result<Stand, Failure> {
-    let mut asked = inbox::records(root)?;
-    asked.retain(|record| record.peer.as_ref() == Some(peer));
-    Ok(Stand {
-        snapshots: store::list(place)?.into_iter().map(Listed::from).collect(),
-        asked: intent::latest(asked),
-    })
+/// Tells what a snapshot holds. Its volumes are not read: they may be of any size, and somebody waits.
+fn show(place: &Place, name: Option<&str>) -> Result<Told, Failure> {
+    let (name, snapshot) = store::read_bonds(place, name)?;
+    Ok(Told::Show(Box::new(Shown { name, manifest: snapshot.manifest })))
 }
 
 /// Encrypts a snapshot without its volumes, which may be of any size. The journal tells who took it.

@@ -268,6 +268,67 @@ fn a_wish_waits_as_a_file_and_only_once_and_only_of_who_may() {
     assert_eq!(failure.kind, Kind::Unavailable, "{failure}");
 }
 
+#[test]
+fn a_peer_is_told_what_became_of_its_own_wishes_alone() {
+    let machine = machine();
+    let root = machine.path();
+    let status = serde_json::json!({
+        "schema": 1, "name": "lychd", "running": "1", "health": null, "slots": [], "staged": null,
+        "rebirth": null, "next": "nothing is pending",
+    });
+    let record = |peer: &str| {
+        let (at, file) = ("2026-11-29T16:00:00Z", format!("{}.json", "0".repeat(16)));
+        let reason = format!("why {peer} waits in vain");
+        serde_json::json!({ "at": at, "file": file, "peer": peer, "state": "failed", "reason": reason })
+    };
+    let records: String = ["keeper", "archivist"].map(|peer| record(peer).to_string() + "\n").concat();
+    for (file, text) in [
+        ("run/sepulcher/rebirth.json", status.to_string()),
+        ("var/lib/sepulcher/rebirth/intents.jsonl", records),
+    ] {
+        let file = root.join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, 0o600, text.as_bytes()).unwrap();
+    }
+    let rebirth::Told::Status(status) = ask_of_bodies(root, "keeper", r#"{"status":{}}"#).unwrap() else {
+        panic!("another answer")
+    };
+    let snapshots::Told::List(stand) = ask_of_snapshots(root, "archivist", r#"{"list":{}}"#).unwrap() else {
+        panic!("another answer")
+    };
+    for (asked, peer) in [(&status.asked, "keeper"), (&stand.asked, "archivist")] {
+        let reasons: Vec<_> = asked.iter().filter_map(|record| record.reason.as_deref()).collect();
+        assert_eq!(reasons, [format!("why {peer} waits in vain")]);
+    }
+}
+
+#[test]
+fn what_a_snapshot_holds_is_told_to_who_may_and_a_damaged_one_is_no_answer() {
+    let machine = machine();
+    let root = machine.path();
+    fs::create_dir_all(&root.join("var/lib/sepulcher/secrets")).unwrap();
+    let place = Place::appliance(root);
+    let order = crate::snapshot::wish::Create { bonds_only: true, ..Default::default() };
+    let host = crate::snapshot::store::Host::new(&|_| {});
+    let name = crate::snapshot::store::create(&place, &host, order.order(false)).unwrap().0.unwrap();
+    let shown = |peer: &str| ask_of_snapshots(root, peer, r#"{"show":{}}"#);
+    let snapshots::Told::Show(told) = shown("archivist").unwrap() else { panic!("another answer") };
+    assert_eq!(told.name, name);
+    assert!(told.manifest.parts.iter().any(|part| part.path == "peers/keeper.toml"), "{:?}", told.manifest);
+    assert!(shown("keeper").unwrap_err().to_string().contains("the grant `snapshots`"));
+    for snapshot in ["../secrets/tether.key", "2001-01-01T000000Z"] {
+        let question = format!(r#"{{"show":{{"snapshot":"{snapshot}"}}}}"#);
+        let failure = ask_of_snapshots(root, "archivist", &question).unwrap_err();
+        assert!(failure.to_string().contains("snapshot list"), "{failure}");
+    }
+    let file = root.join(format!("var/lib/sepulcher/snapshots/{name}.tar.zst"));
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write_atomic(&file, 0o600, &bytes).unwrap();
+    assert!(shown("archivist").unwrap_err().to_string().contains("damaged"));
+}
+
 /// A snapshot that a peer is handed, opened with its identity.
 fn opened(root: &Path, more: &str) -> Result<crate::snapshot::Snapshot, Failure> {
     use age::secrecy::ExposeSecret as _;

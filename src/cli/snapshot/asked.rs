@@ -9,7 +9,7 @@ use crate::peer::Refused;
 use crate::peer::store::{Place, Who};
 use crate::rebirth::intent::Outcome;
 use crate::snapshot::store;
-use crate::snapshot::wish::{Create, Prune, Restore};
+use crate::snapshot::wish::{Create, Named, Prune, Restore};
 
 /// Makes a snapshot.
 pub fn create(root: &Path, peer: &Name, wish: &Create) -> Result<Outcome, Failure> {
@@ -18,6 +18,11 @@ pub fn create(root: &Path, peer: &Name, wish: &Create) -> Result<Outcome, Failur
         name.ok_or_else(|| Refused::new("no snapshot was kept", "this is a defect: please report it"))?;
     println!("peer {peer} had the snapshot {name} made");
     Ok(Outcome::Created { name })
+}
+
+/// Reads one whole.
+pub fn verify(root: &Path, wish: &Named) -> Result<Outcome, Failure> {
+    Ok(Outcome::Verified(store::verify(&Place::appliance(root), wish.snapshot.as_deref())?))
 }
 
 /// Puts one back, and tells whether the machine has to restart: the agent takes the host's key when it starts.

@@ -11,9 +11,10 @@ use crate::cli::wishes::{Wait, nonce};
 use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::rebirth::intent::Outcome;
-use crate::snapshot::store::Restored;
-use crate::snapshot::wish::{Create, Prune, Restore};
-use crate::tether::door::snapshots::{CREATE, EXPORT, Export, LIST, PRUNE, RESTORE, Sent};
+use crate::snapshot::Manifest;
+use crate::snapshot::store::{Restored, Whole};
+use crate::snapshot::wish::{Create, Named, Prune, Restore};
+use crate::tether::door::snapshots::{CREATE, EXPORT, Export, LIST, PRUNE, RESTORE, SHOW, Sent, VERIFY};
 
 /// How long a machine may take for bonds: what was asked for before comes first.
 const BONDS: Duration = Duration::from_secs(10 * 60);
@@ -24,7 +25,23 @@ const VOLUMES: Duration = Duration::from_secs(60 * 60);
 pub fn list(remote: &Remote) -> Result<Stand, Failure> {
     match ask(remote, LIST, None::<&()>)? {
         Told::List(stand) => Ok(stand),
-        Told::Export(_) | Told::Accepted(_) => Err(another(remote)),
+        _ => Err(another(remote)),
+    }
+}
+
+/// Name and manifest of one of them.
+pub fn show(remote: &Remote, wanted: &Named) -> Result<(String, Manifest), Failure> {
+    match ask(remote, SHOW, Some(wanted))? {
+        Told::Show(shown) => Ok((shown.name, shown.manifest)),
+        _ => Err(another(remote)),
+    }
+}
+
+/// Has one read whole, and waits until it is.
+pub fn verify(remote: &Remote, wanted: Named) -> Result<Whole, Failure> {
+    match carried_out(remote, VERIFY, wanted, VOLUMES)? {
+        Some(Outcome::Verified(whole)) => Ok(whole),
+        _ => Err(another(remote)),
     }
 }
 
@@ -32,7 +49,7 @@ pub fn list(remote: &Remote) -> Result<Stand, Failure> {
 pub fn export(remote: &Remote, wanted: &Export) -> Result<Exported, Failure> {
     match ask(remote, EXPORT, Some(wanted))? {
         Told::Export(exported) => Ok(exported),
-        Told::List(_) | Told::Accepted(_) => Err(another(remote)),
+        _ => Err(another(remote)),
     }
 }
 

@@ -220,6 +220,19 @@ fn a_snapshot_is_asked_for_with_the_peers_name_and_for_recipients_alone() {
         ("GET", "/snapshots", String::new(), r#"{"list":{}}"#.to_owned()),
         (
             "POST",
+            "/snapshots/show",
+            r#"{"snapshot":"2027"}"#.to_owned(),
+            r#"{"show":{"snapshot":"2027"}}"#.to_owned(),
+        ),
+        (
+            "POST",
+            "/snapshots/verify",
+            r#"{"nonce":"0123456789abcdef","wish":{}}"#.to_owned(),
+            r#"{"wish":{"nonce":"0123456789abcdef","wish":{"verify-snapshot":{"snapshot":null}}}}"#
+                .to_owned(),
+        ),
+        (
+            "POST",
             "/snapshots/export",
             body,
             format!(r#"{{"export":{{"recipients":["{recipient}"],"snapshot":null,"with-identity":true}}}}"#),
