@@ -41,6 +41,9 @@ pub enum Verb {
     Export(travel::Export),
     /// Take over an exported snapshot; `restore` puts it to work
     Import(travel::Import),
+    /// Have services go on that a killed command left paused or stopped (a unit starts it)
+    #[command(hide = true)]
+    Resume(List),
 }
 
 /// Keep bonds and volumes as they are now
@@ -109,9 +112,12 @@ pub struct Restore {
 }
 
 /// Remove all but the latest snapshots
+///
+/// Each that stays is read whole first. One that is damaged does not count, and goes with the others as soon as there are
+/// so many whole ones.
 #[derive(Debug, clap::Args)]
 pub struct Prune {
-    /// How many stay
+    /// How many whole ones stay
     #[arg(long, value_name = "COUNT")]
     keep: usize,
     #[command(flatten)]
@@ -139,6 +145,7 @@ pub fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Prune(args) => prune(args),
         Verb::Export(args) => travel::export(args),
         Verb::Import(args) => travel::import(args),
+        Verb::Resume(list) => Ok(store::resume(&list.place()?, &host())?),
     }
 }
 

@@ -10,7 +10,7 @@ mod heal;
 pub mod migrate;
 mod place;
 mod reply;
-mod room;
+pub(crate) mod room;
 
 use std::borrow::Cow;
 use std::time::Duration;

@@ -273,32 +273,46 @@ pub fn read(source: impl Read, sink: Sink<'_>) -> Result<Snapshot, Error> {
     for volume in &manifest.volumes {
         volume_of(volume, &mut entries, &budget, sink)?;
     }
-    budget.set(HEADERS);
-    if let Some(entry) = entries.next() {
-        let entry = entry.map_err(unreadable)?;
-        let path = entry.path().map_err(unreadable)?;
-        return Err(damaged(&format!("{} is not in the manifest", path.display())).into());
-    }
-    // What is left are zeros, and behind them the checksum.
-    let mut rest = Vec::new();
-    budget.set(HEADERS);
-    archive.into_inner().read_to_end(&mut rest).map_err(unreadable)?;
-    if budget.get() == 0 || rest.iter().any(|byte| *byte != 0) {
-        return Err(damaged("something follows the archive").into());
-    }
+    ends(&mut entries, &budget)?;
+    ends_file(archive, &budget)?;
     Ok(agreed(manifest, parts)?)
 }
 
-/// Reads manifest and parts, and checks their digests. Volumes, which may take minutes, are neither read nor checked.
+/// Reads manifest and parts, and checks their digests. Volumes, which may take minutes, are neither read nor checked; where
+/// there is none, all of the file is.
 ///
 /// # Errors
 /// Something of it is damaged or missing.
 pub fn bonds(source: impl Read) -> Result<Snapshot, Refused> {
-    let mut archive = opened(source)?.0;
+    let (mut archive, budget) = opened(source)?;
     let mut entries = archive.entries().map_err(unreadable)?;
     let manifest = first(&mut entries)?;
     let parts = parts(&manifest, &mut entries)?;
+    if manifest.volumes.is_empty() {
+        ends(&mut entries, &budget)?;
+        ends_file(archive, &budget)?;
+    }
     agreed(manifest, parts)
+}
+
+/// That no entry follows.
+fn ends<R: Read>(entries: &mut tar::Entries<'_, R>, budget: &Cell<u64>) -> Result<(), Refused> {
+    budget.set(HEADERS);
+    let Some(entry) = entries.next() else { return Ok(()) };
+    let entry = entry.map_err(unreadable)?;
+    let path = entry.path().map_err(unreadable)?;
+    Err(damaged(&format!("{} is not in the manifest", path.display())))
+}
+
+/// That what is left are zeros, and behind them the checksum.
+fn ends_file<R: Read>(archive: tar::Archive<R>, budget: &Cell<u64>) -> Result<(), Refused> {
+    let mut rest = Vec::new();
+    budget.set(HEADERS);
+    archive.into_inner().read_to_end(&mut rest).map_err(unreadable)?;
+    if budget.get() == 0 || rest.iter().any(|byte| *byte != 0) {
+        return Err(damaged("something follows the archive"));
+    }
+    Ok(())
 }
 
 /// Manifest and parts, which say the same about the host's key.

@@ -107,6 +107,24 @@ fn locked(place: &Place, host: &Host<'_>) -> Result<Lock, Error> {
     Ok(lock)
 }
 
+/// Has services go on that a killed command left paused or stopped. The host's key is left to who restarts the machine with
+/// it: an agent that finds another one under its interface gives up.
+///
+/// # Errors
+/// Somebody is at it, the disk refuses, or a service.
+pub fn resume(place: &Place, host: &Host<'_>) -> Result<(), Error> {
+    let folder = folder(place);
+    if !fs::exists(&folder)? {
+        return Ok(());
+    }
+    let _lock = Lock::acquire(&folder.join(".lock"), PATIENCE)?;
+    let resumed = paused::resume_all(place, host);
+    if let Some(line) = recover(place, host, false)? {
+        (host.tell)(&line);
+    }
+    resumed
+}
+
 /// Takes a snapshot, unless `dry_run`; its name is `None` then.
 ///
 /// # Errors
@@ -146,6 +164,10 @@ fn held() -> Result<Held, Error> {
 /// Writes a snapshot beside its place, reads it back, and gives it a name that none has.
 fn keep(place: &Place, snapshot: &Snapshot) -> Result<String, Error> {
     let bytes = fs::context(archive::pack(snapshot), "pack", &folder(place))?;
+    // A workstation revokes nobody: it has no need of the room.
+    if place.bonds != place.law {
+        volumes::room_for_bonds(&folder(place), bytes.len())?;
+    }
     let write = |file: &mut std::fs::File, path: &Path| {
         fs::context(file.write_all(&bytes), "write", path)?;
         Ok(snapshot.clone())
@@ -284,10 +306,13 @@ fn file(place: &Place, name: &str) -> PathBuf {
 pub fn list(place: &Place) -> Result<Vec<Kept>, Error> {
     let kept = |name: String| {
         let path = file(place, &name);
-        let manifest = archive::manifest(fs::open(&path)?).map_err(|refused| refused.message);
-        Ok(Kept { name, size: fs::size(&path)?, manifest })
+        // It may be removed meanwhile: nobody waits for who only looks.
+        let Some(file) = fs::if_there(fs::open(&path))? else { return Ok(None) };
+        let size = fs::context(file.metadata(), "read", &path)?.len();
+        let manifest = archive::manifest(file).map_err(|refused| refused.message);
+        Ok(Some(Kept { name, size, manifest }))
     };
-    names(place)?.into_iter().map(kept).collect()
+    names(place)?.into_iter().filter_map(|name| kept(name).transpose()).collect()
 }
 
 /// Reads the snapshot of that name, or the latest, every digest checked. Volumes are only checked.
@@ -355,15 +380,30 @@ fn stem(snapshot: &Snapshot) -> String {
     snapshot.manifest.created.to_string().replace(':', "")
 }
 
-/// Removes all but the latest `keep` snapshots, unless `dry_run`; names those that go.
+/// Removes all snapshots but the latest `keep` that are whole, unless `dry_run`; names those that go. Where there are not so
+/// many whole ones, all stay.
 ///
 /// # Errors
 /// The disk refuses.
 pub fn prune(place: &Place, host: &Host<'_>, keep: usize, dry_run: bool) -> Result<Vec<String>, Error> {
-    let _lock = if dry_run { None } else { Some(locked(place, host)?) };
+    // Reading takes its time, and others wait for the lock. What is made meanwhile is later than all of these.
     let mut names = names(place)?;
-    names.truncate(names.len().saturating_sub(keep));
+    let (mut whole, mut damaged) = (0, Vec::new());
+    while let Some(name) = names.pop_if(|_| whole < keep) {
+        match read(place, Some(&name)) {
+            Ok(_) => whole += 1,
+            Err(Error::Refused(refused)) => {
+                (host.tell)(&format!("{name} does not count: {refused}"));
+                damaged.insert(0, name);
+            }
+            Err(other) => return Err(other),
+        }
+    }
+    if whole == keep {
+        names.extend(damaged);
+    }
     if !dry_run {
+        let _lock = locked(place, host)?;
         let folder = folder(place);
         remove(&folder, is_temporary)?;
         for name in &names {

@@ -158,6 +158,63 @@ fn prune_keeps_the_latest() {
     assert!(!file(&site, &names[0]).exists() && file(&site, &names[2]).exists());
 }
 
+/// Turns a bit of a snapshot's bonds, behind its manifest.
+fn rots(site: &Site, name: &str) {
+    let path = file(site, name);
+    let mut bytes = fs::read(&path).unwrap();
+    let place = bytes.len() - 20;
+    bytes[place] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+#[test]
+fn prune_counts_what_is_whole_alone() {
+    let (site, first) = kept();
+    let names = [first, create(&site), create(&site)];
+    rots(&site, &names[2]);
+    let pruned = sepulcher()
+        .args(["snapshot", "prune", "--keep", "1", "--codex"])
+        .arg(site.codex())
+        .assert()
+        .success();
+    let output = pruned.get_output();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), format!("- {}\n- {}\n", names[0], names[2]));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(&format!("{} does not count: ", names[2])), "{told}");
+    site.run(&["snapshot", "verify", &names[1]]);
+    // Where there are not so many whole ones, nobody is asked to do without the rest of one.
+    create(&site);
+    rots(&site, &names[1]);
+    assert_eq!(site.run(&["snapshot", "prune", "--keep", "2"]), "");
+    assert!(file(&site, &names[1]).exists());
+}
+
+#[test]
+fn a_copy_from_elsewhere_takes_the_place_of_what_has_rotted() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (site, name) = kept();
+    let export = scratch.path().join("soul.age");
+    let (key, recipient) = identity(scratch.path(), "key");
+    let [export, key] = [&export, &key].map(|path| path.to_str().unwrap());
+    site.run(&["snapshot", "export", export, "--recipient", &recipient]);
+    rots(&site, &name);
+    site.refuses(&["snapshot", "restore", &name], 1, &["no whole snapshot"]);
+    let imported = site.run(&["snapshot", "import", export, "--identity", key]);
+    let copy = format!("{name}-2");
+    assert!(imported.contains(&copy), "{imported}");
+    site.run(&["snapshot", "verify", &copy]);
+    assert_eq!(site.run(&["snapshot", "import", export, "--identity", key]), imported);
+}
+
+#[test]
+fn a_restore_that_would_leave_the_log_no_room_for_revocations_is_refused() {
+    let (site, name) = kept();
+    site.run(&["peer", "grant", "wraith", "metrics"]);
+    let log = fs::read(site.codex().join("audit.jsonl")).unwrap();
+    fs::write(site.codex().join("audit.jsonl"), log.repeat((48 << 20) / log.len() + 1)).unwrap();
+    site.refuses(&["snapshot", "restore", &name], 1, &["the log of changes is full"]);
+}
+
 /// An age key pair: the file with the private half, and the public one.
 pub fn identity(folder: &Path, name: &str) -> (PathBuf, String) {
     use age::secrecy::ExposeSecret as _;

@@ -273,9 +273,11 @@ fn ctrl_c_lets_the_services_go_on_and_a_kill_leaves_that_to_the_next_command() {
     child.wait().unwrap();
     assert_eq!(machine.state(PHYLACTERY), "paused");
     fs::remove_file(machine.path("waits")).unwrap();
-    let (_, told) = machine.ends(&["create", "--bonds-only"], 0);
+    // The unit of whoever carries wishes out ends with this; every other command that changes snapshots does it, too.
+    let (_, told) = machine.ends(&["resume"], 0);
     assert!(told.contains("the service phylactery was left paused, and is resumed"), "{told}");
     assert_eq!(machine.state(PHYLACTERY), "running");
+    machine.run(&["create", "--bonds-only"]);
     assert_eq!(machine.kept().len(), 1, "{:?}", machine.kept());
 
     // Too much to read in the time that the signal takes.
@@ -308,6 +310,25 @@ fn a_volume_that_may_not_fit_is_refused_before_anybody_is_paused() {
     large.set_len(8 << 40).unwrap();
     machine.refuses(&["create"], &["the volumes may take 8388", "snapshot prune"]);
     assert!(machine.asked().is_empty());
+}
+
+#[test]
+fn bonds_that_would_leave_no_room_for_revocations_are_refused() {
+    let machine = Machine::new();
+    let snapshots = machine.path("var/lib/sepulcher/snapshots");
+    fs::create_dir_all(&snapshots).unwrap();
+    let mut within = Command::new("unshare");
+    within.arg("--mount");
+    if !rustix::process::geteuid().is_root() {
+        within.arg("--map-root-user");
+    }
+    within.args(["sh", "-c", "mount -t tmpfs -o size=8m none \"$1\" && shift && exec \"$@\"", "sh"]);
+    within.arg(snapshots).arg(env!("CARGO_BIN_EXE_sepulcher"));
+    let output = within.args(["snapshot", "create", "--bonds-only", "--root"]).arg(machine.0.path()).output();
+    let output = output.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("the snapshot may take 17 MiB, and ") && told.contains("prune --keep 1"), "{told}");
 }
 
 /// A file system that shares blocks, as long as the value lives.

@@ -8,8 +8,9 @@ use super::target::Target;
 use crate::cli::snapshot::travel;
 use crate::cli::{Failure, Kind};
 use crate::codex::ledger::{LAW_LEDGER, LEDGER};
+use crate::codex::name::Name;
 use crate::codex::{Codex, Sources};
-use crate::snapshot::{IDENTITY, archive, law, store};
+use crate::snapshot::{IDENTITY, Snapshot, archive, law, store};
 use crate::sys::wireguard::SecretKey;
 use crate::tree::Sha256Digest;
 
@@ -60,8 +61,16 @@ pub fn of(
         sealed.insert(LAW_LEDGER, revoked);
     }
     plan.extend(store::foretell(&snapshot, &sealed, image.as_ref(), host.public())?);
+    plan.extend(unknown(codex, &snapshot).map(|name| {
+        format!("note: peer {name} of the Codex is not in the snapshot, and stays out: bond it again")
+    }));
     let packed = archive::pack(&snapshot).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
     Ok((Credential { appliance, host, bonds: BTreeMap::new(), recovery, snapshot: Some(packed) }, plan))
+}
+
+/// Peers of a Codex that a snapshot does not know.
+fn unknown<'a>(codex: &'a Codex, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Name> {
+    codex.peers.keys().filter(|name| snapshot.text(&format!("peers/{name}.toml")).is_none())
 }
 
 #[cfg(test)]

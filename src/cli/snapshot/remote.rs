@@ -73,7 +73,7 @@ pub fn restore(remote: &Remote, wish: Restore) -> Result<Restored, Failure> {
 
 /// Has all but the latest removed, and waits until they are; names of them, and how many more.
 pub fn prune(remote: &Remote, wish: Prune) -> Result<(Vec<String>, usize), Failure> {
-    match carried_out(remote, PRUNE, wish, BONDS)? {
+    match carried_out(remote, PRUNE, wish, VOLUMES)? {
         Some(Outcome::Pruned { removed, more }) => Ok((removed, more)),
         _ => Err(another(remote)),
     }

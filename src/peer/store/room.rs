@@ -27,12 +27,27 @@ pub fn judge(place: &Place, bonded: usize, changes: &[(Verb, &Change)]) -> Resul
     if !changes.iter().any(|(verb, _)| grows(*verb)) {
         return Ok(());
     }
-    let length = |name: &str| fs::if_there(fs::size(&place.bonds.join(name)));
-    let lengths = Lengths {
-        ledger: length(LEDGER)?.unwrap_or_default(),
-        log: length(audit::FILE)?.unwrap_or_default(),
-    };
+    let lengths = Lengths { ledger: length(place, LEDGER)?, log: length(place, audit::FILE)? };
     Ok(fit(lengths, bonded, changes)?)
+}
+
+/// Refuses a restore of so many records and lines of the ledger; `log` is how long the log is that comes with it, in bytes.
+pub(crate) fn judge_restore(
+    place: &Place,
+    log: Option<usize>,
+    records: usize,
+    lines: usize,
+) -> Result<(), Error> {
+    if records > 0 {
+        fit_log(log.map_or_else(|| length(place, audit::FILE), |log| Ok(count(log)))?, records)?;
+    }
+    // What it kills is dead anyway: room is left for what lives.
+    Ok(fit_ledger(length(place, LEDGER)?, count(lines))?)
+}
+
+/// How long a file is; one that is not there has no length.
+fn length(place: &Place, name: &str) -> Result<u64, fs::Error> {
+    Ok(fs::if_there(fs::size(&place.bonds.join(name)))?.unwrap_or_default())
 }
 
 /// Whether what is done can be done again without end.
@@ -41,21 +56,11 @@ fn grows(verb: Verb) -> bool {
 }
 
 fn fit(now: Lengths, bonded: usize, changes: &[(Verb, &Change)]) -> Result<(), Refused> {
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     // Each of them has a key and perhaps the one before it, and leaves both behind.
     let living = 2 * count(bonded + changes.len());
     let dead: usize = changes.iter().map(|(_, change)| change.ledger.len()).sum();
-    if now.ledger.saturating_add((count(dead) + living).saturating_mul(LINE)) > LEDGER_LIMIT {
-        return Err(full("the ledger of dead keys"));
-    }
-    if now.log.saturating_add(count(changes.len()).saturating_mul(RECORD)) > audit::LIMIT - LEFT {
-        let mut refused = full("the log of changes");
-        refused.hint = Some(
-            "note what `sepulcher audit verify` prints, and move audit.jsonl away; revoking works all the same"
-                .to_owned(),
-        );
-        return Err(refused);
-    }
+    fit_ledger(now.ledger, count(dead) + living)?;
+    fit_log(now.log, changes.len())?;
     let long =
         changes.iter().find(|(verb, change)| grows(*verb) && count(change.text.len()) > FILE_LIMIT / 2);
     match long {
@@ -65,6 +70,29 @@ fn fit(now: Lengths, bonded: usize, changes: &[(Verb, &Change)]) -> Result<(), R
         )),
         None => Ok(()),
     }
+}
+
+fn fit_ledger(length: u64, lines: u64) -> Result<(), Refused> {
+    if length.saturating_add(lines.saturating_mul(LINE)) <= LEDGER_LIMIT {
+        return Ok(());
+    }
+    Err(full("the ledger of dead keys"))
+}
+
+fn fit_log(length: u64, records: usize) -> Result<(), Refused> {
+    if length.saturating_add(count(records).saturating_mul(RECORD)) <= audit::LIMIT - LEFT {
+        return Ok(());
+    }
+    let mut refused = full("the log of changes");
+    refused.hint = Some(
+        "note what `sepulcher audit verify` prints, and move audit.jsonl away; revoking works all the same"
+            .to_owned(),
+    );
+    Err(refused)
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 fn full(what: &str) -> Refused {

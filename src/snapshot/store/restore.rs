@@ -16,7 +16,7 @@ use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources};
 use crate::peer::audit::{self, Who};
-use crate::peer::store::{Error, Place, add_to_ledger, heal, load};
+use crate::peer::store::{Error, Place, add_to_ledger, heal, load, room};
 use crate::peer::{Refused, Situation};
 use crate::rebirth::version::Version;
 use crate::snapshot::merge::{Bonds, Merge, merge};
@@ -119,10 +119,15 @@ fn put_back(
 ) -> Result<Restored, Error> {
     let lock = if wish.dry_run { None } else { Some(bonds_locked(place)?) };
     let image = image(place, &snapshot.manifest.appliance)?;
+    let log = place.bonds.join(audit::FILE);
     let now = clock::now();
     let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load(place)? };
     let bonds = Bonds { codex: &codex, sources: &sources };
     let merged = decide(snapshot, image.as_ref(), bonds, wish.revive, now)?;
+    // The log of a lost machine goes on.
+    let coming = if fs::exists(&log)? { None } else { snapshot.parts.get(audit::FILE) };
+    let lines = merged.before.len() + merged.behind.len();
+    room::judge_restore(place, coming.map(|coming| coming.len()), merged.changed.len(), lines)?;
     let preshared = preshared(snapshot, &merged.codex, |file| fs::exists(&place.secrets.join(file)))?;
     let identity = identity(place, snapshot, wish.identity)?;
     let mut plan = plan(&merged, &codex);
@@ -146,10 +151,8 @@ fn put_back(
             (Some(before), Some(back))
         }
     };
-    // The log of a lost machine goes on.
-    if let (Some(log), false) = (snapshot.parts.get(audit::FILE), fs::exists(&place.bonds.join(audit::FILE))?)
-    {
-        fs::write_atomic(&place.bonds.join(audit::FILE), 0o600, log)?;
+    if let Some(coming) = coming {
+        fs::write_atomic(&log, 0o600, coming)?;
     }
     let identity = identity.as_ref().map(|key| key.as_slice());
     carry_out(place, who, &merged, &preshared, identity, back, now)?;

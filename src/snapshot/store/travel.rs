@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::{Host, Kept, file, folder, free_name, keep, list, locked, stem};
+use super::{Host, Kept, file, folder, free_name, keep, list, locked, read, stem};
 use crate::peer::store::{Error, Place, is_temporary, remove};
 use crate::snapshot::{Snapshot, archive, damaged};
 use crate::sys::fs;
@@ -81,8 +81,9 @@ fn copy(source: &mut dyn Read, file: &mut std::fs::File, path: &Path) -> Result<
     }
 }
 
-/// The name of a snapshot that is the same.
+/// The name of a snapshot that is the same, and whole: a copy is fetched to take the place of what has rotted.
 fn same(place: &Place, snapshot: &Snapshot) -> Result<Option<String>, Error> {
     let same = |kept: &Kept| kept.manifest.as_ref().is_ok_and(|manifest| *manifest == snapshot.manifest);
-    Ok(list(place)?.into_iter().find(same).map(|kept| kept.name))
+    let whole = |kept: &Kept| read(place, Some(&kept.name)).is_ok();
+    Ok(list(place)?.into_iter().find(|kept| same(kept) && whole(kept)).map(|kept| kept.name))
 }

@@ -97,18 +97,28 @@ pub(super) fn fit(folder: &Path, sources: &[Source]) -> Result<(), Error> {
 
 /// Refuses what does not fit into the free space of `folder`.
 pub(super) fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
+    let hint = "remove old snapshots (`sepulcher snapshot prune --keep 1`), leave caches out (`snapshot = false` of a `[[volume]]`), or keep the bonds alone: `--bonds-only`";
+    fits(folder, "the volumes", wanted, hint)
+}
+
+/// Refuses bonds that are so long, in bytes, and leave no room in `folder`: where snapshots have filled the disk nobody
+/// could be revoked any more, nor a snapshot be removed over the tether.
+pub(super) fn room_for_bonds(folder: &Path, length: usize) -> Result<(), Error> {
+    let wanted = u64::try_from(length).map_or(u64::MAX, |length| length.saturating_add(RESERVE));
+    fits(folder, "the snapshot", wanted, "remove old ones: `sepulcher snapshot prune --keep 1`")
+}
+
+fn fits(folder: &Path, what: &str, wanted: u64, hint: &str) -> Result<(), Error> {
     let free = fs::free_space(folder)?;
     if wanted <= free {
         return Ok(());
     }
-    let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let message = format!(
-        "the volumes may take {} MiB, and {} MiB are free in {}",
-        mebibytes(wanted),
+        "{what} may take {} MiB, and {} MiB are free in {}",
+        wanted.div_ceil(1 << 20),
         free >> 20,
         folder.display()
     );
-    let hint = "remove old snapshots (`sepulcher snapshot prune --keep 1`), leave caches out (`snapshot = false` of a `[[volume]]`), or keep the bonds alone: `--bonds-only`";
     Err(Refused::new(message, hint).into())
 }
 

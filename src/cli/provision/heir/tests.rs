@@ -9,12 +9,11 @@ use super::*;
 use crate::cli::awaken;
 use crate::cli::provision::credential::tests::credential as first_bond;
 use crate::codex::key::PublicKey;
-use crate::codex::name::Name;
 use crate::peer::store::{Place, Who, execute, load};
 use crate::peer::{Request, Revoke};
+use crate::snapshot::Manifest;
 use crate::snapshot::seal::{Recipient, seal};
 use crate::snapshot::store::{Creation, Host, create, list, read};
-use crate::snapshot::{Manifest, Snapshot};
 use crate::sys::fs;
 
 const CREDENTIAL: &str = "efi/EFI/sepulcher/provision.cred";
@@ -154,6 +153,10 @@ fn bonds_of_the_law_are_older_than_those_of_the_snapshot() {
     let text = snapshot.text("peers/tablet.toml").unwrap();
     assert_eq!(state(&root, "codex/peers/tablet.toml"), text.as_bytes());
     assert!(!fs::exists(&root.path().join(STATE).join("codex/peers/phone.toml")).unwrap());
+    // Who provisions it is told so before.
+    let law = crate::sys::codex::load(&[&awaken::tests::machine().path().join(awaken::tests::LAW)]);
+    let codex = Codex::parse(&law).unwrap();
+    assert_eq!(unknown(&codex, &snapshot).map(Name::as_str).collect::<Vec<_>>(), ["laptop", "phone"]);
 }
 
 #[test]
