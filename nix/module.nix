@@ -37,7 +37,7 @@ in
         where the Codex says so, its own services included, and forwards packets of this pod alone: routing, libvirt,
         Docker and other networks of Podman end at its ruleset. The folder `/etc/containers/systemd` is this module's as
         a whole: no other quadlet has a place in it. The grant `rebirth` has no effect here: another body of this host
-        is another configuration of NixOS. With `snapshots` a peer lists and exports; making and restoring are for the shell.
+        is another configuration of NixOS. With `snapshots` a peer lists, shows and exports; everything else is for the shell.
       '';
     };
 

@@ -19,6 +19,7 @@ use crate::codex::Door;
 use crate::codex::name::Name;
 use crate::peer::store::{self, Order, Place, Who};
 use crate::peer::{Batch, Request};
+use crate::rebirth::machine::Machine;
 use crate::rebirth::{inbox, intent};
 use crate::sys::clock;
 
@@ -68,6 +69,14 @@ fn permitted(root: &Path, peer: &Name, door: Door) -> Result<(), Failure> {
         Failure::new(Kind::Input, why)
             .hint(format!("grant it: `sepulcher peer grant {peer} {}`", door.word()))
     })
+}
+
+/// Refuses what is for sealed images alone: elsewhere nobody carries wishes out.
+fn sealed(root: &Path, hint: &str) -> Result<(), Failure> {
+    if Machine::new(root).is_sealed() {
+        return Ok(());
+    }
+    Err(Failure::new(Kind::Unavailable, "this machine runs no sealed image").hint(hint))
 }
 
 fn carry_out(root: &Path, asked: &Asked, request: &Request) -> Result<Replies, Failure> {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::control::wire::Told;
 use super::{Failure, rebirth, snapshot};
-use crate::rebirth::inbox;
+use crate::rebirth::inbox::{self, Ended};
 use crate::rebirth::intent::{Intent, Outcome, Wish};
 use crate::rebirth::machine::Machine;
-use crate::rebirth::status;
+use crate::sys::fs;
 
 /// How long the machine stays once it is told to restart: who asked for it asks every two seconds what became of it.
 const GRACE: Duration = Duration::from_secs(6);
@@ -24,51 +24,68 @@ pub struct Args {
 /// Takes every intent that waits. One that is refused or fails is on record, and no failure of this program.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let machine = Machine::new(&args.root);
-    let mut restart = false;
+    // The one before was killed in between: nothing is done before the restart that it owed.
+    if fs::exists(&due(&machine))? {
+        return restart(&machine);
+    }
     let taken = inbox::take(&machine, &mut |intent| {
-        let (outcome, needs_restart) = carry_out(&machine, intent).map_err(|failure| reason(&failure))?;
-        restart |= needs_restart;
-        Ok(outcome)
+        let (result, restart) = carry_out(&machine, intent);
+        Ended { result: result.map_err(|failure| reason(&failure)), restart }
     });
     // What became of it is part of the status.
-    let published = status::publish(&machine);
-    if taken.is_err() {
-        // What waits still starts this program again at once.
-        std::thread::sleep(GRACE);
+    rebirth::publish(&machine);
+    match taken {
+        Ok(false) => Ok(()),
+        // Only now: what was done is on record.
+        Ok(true) => restart(&machine),
+        Err(error) => {
+            // What waits still starts this program again at once.
+            std::thread::sleep(GRACE);
+            Err(error.into())
+        }
     }
-    taken?;
-    published?;
-    // Only now: what was done is on record.
-    if restart {
-        std::thread::sleep(GRACE);
-        machine.reboot()?;
+}
+
+/// Tells that a restart is due, until there was one.
+fn due(machine: &Machine) -> PathBuf {
+    machine.root().join("run/sepulcher/restart")
+}
+
+fn restart(machine: &Machine) -> Result<(), Failure> {
+    if let Err(error) = fs::write(&due(machine), 0o600, b"") {
+        eprint!("note: {}", Failure::from(error));
     }
-    Ok(())
+    std::thread::sleep(GRACE);
+    Ok(machine.reboot()?)
 }
 
 /// What came of an intent, and whether the machine has to restart for it.
-fn carry_out(machine: &Machine, intent: &Intent) -> Result<(Option<Outcome>, bool), Failure> {
+fn carry_out(machine: &Machine, intent: &Intent) -> (Result<Option<Outcome>, Failure>, bool) {
     let Intent { peer, wish, .. } = intent;
-    match wish {
+    let root = machine.root();
+    let done = match wish {
         Wish::Stage { source, allow_downgrade } => {
-            rebirth::stage_now(machine, source, *allow_downgrade).map(|_| (None, false))
+            let staged = rebirth::stage_now(machine, source, *allow_downgrade);
+            staged.map(|staged| Some(Outcome::Staged { takes: staged.takes }))
         }
-        Wish::Activate { digest } => rebirth::activate_now(machine, *digest).map(|_| (None, true)),
-        Wish::Rollback { leave } => {
-            rebirth::rollback_now(machine, Some(leave)).map(|(.., needs_restart)| (None, needs_restart))
+        Wish::Activate { digest } => {
+            let activated = rebirth::activate_now(machine, *digest).map(|_| None);
+            let restart = activated.is_ok();
+            return (activated, restart);
         }
-        Wish::CreateSnapshot(create) => {
-            snapshot::asked::create(machine.root(), peer, create).map(|outcome| (Some(outcome), false))
+        Wish::Rollback { leave } => match rebirth::rollback_now(machine, Some(leave)) {
+            Ok((_, restart)) => return (Ok(None), restart),
+            Err(failure) => Err(failure),
+        },
+        Wish::CreateSnapshot(create) => snapshot::asked::create(machine, peer, create).map(Some),
+        Wish::VerifySnapshot(named) => snapshot::asked::verify(root, named).map(Some),
+        Wish::RestoreSnapshot(restore) => {
+            let (restored, restart) = snapshot::asked::restore(machine, peer, restore);
+            return (restored.map(Some), restart);
         }
-        Wish::VerifySnapshot(named) => {
-            snapshot::asked::verify(machine.root(), named).map(|outcome| (Some(outcome), false))
-        }
-        Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine.root(), peer, restore)
-            .map(|(outcome, needs_restart)| (Some(outcome), needs_restart)),
-        Wish::PruneSnapshots(prune) => {
-            snapshot::asked::prune(machine.root(), peer, *prune).map(|outcome| (Some(outcome), false))
-        }
-    }
+        Wish::PruneSnapshots(prune) => snapshot::asked::prune(root, peer, *prune).map(Some),
+    };
+    (done, false)
 }
 
 /// Why something failed, the sentence first: what is long is cut.

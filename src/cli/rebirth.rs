@@ -13,7 +13,7 @@ use crate::codex::plain;
 use crate::rebirth::bundle;
 use crate::rebirth::entry::Tries;
 use crate::rebirth::machine::Machine;
-use crate::rebirth::record::{Activated, Verdict};
+use crate::rebirth::record::{Activated, Staged, Verdict};
 use crate::rebirth::status::{self, Slot, Status};
 use crate::rebirth::store::{self, Wish};
 use crate::rebirth::version::Version;
@@ -59,7 +59,7 @@ pub struct Stage {
 
 /// Make the staged body the next one to boot, and restart
 ///
-/// A snapshot is made first. The new body has three attempts to prove healthy; then the machine returns to this one by
+/// A snapshot of the bonds is made first; volumes stay as they are, also when the machine comes back. The new body has three attempts to prove healthy; then the machine returns to this one by
 /// itself.
 #[derive(Debug, clap::Args)]
 pub struct Activate {
@@ -135,19 +135,24 @@ fn tell(told: &Told, status: &Status) -> Result<(), Failure> {
 }
 
 fn stage(args: &Stage) -> Result<(), Failure> {
-    let status = if let Some(host) = &args.told.host {
-        remote::stage(host, &args.source, args.allow_downgrade)?
+    let (version, digest) = if let Some(host) = &args.told.host {
+        let (status, takes) = remote::stage(host, &args.source, args.allow_downgrade)?;
+        for line in &takes {
+            eprintln!("{}", plain(line));
+        }
+        let staged = status
+            .staged
+            .ok_or_else(|| Failure::new(Kind::Unavailable, "the body was staged, and is gone again"))?;
+        (staged.version, staged.digest)
     } else {
-        stage_now(&Machine::new(&args.told.root), &args.source, args.allow_downgrade)?
+        let staged = stage_now(&Machine::new(&args.told.root), &args.source, args.allow_downgrade)?;
+        (staged.version, staged.digest)
     };
-    let staged = status.staged.as_ref();
-    let staged =
-        staged.ok_or_else(|| Failure::new(Kind::Unavailable, "the body was staged, and is gone again"))?;
     if args.told.json {
-        return tell(&args.told, &status);
+        return tell(&args.told, &looked(&args.told)?);
     }
-    eprintln!("body {} is staged; `sepulcher rebirth activate` wants this digest:", staged.version);
-    print(&format!("{}\n", staged.digest))
+    eprintln!("body {version} is staged; `sepulcher rebirth activate` wants this digest:");
+    print(&format!("{digest}\n"))
 }
 
 fn activate(args: &Activate) -> Result<(), Failure> {
@@ -159,22 +164,33 @@ fn activate(args: &Activate) -> Result<(), Failure> {
         return tell(&args.told, &remote::activate(host, args.digest)?);
     }
     let machine = Machine::new(&args.told.root);
-    tell(&args.told, &activate_now(&machine, args.digest)?)?;
-    if args.at_next_boot { Ok(()) } else { Ok(machine.reboot()?) }
+    activate_now(&machine, args.digest)?;
+    let told = looked(&args.told).and_then(|status| tell(&args.told, &status));
+    if !args.at_next_boot {
+        machine.reboot()?;
+    }
+    told
 }
 
-/// Stages on this machine; how it stands then, which is kept even when that failed.
-pub fn stage_now(machine: &Machine, source: &str, downgrade: bool) -> Result<Status, Failure> {
+/// Stages on this machine.
+pub fn stage_now(machine: &Machine, source: &str, downgrade: bool) -> Result<Staged, Failure> {
     let staged = store::stage(machine, Wish { source, downgrade }, &mut |line| eprintln!("{}", plain(line)));
-    let status = status::publish(machine)?;
-    Ok(staged.map(|_| status)?)
+    publish(machine);
+    Ok(staged?)
 }
 
 /// The same for activating, which leaves the restart to the caller.
-pub fn activate_now(machine: &Machine, digest: Sha256Digest) -> Result<Status, Failure> {
+pub fn activate_now(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Failure> {
     let activated = store::activate(machine, digest);
-    let status = status::publish(machine)?;
-    Ok(activated.map(|_| status)?)
+    publish(machine);
+    Ok(activated?)
+}
+
+/// Keeps the status where the agent's requests find it. What was done is done, whether it can be told or not.
+pub fn publish(machine: &Machine) {
+    if let Err(error) = status::publish(machine) {
+        eprint!("note: the status cannot be told: {}", Failure::from(error));
+    }
 }
 
 fn looked(told: &Told) -> Result<Status, Failure> {
@@ -189,24 +205,23 @@ fn rollback(told: &Told) -> Result<(), Failure> {
         return tell(told, &remote::rollback(host)?);
     }
     let machine = Machine::new(&told.root);
-    let (activated, status, needs_restart) = rollback_now(&machine, None)?;
-    if told.json {
-        tell(told, &status)?;
+    let (activated, needs_restart) = rollback_now(&machine, None)?;
+    let told = if told.json {
+        looked(told).and_then(|status| tell(told, &status))
     } else {
-        print(&format!("{activated}\n"))?;
+        print(&format!("{activated}\n"))
+    };
+    if needs_restart {
+        machine.reboot()?;
     }
-    if needs_restart { Ok(machine.reboot()?) } else { Ok(()) }
+    told
 }
 
-/// Rolls back on this machine; how it stands then, and whether a restart, which is left to the caller, is needed.
-pub fn rollback_now(
-    machine: &Machine,
-    leave: Option<&Version>,
-) -> Result<(Activated, Status, bool), Failure> {
+/// Rolls back on this machine. Whether a restart, which is left to the caller, is needed.
+pub fn rollback_now(machine: &Machine, leave: Option<&Version>) -> Result<(Activated, bool), Failure> {
     let done = rollback::rollback(machine, leave);
-    let status = status::publish(machine)?;
-    let (activated, needs_restart) = done?;
-    Ok((activated, status, needs_restart))
+    publish(machine);
+    Ok(done?)
 }
 
 /// Asked when health failed, and when it should long have come to a verdict.

@@ -247,6 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn what_would_fill_the_state_is_not_brought() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("from");
+        fs::create_dir_all(&from).unwrap();
+        // More than any disk has that this test runs on; a hole takes none of it.
+        let size = 1 << 43;
+        File::create_new(from.join("root")).unwrap().set_len(size).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_path("root").unwrap();
+        header.set_size(size);
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_cksum();
+        fs::write(&folder.path().join("a.tar"), 0o644, &[&header.as_bytes()[..], &[0; 512]].concat())
+            .unwrap();
+        for source in [from, folder.path().join("a.tar")] {
+            let target = folder.path().join("incoming");
+            let origin = Origin::of(source.to_str().unwrap(), &codex("")).unwrap();
+            let refused = origin.bring(&target, || panic!("it is on this machine")).unwrap_err().to_string();
+            assert!(refused.starts_with("the bundle takes 8388608 MiB, and the state has "), "{refused}");
+            assert_eq!(fs::list(&target).unwrap(), [""; 0].map(std::path::PathBuf::from));
+            fs::remove_dir_all(&target).unwrap();
+        }
+    }
+
+    #[test]
     fn headers_of_others_are_passed_over_and_none_is_read_into_memory() {
         let mut builder = tar::Builder::new(Vec::new());
         let mut add = |kind: tar::EntryType, name: &str, size: u64, bytes: &mut dyn Read| {

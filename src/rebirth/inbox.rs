@@ -3,7 +3,7 @@
 //! A nonce is on the list before anything is done, and the file is gone: a machine that stops in between does nothing
 //! twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::Error;
@@ -58,11 +58,13 @@ pub fn codex(root: &Path) -> Result<Codex, String> {
     })
 }
 
-/// Removes what writers of intents that were killed left. Nobody writes one yet.
+/// Removes what writers of intents that were killed left, and ends what was begun: see [`end_begun`]. Nobody writes or
+/// carries out one yet.
 ///
 /// # Errors
-/// The folder cannot be read or written.
+/// Folder or list cannot be read or written.
 pub fn tidy(root: &Path) -> Result<(), Error> {
+    end_begun(root, &mut records(root)?)?;
     let folder = folder(root);
     if !fs::exists(&folder)? {
         return Ok(());
@@ -73,9 +75,36 @@ pub fn tidy(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Notes that nobody goes on with what was being carried out when the machine stopped, or the reactor was killed: whoever
+/// asked for it still waits.
+fn end_begun(root: &Path, records: &mut Vec<Record>) -> Result<(), Error> {
+    let last: BTreeMap<&str, &Record> = records.iter().map(|record| (record.file.as_str(), record)).collect();
+    let begun: Vec<Record> =
+        last.into_values().filter(|record| record.state == State::Taken).cloned().collect();
+    for record in begun {
+        let reason = "it was cut off, and may be done: see how things stand before you ask again";
+        let reason = Some(reason.to_owned());
+        note(root, records, Record { at: clock::now(), state: State::Failed, reason, ..record })?;
+    }
+    Ok(())
+}
+
 /// The intents that wait. What is being written has a hidden name.
 fn waiting(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(fs::list_named(&folder(root), |name| !name.starts_with('.'))?)
+}
+
+/// A file, and the intent in it or why there is none.
+type Read = (PathBuf, Result<Intent, String>);
+
+/// The one that has waited longest.
+fn first(root: &Path) -> Result<Option<Read>, Error> {
+    let all = waiting(root)?.into_iter().map(|path| {
+        let intent = read(&path).and_then(|bytes| Intent::parse(&bytes));
+        (path, intent)
+    });
+    // Names are random. What is none goes first.
+    Ok(all.min_by_key(|(_, intent)| intent.as_ref().ok().map(|intent| intent.at)))
 }
 
 /// Adds to the list, durably.
@@ -122,22 +151,31 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<Strin
     Ok(file)
 }
 
-/// Carries an intent out: what came of it, or why nothing did.
-pub type Act<'a> = &'a mut dyn FnMut(&Intent) -> Result<Option<Outcome>, String>;
+/// How carrying an intent out ended.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// What came of it, or why nothing did.
+    pub result: Result<Option<Outcome>, String>,
+    /// Whether the machine has to restart now: whatever waits still, does so until it has.
+    pub restart: bool,
+}
 
-/// Takes every intent that waits: what may be carried out is handed to `act`, everything else is refused; all of it is
-/// on record, and none of it is left.
+/// Carries an intent out.
+pub type Act<'a> = &'a mut dyn FnMut(&Intent) -> Ended;
+
+/// Takes the intents that wait, one after the other, until there is none or the machine has to restart, which is returned:
+/// what may be carried out is handed to `act`, everything else is refused; all of it is on record, and none of it is left.
 ///
 /// # Errors
 /// A file cannot be read or written.
-pub fn take(machine: &Machine, act: Act<'_>) -> Result<(), Error> {
+pub fn take(machine: &Machine, act: Act<'_>) -> Result<bool, Error> {
     let root = machine.root();
     let mut records = records(root)?;
+    // There is one reactor at a time.
+    end_begun(root, &mut records)?;
     loop {
-        let waiting = waiting(root)?;
-        let Some(path) = waiting.first() else { return Ok(()) };
+        let Some((path, read)) = first(root)? else { return Ok(false) };
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let read = read(path).and_then(|bytes| Intent::parse(&bytes));
         let peer = read.as_ref().ok().map(|intent| intent.peer.clone());
         let record = |state, reason| Record {
             at: clock::now(),
@@ -150,17 +188,23 @@ pub fn take(machine: &Machine, act: Act<'_>) -> Result<(), Error> {
         match read.and_then(|intent| granted(intent, &file, &records, root)) {
             Ok(intent) => {
                 note(root, &mut records, record(State::Taken, None))?;
-                remove(path)?;
-                let ended = match act(&intent) {
+                remove(&path)?;
+                let Ended { result, restart } = act(&intent);
+                let ended = match result {
                     Ok(outcome) => Record { outcome, ..record(State::Done, None) },
                     Err(reason) => record(State::Failed, Some(reason)),
                 };
-                note(root, &mut records, ended)?;
+                let noted = note(root, &mut records, ended);
+                if restart {
+                    noted.unwrap_or_else(|error| eprintln!("note: it is not on record: {error}"));
+                    return Ok(true);
+                }
+                noted?;
             }
             Err(reason) => {
                 eprintln!("refused the intent {}: {reason}", crate::codex::plain(&file));
                 note(root, &mut records, record(State::Refused, Some(reason)))?;
-                remove(path)?;
+                remove(&path)?;
             }
         }
     }
@@ -192,6 +236,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::codex::time::Timestamp;
     use crate::tree::Sha256Digest;
 
     /// A machine with a peer that may.
@@ -223,9 +268,9 @@ mod tests {
         let mut carried_out = Vec::new();
         let mut act = |intent: &Intent| {
             carried_out.push(intent.wish.clone());
-            answer.clone().map(|()| None)
+            Ended { result: answer.clone().map(|()| None), restart: false }
         };
-        take(&Machine::new(root), &mut act).unwrap();
+        assert!(!take(&Machine::new(root), &mut act).unwrap());
         assert!(waiting(root).unwrap().is_empty());
         (carried_out, records(root).unwrap().into_iter().map(|record| record.state).collect())
     }
@@ -251,10 +296,55 @@ mod tests {
         let outcome = Some(Outcome::Created { name: "2026-11-29T160000Z".to_owned() });
         let mut act = |intent: &Intent| {
             assert_eq!(intent.peer.as_str(), "laptop");
-            Ok(outcome.clone())
+            Ended { result: Ok(outcome.clone()), restart: false }
         };
         take(&Machine::new(root.path()), &mut act).unwrap();
         assert_eq!(records(root.path()).unwrap().pop().unwrap().outcome, outcome);
+    }
+
+    #[test]
+    fn who_has_waited_longest_comes_first_and_nobody_before_a_restart_that_is_due() {
+        let root = machine();
+        let nonces = ["f", "8", "0"].map(|digit| digit.repeat(16));
+        for (nonce, age) in nonces.iter().zip([60, 30, 0]) {
+            ask(root.path(), nonce).unwrap();
+            let path = folder(root.path()).join(format!("{nonce}.json"));
+            let mut intent = Intent::parse(&fs::read(&path).unwrap()).unwrap();
+            intent.at = Timestamp::from_epoch(intent.at.epoch() - age);
+            fs::write(&path, 0o600, &serde_json::to_vec(&intent).unwrap()).unwrap();
+        }
+        let mut order = Vec::new();
+        let mut act = |intent: &Intent| {
+            order.push(intent.nonce.to_string());
+            let result = Err("it is done, and its service does not start".to_owned());
+            Ended { result, restart: order.len() == 2 }
+        };
+        assert!(take(&Machine::new(root.path()), &mut act).unwrap());
+        assert_eq!(order, nonces[..2]);
+        assert_eq!(records(root.path()).unwrap().pop().unwrap().state, State::Failed);
+        assert_eq!(waiting(root.path()).unwrap().len(), 1);
+        assert_eq!(taken(root.path(), &Ok(())).0.len(), 1);
+    }
+
+    #[test]
+    fn whoever_waits_for_what_the_machine_stopped_in_is_told_so_once() {
+        let root = machine();
+        ask(root.path(), "0123456789abcdef").unwrap();
+        taken(root.path(), &Ok(()));
+        ask(root.path(), "fedcba9876543210").unwrap();
+        let died = std::panic::catch_unwind(|| {
+            take(&Machine::new(root.path()), &mut |_| panic!("the power went")).unwrap();
+        });
+        assert!(died.is_err());
+        let states =
+            || records(root.path()).unwrap().into_iter().map(|record| record.state).collect::<Vec<_>>();
+        assert_eq!(states(), [State::Taken, State::Done, State::Taken]);
+        tidy(root.path()).unwrap();
+        tidy(root.path()).unwrap();
+        assert_eq!(states(), [State::Taken, State::Done, State::Taken, State::Failed]);
+        let last = records(root.path()).unwrap().pop().unwrap();
+        assert_eq!(last.file, "fedcba9876543210.json");
+        assert!(last.reason.unwrap().contains("cut off"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::record::SCHEMA;
 use super::version::Version;
@@ -158,15 +158,26 @@ pub struct Record {
     pub state: State,
     /// Why, where it was refused or failed.
     pub reason: Option<String>,
-    /// What came of it, where there is more to tell than that it is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// What came of it, where there is more to tell than that it is done, and this program knows of such a thing.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub outcome: Option<Outcome>,
+}
+
+/// An outcome; `None` for one of a newer body.
+fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Outcome>, D::Error> {
+    let value = Option::<serde_json::Value>::deserialize(deserializer)?;
+    Ok(value.and_then(|value| serde_json::from_value(value).ok()))
 }
 
 /// What came of a wish.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Outcome {
+    /// A body was staged.
+    Staged {
+        /// What its law takes from peers and publisher, a line each, for people.
+        takes: Vec<String>,
+    },
     /// A snapshot was made.
     Created {
         /// Its name.
@@ -199,9 +210,9 @@ impl Outcome {
     fn bounded(mut self) -> Self {
         match &mut self {
             Self::Created { .. } | Self::Verified(_) => {}
-            Self::Restored(Restored { plan, .. }) => {
-                if cut(plan) > 0 {
-                    plan.push("…".to_owned());
+            Self::Restored(Restored { plan: lines, .. }) | Self::Staged { takes: lines } => {
+                if cut(lines) > 0 {
+                    lines.push("…".to_owned());
                 }
             }
             Self::Pruned { removed, more } => *more += cut(removed),
@@ -450,6 +461,19 @@ mod tests {
             assert!(plan(&cut).last().unwrap() == "…" && serde_json::to_vec(&cut).unwrap().len() < 4096);
             assert_eq!(records(&serde_json::to_string(&cut).unwrap()), [cut]);
         }
+    }
+
+    #[test]
+    fn what_a_newer_body_has_to_tell_of_a_wish_is_left_out_and_that_it_is_done_is_not() {
+        let line = |outcome: &str| {
+            format!(
+                r#"{{"at":"2026-11-29T16:00:00Z","file":"0123456789abcdef.json","peer":"laptop","state":"done","reason":null,"outcome":{outcome}}}"#
+            )
+        };
+        let read =
+            records(&[line(r#"{"washed":{"name":"x"}}"#), line(r#"{"created":{"name":"x"}}"#)].join("\n"));
+        let outcomes: Vec<_> = read.iter().map(|record| (record.state, record.outcome.is_some())).collect();
+        assert_eq!(outcomes, [(State::Done, false), (State::Done, true)]);
     }
 
     #[test]

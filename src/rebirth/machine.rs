@@ -26,6 +26,9 @@ use crate::tree::Sha256Digest;
 /// What the boot loader says at a boot whose entry has a counter.
 const COUNTED: &str = "sys/firmware/efi/efivars/LoaderBootCountPath-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f";
 
+/// The device that the root file system is mounted from, once its hash tree is checked.
+const ROOT: &str = "/dev/mapper/root";
+
 /// Where everything is; the root of the machine's files is `/` but in tests.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -71,6 +74,9 @@ struct Device {
     parttype: Option<String>,
     partuuid: Option<String>,
     size: u64,
+    /// The kernel's name, and that of what it is made of.
+    kname: String,
+    pkname: Option<String>,
 }
 
 impl Device {
@@ -148,10 +154,10 @@ impl Machine {
             "--bytes",
             "--list",
             "--output",
-            "PATH,PARTLABEL,PARTTYPE,PARTUUID,SIZE",
+            "PATH,PARTLABEL,PARTTYPE,PARTUUID,SIZE,KNAME,PKNAME",
         ]);
         let listing: Listing = serde_json::from_slice(&asked.read()?).map_err(Error::Listing)?;
-        Ok(listing.blockdevices)
+        Ok(of_one_disk(listing.blockdevices))
     }
 
     /// The root partitions.
@@ -315,6 +321,16 @@ impl Machine {
         self.program("usr/bin/systemctl").args(["--no-block", "reboot"]).read()?;
         Ok(())
     }
+}
+
+/// What is on the disk of the root file system: a stick that the image was written from has the same partitions.
+fn of_one_disk(mut devices: Vec<Device>) -> Vec<Device> {
+    let under = |name: &str| devices.iter().find(|device| device.kname == name)?.pkname.clone();
+    let partition = devices.iter().find(|device| device.path == ROOT).and_then(|root| root.pkname.clone());
+    if let Some(disk) = partition.and_then(|partition| under(&partition)) {
+        devices.retain(|device| device.pkname.as_ref() == Some(&disk));
+    }
+    devices
 }
 
 /// The file that one with a name of [`fs::temporary`] was to become.

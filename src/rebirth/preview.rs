@@ -196,6 +196,11 @@ fn reached(map: &Map) -> BTreeMap<&Name, BTreeSet<What<'_>>> {
     all
 }
 
+/// What peers of both reach no more, a line each.
+pub fn losses(old: &Codex, new: &Codex, now: Timestamp) -> Vec<String> {
+    lost(&Reach::new(old, now).map(), &Reach::new(new, now).map())
+}
+
 /// Peers that are held before and after, and what they reach no more.
 fn lost(old: &Map, new: &Map) -> Vec<String> {
     let (old, new) = (reached(old), reached(new));

@@ -48,6 +48,9 @@ pub struct Staged {
     pub kernel: Part,
     /// Its law: path → text.
     pub law: BTreeMap<String, String>,
+    /// What that law takes from peers and publisher of the one that was in force, a line each, for people; not kept.
+    #[serde(skip)]
+    pub takes: Vec<String>,
 }
 
 /// What records say that do not say it.
@@ -134,10 +137,13 @@ impl Activated {
         self.outcome = Some(Outcome { end, at });
     }
 
-    /// Notes what an attempt found.
+    /// Notes what an attempt found. Behind the end nothing is an attempt any more.
     pub fn found(&mut self, boot: &str, verdict: Verdict) {
+        if self.outcome.is_some() {
+            return;
+        }
         self.begin(boot, verdict.at);
-        if self.outcome.is_none() && verdict.failed.is_empty() {
+        if verdict.failed.is_empty() {
             self.ended(End::Healthy, verdict.at);
         }
         if let Some(last) = self.tries.last_mut() {
@@ -231,5 +237,16 @@ mod tests {
         activated.outcome = Some(Outcome { end: End::RolledBack, at: Timestamp::from_epoch(5) });
         activated.found("a", verdict(&[]));
         assert_eq!(activated.to_string(), "body 2 was rolled back to 1");
+        assert!(activated.tries.is_empty());
+    }
+
+    #[test]
+    fn the_boots_of_a_proven_body_are_no_attempts() {
+        let mut activated = activated();
+        activated.found("a", verdict(&[]));
+        for boot in ["a", "b", "c"] {
+            activated.found(boot, verdict(&["wg0: missing"]));
+        }
+        assert_eq!(activated.reasons(), ["attempt 1: it was healthy"]);
     }
 }

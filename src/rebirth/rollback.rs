@@ -62,7 +62,7 @@ pub(super) fn take_back(machine: &Machine, running: &Running, version: &Version)
     for own in entries.iter().filter(|entry| entry.version == running.version) {
         machine.rename(own, &Entry { tries: None, ..own.clone() })?;
     }
-    for new in entries.iter().filter(|entry| entry.version == *version) {
+    for new in entries.iter().filter(|entry| entry.version == *version && *version != running.version) {
         machine.remove(new)?;
     }
     Ok(())

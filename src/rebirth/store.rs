@@ -10,6 +10,7 @@ use super::fetch::Origin;
 use super::machine::{Machine, Running, Slot};
 use super::record::{Activated, Part, SCHEMA, Staged};
 use super::rollback::take_back;
+use super::version::Version;
 use super::{Error, bundle, kept, schema, stranded};
 use crate::codex::{SCHEMA as SCHEMA_OF_BONDS, Sources};
 use crate::image::disk::Role;
@@ -57,10 +58,11 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
     let tether = || machine.tether(&codex.appliance);
     let staged = origin.bring(&incoming, tether).and_then(|()| {
         let bundle = bundle::open(&incoming, publisher)?;
-        let staged = record_of(&bundle)?;
+        let mut staged = record_of(&bundle)?;
         tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));
         suits(machine, &running, bundle.description.name.as_str(), &staged, wish.downgrade)?;
-        holds(&place, &staged, &sources, tell)?;
+        staged.takes = holds(&place, &staged, &sources, tell)?;
+        staged.takes.iter().for_each(|line| tell(line));
         make_way(machine, &running, tell)?;
         disown(machine, &running, &staged, tell)?;
         tell("writing to the slot that does not run");
@@ -73,15 +75,22 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
     staged
 }
 
-/// Whether that body can go on with the bonds. What another schema's law says, this program cannot judge: its own first
-/// boot does.
-fn holds(place: &Place, staged: &Staged, sources: &Sources, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+/// Whether that body can go on with the bonds; what its law takes. What another schema's law says, this program cannot judge:
+/// its own first boot does.
+fn holds(
+    place: &Place,
+    staged: &Staged,
+    sources: &Sources,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Vec<String>, Error> {
     let kept = fs::exists(&migrate::kept(place, staged.codex_schema))?;
     match schema::migration(SCHEMA_OF_BONDS, staged.codex_schema, kept)? {
-        Some(line) => tell(&line),
-        None => stranded::check(&staged.law, sources, clock::now())?,
+        Some(line) => {
+            tell(&line);
+            Ok(Vec::new())
+        }
+        None => Ok(stranded::check(&staged.law, sources, clock::now())?),
     }
-    Ok(())
 }
 
 fn record_of(bundle: &bundle::Bundle) -> Result<Staged, Error> {
@@ -104,6 +113,7 @@ fn record_of(bundle: &bundle::Bundle) -> Result<Staged, Error> {
         verity,
         kernel,
         law: description.law.clone(),
+        takes: Vec::new(),
     })
 }
 
@@ -121,11 +131,7 @@ pub(super) fn suits(
         return Err(Refused::new(message, "choose the bundle of this appliance").into());
     }
     if *version == running.version {
-        return Err(Refused::new(
-            format!("body {version} runs already"),
-            "build the next one with a higher `--version`",
-        )
-        .into());
+        return Err(runs_already(version).into());
     }
     if *version < running.version && !downgrade {
         let message = format!("body {version} is older than {}, which runs", running.version);
@@ -164,6 +170,10 @@ pub(super) fn suits(
     has_room(machine, &running.name, &staged.kernel, |entry| entry.version != running.version)
 }
 
+fn runs_already(version: &Version) -> Refused {
+    Refused::new(format!("body {version} runs already"), "build the next one with a higher `--version`")
+}
+
 /// Whether the boot partition takes a kernel image once these entries are gone.
 fn has_room(
     machine: &Machine,
@@ -182,8 +192,11 @@ fn has_room(
     Err(Refused::new(message, "write the image to the disk anew: it brings a larger one").into())
 }
 
-/// Refuses to give up the body that a fall would need.
-fn proven(machine: &Machine, running: &Running) -> Result<(), Error> {
+/// Refuses what would take a chance from a body that has to prove healthy, or the one before from it.
+///
+/// # Errors
+/// The body that runs has not proven healthy yet; or see [`Error`].
+pub fn proven(machine: &Machine, running: &Running) -> Result<(), Error> {
     let entries = machine.entries(&running.name)?;
     let own = entries.iter().find(|entry| entry.version == running.version);
     let other = entries.iter().any(|entry| entry.version != running.version);
@@ -272,6 +285,10 @@ pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Er
     if staged.digest != digest {
         let message = format!("another body is staged: {} with digest {}", staged.version, staged.digest);
         return Err(Refused::new(message, "look again at what you mean to become").into());
+    }
+    // The record outlives the Rebirth. What runs would lose its proven entry for an unproven one.
+    if staged.version == running.version {
+        return Err(runs_already(&running.version).into());
     }
     proven(machine, &running)?;
     let place = Place::appliance(machine.root());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::codex::time::Timestamp;
 use crate::codex::{Codex, Sources, State, is_bond};
 use crate::peer::Refused;
+use crate::rebirth::preview::losses;
 use crate::render::wireguard::{ClientKeys, client};
 
 /// The sources of a new law with the bonds of `now`.
@@ -14,8 +15,9 @@ fn under(law: &BTreeMap<String, String>, now: &Sources) -> Sources {
 }
 
 /// Refuses a law that does not hold the living bonds, with the Codex's own mistakes or the list of peers whose
-/// configuration would no longer lead here; and one whose body could not mount the living state.
-pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> Result<(), Refused> {
+/// configuration would no longer lead here; and one whose body could not mount the living state. What it takes from who
+/// stays, a line each for people: whoever publishes it may mean to.
+pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> Result<Vec<String>, Refused> {
     let sources = under(law, now);
     let hint = "change the new law, or revoke, ungrant or rotate these peers first";
     let (_, new) = crate::snapshot::parsed(sources, "the new law does not hold the living bonds", hint)?;
@@ -24,11 +26,27 @@ pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> 
     opens(new.state, old.state)?;
     let lost = strangers(&old, &new, time)?;
     if lost.is_empty() {
-        return Ok(());
+        return Ok(takes(&old, &new, time));
     }
     let message =
         format!("{} bonded peer(s) would need a new configuration:\n{}", lost.len(), lost.join("\n"));
     Err(Refused::new(message, hint))
+}
+
+/// What a law takes from the peers that it holds, and from who publishes it.
+fn takes(old: &Codex, new: &Codex, time: Timestamp) -> Vec<String> {
+    let mut lines = losses(old, new, time);
+    if !lines.is_empty() {
+        lines.insert(0, "what peers reach no more under the new law:".to_owned());
+    }
+    match &new.rebirth.publisher {
+        None => lines.push("the new law names no publisher: its body takes no update".to_owned()),
+        publisher if *publisher != old.rebirth.publisher => {
+            lines.push("the new law names another publisher, who signs what its body takes".to_owned());
+        }
+        Some(_) => {}
+    }
+    lines
 }
 
 /// Refuses a law whose body could not mount the state of the one that runs: a partition is encrypted when it is made, or
@@ -99,7 +117,7 @@ mod tests {
         )
     }
 
-    fn checked(law: &str, oculus: &str, now: &Sources) -> Result<(), Refused> {
+    fn checked(law: &str, oculus: &str, now: &Sources) -> Result<Vec<String>, Refused> {
         let law = [("lychd.toml", law), ("services/oculus.toml", oculus)];
         let law = law.into_iter().filter(|(_, text)| !text.is_empty());
         let law = law.map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
@@ -110,7 +128,24 @@ mod tests {
     fn the_same_law_and_a_wider_one_hold_everybody() {
         let now = sources(LAW, OCULUS, &peer("\"oculus\""));
         checked(LAW, OCULUS, &now).unwrap();
-        checked(&format!("{LAW}[uplink]\necho = true\n"), &OCULUS.replace("6006", "6007"), &now).unwrap();
+        let wider = format!("{OCULUS}[[port]]\nnumber = 6007\ntier = \"tether\"\n");
+        let told = checked(&format!("{LAW}[uplink]\necho = true\n"), &wider, &now).unwrap();
+        assert_eq!(told, ["the new law names no publisher: its body takes no update"]);
+    }
+
+    #[test]
+    fn what_a_law_takes_from_who_stays_is_told() {
+        let published = || {
+            let key = crate::rebirth::publisher::SigningKey::generate().unwrap().public();
+            format!("{LAW}[rebirth]\npublisher = \"{key}\"\n")
+        };
+        let law = published();
+        let now = sources(&law, OCULUS, &peer("\"oculus\""));
+        assert_eq!(checked(&law, OCULUS, &now).unwrap(), [""; 0]);
+        let told = checked(&law, &OCULUS.replace("6006", "6007"), &now).unwrap();
+        assert_eq!(told, ["what peers reach no more under the new law:", "- phone: 6006/tcp of oculus"]);
+        assert!(checked(&published(), OCULUS, &now).unwrap()[0].contains("another publisher"));
+        assert!(checked(LAW, OCULUS, &now).unwrap()[0].contains("no publisher"));
     }
 
     #[test]

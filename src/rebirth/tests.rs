@@ -77,9 +77,28 @@ impl Fake {
                 devices.push(serde_json::json!({
                     "path": format!("/dev/{version}{suffix}"), "partlabel": format!("{name}{suffix}"),
                     "parttype": role.type_uuid().to_string(), "partuuid": uuid.to_string(), "size": 4096,
+                    "kname": format!("{version}{suffix}"), "pkname": "vda",
                 }));
             }
         }
+        for under in ["1", "1_verity"] {
+            devices.push(serde_json::json!({
+                "path": "/dev/mapper/root", "partlabel": null, "parttype": null, "partuuid": null, "size": 4096,
+                "kname": "dm-0", "pkname": under,
+            }));
+        }
+        // The stick that the image came from, which is found first.
+        let stick = |device: &serde_json::Value| {
+            let mut device = device.clone();
+            let name = |key: &str| format!("stick-{}", device[key].as_str().unwrap_or_default());
+            let (kname, path) = (name("kname"), name("path"));
+            device["pkname"] = "sda".into();
+            device["kname"] = kname.into();
+            device["path"] = path.into();
+            device
+        };
+        let stick: Vec<_> = devices[..2].iter().map(stick).collect();
+        devices.splice(0..0, stick);
         let listing = serde_json::json!({ "blockdevices": devices });
         self.write("usr/bin/lsblk.json", listing.to_string().as_bytes());
         self.write("dev/2", ROOT);
@@ -101,6 +120,7 @@ impl Fake {
             verity: part(VERITY),
             kernel: part(KERNEL),
             law: law.into_iter().map(|(path, text)| (path.to_owned(), text.to_owned())).collect(),
+            takes: Vec::new(),
         };
         self.write("var/lib/sepulcher/rebirth/staged/kernel.efi", KERNEL);
         record::write(&self.path("var/lib/sepulcher/rebirth/staged/staged.json"), &staged).unwrap();
@@ -369,6 +389,37 @@ fn a_staged_body_that_rotted_is_staged_again_into_a_slot_that_is_emptied() {
 }
 
 #[test]
+fn what_does_not_fit_is_refused_before_anything_changes() {
+    let fake = Fake::new("1", &["lychd_1.efi", "lychd_2.efi"]);
+    let before = fake.staged();
+    let running = fake.machine.running().unwrap();
+    let next = Staged { version: "3".parse().unwrap(), ..before.clone() };
+    let refused = |staged: &Staged, downgrade: bool| {
+        let refused = store::suits(&fake.machine, &running, "lychd", staged, downgrade).unwrap_err();
+        assert_eq!((fake.entries().len(), fake.sysupdate().as_str()), (2, ""));
+        refused.to_string()
+    };
+    store::suits(&fake.machine, &running, "lychd", &next, false).unwrap();
+    let large = |part: &Part, size: u64| Part { size, ..part.clone() };
+    let root = large(&next.root, 5000);
+    assert_eq!(
+        refused(&Staged { root, ..next.clone() }, false),
+        "the root takes 0 MiB, more than the slot has"
+    );
+    let kernel = large(&next.kernel, 1 << 50);
+    assert!(refused(&Staged { kernel, ..next.clone() }, false).starts_with("the boot partition has "));
+    let older = Staged { version: "0.9".parse().unwrap(), ..next.clone() };
+    assert_eq!(refused(&older, false), "body 0.9 is older than 1, which runs");
+    store::suits(&fake.machine, &running, "lychd", &older, true).unwrap();
+    let path = "usr/bin/lsblk.json";
+    let mut listing: serde_json::Value =
+        serde_json::from_slice(&fs::read(&fake.path(path)).unwrap()).unwrap();
+    listing["blockdevices"].as_array_mut().unwrap().retain(|device| device["path"] != "/dev/2");
+    fake.write(path, listing.to_string().as_bytes());
+    assert_eq!(refused(&next, false), "this disk does not have two slots");
+}
+
+#[test]
 fn an_activation_that_fails_leaves_nothing_pending() {
     let fake = Fake::new("1", &["lychd_1.efi"]);
     let staged = fake.staged();
@@ -384,6 +435,20 @@ fn an_activation_that_fails_leaves_nothing_pending() {
     // Once more is the same.
     store::activate(&fake.machine, staged.digest).unwrap();
     assert_eq!(fake.entries(), ["lychd_1.efi", "lychd_2+3-0.efi"]);
+}
+
+#[test]
+fn a_body_that_runs_is_not_activated_once_more() {
+    let entries = ["lychd_1.efi", "lychd_2.efi"];
+    let fake = Fake::new("2", &entries);
+    // What a Rebirth leaves.
+    let staged = fake.staged();
+    fake.activated("2", "1", Some(End::Healthy));
+    let refused = store::activate(&fake.machine, staged.digest).unwrap_err();
+    assert_eq!(refused.to_string(), "body 2 runs already");
+    assert_eq!((fake.entries(), fake.outcome()), (entries.map(str::to_owned).to_vec(), "Healthy".to_owned()));
+    let refused = store::activate(&fake.machine, Sha256Digest::of(b"3")).unwrap_err().to_string();
+    assert!(refused.starts_with("another body is staged: 2"), "{refused}");
 }
 
 #[test]

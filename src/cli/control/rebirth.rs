@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::codex::name::Name;
-use crate::rebirth::intent::Question;
+use crate::rebirth::intent::{Outcome, Question, Record};
 use crate::rebirth::status::{self, Status};
 use crate::rebirth::{Error, inbox};
 
@@ -22,22 +22,33 @@ pub enum Told {
     Accepted(String),
 }
 
+fn about_bodies(mut record: Record) -> Record {
+    record.outcome.take_if(|outcome| !matches!(outcome, Outcome::Staged { .. }));
+    record
+}
+
 /// Answers one question.
 pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Failure> {
     super::permitted(root, peer, Door::Rebirth)?;
+    super::sealed(root, "it has one body, and is brought up to date as the rest of that machine is")?;
     match question {
-        Question::Status {} => match status::read(root) {
-            Err(Error::File(error)) if error.is_not_found() => {
-                Err(Failure::new(Kind::Unavailable, "the machine has not looked at its bodies yet")
-                    .hint("ask again in a minute"))
-            }
-            status => {
-                let mut status = Box::new(status?);
-                // What others asked for may be about what this peer may not know: snapshots.
-                status.asked = inbox::asked(root, peer)?;
-                Ok(Told::Status(status))
-            }
-        },
+        Question::Status {} => {
+            // Before the status: what is told to be done is in that.
+            let asked = inbox::asked(root, peer)?;
+            let mut status = match status::read(root) {
+                Err(Error::File(error)) if error.is_not_found() => {
+                    return Err(Failure::new(
+                        Kind::Unavailable,
+                        "the machine has not looked at its bodies yet",
+                    )
+                    .hint("ask again in a minute"));
+                }
+                status => Box::new(status?),
+            };
+            // What others asked for, or came of a snapshot, may be what this peer may not know.
+            status.asked = asked.into_iter().map(about_bodies).collect();
+            Ok(Told::Status(status))
+        }
         Question::Wish { nonce, wish } => Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?)),
     }
 }

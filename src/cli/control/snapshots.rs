@@ -15,7 +15,6 @@ use crate::codex::name::Name;
 use crate::peer::store::Place;
 use crate::rebirth::inbox;
 use crate::rebirth::intent::Record;
-use crate::rebirth::machine::Machine;
 use crate::snapshot::wish::Named;
 use crate::snapshot::{Manifest, store};
 use crate::tether::door::snapshots::{Export, Question};
@@ -82,12 +81,10 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
         })),
         Question::Show(Named { snapshot }) => show(&place, snapshot.as_deref()),
         Question::Export(wanted) => export(&place, peer, wanted).map(Told::Export),
-        Question::Wish { .. } if !Machine::new(root).is_sealed() => Err(Failure::new(
-            Kind::Unavailable,
-            "this machine runs no sealed image, and carries no wishes out",
-        )
-        .hint("run `sepulcher snapshot` on the machine itself")),
-        Question::Wish { nonce, wish } => Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?)),
+        Question::Wish { nonce, wish } => {
+            super::sealed(root, "run `sepulcher snapshot` on the machine itself")?;
+            Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?))
+        }
     }
 }
 

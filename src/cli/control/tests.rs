@@ -33,6 +33,15 @@ fn machine() -> tempfile::TempDir {
     root
 }
 
+/// Has a sealed image run there.
+fn seal(root: &Path) {
+    fs::create_dir_all(&root.join("usr/lib")).unwrap();
+    fs::create_dir_all(&root.join("proc")).unwrap();
+    fs::write(&root.join("usr/lib/os-release"), 0o644, b"IMAGE_ID=lychd\nIMAGE_VERSION=1\n").unwrap();
+    let cmdline = format!("roothash={:064}\n", 0);
+    fs::write(&root.join("proc/cmdline"), 0o644, cmdline.as_bytes()).unwrap();
+}
+
 fn key() -> PublicKey {
     SecretKey::generate().public()
 }
@@ -252,6 +261,9 @@ fn a_wish_waits_as_a_file_and_only_once_and_only_of_who_may() {
     let root = machine.path();
     fs::create_dir_all(&root.join("var/lib/sepulcher/rebirth")).unwrap();
     let intents = root.join("var/lib/sepulcher/intents");
+    let failure = ask_of_bodies(root, "keeper", STAGE).unwrap_err();
+    assert!(failure.to_string().contains("no sealed image") && !fs::exists(&intents).unwrap(), "{failure}");
+    seal(root);
     for peer in ["phone", "laptop", "guest", "lost", "nobody"] {
         let failure = ask_of_bodies(root, peer, STAGE).unwrap_err();
         assert!(failure.to_string().contains("the grant `rebirth`"), "{failure}");
@@ -272,6 +284,7 @@ fn a_wish_waits_as_a_file_and_only_once_and_only_of_who_may() {
 fn a_peer_is_told_what_became_of_its_own_wishes_alone() {
     let machine = machine();
     let root = machine.path();
+    seal(root);
     let status = serde_json::json!({
         "schema": 1, "name": "lychd", "running": "1", "health": null, "slots": [], "staged": null,
         "rebirth": null, "next": "nothing is pending",
@@ -326,7 +339,7 @@ fn what_a_snapshot_holds_is_told_to_who_may_and_a_damaged_one_is_no_answer() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write_atomic(&file, 0o600, &bytes).unwrap();
-    assert!(shown("archivist").unwrap_err().to_string().contains("damaged"));
+    assert!(shown("archivist").unwrap_err().to_string().contains("no whole snapshot"));
 }
 
 /// A snapshot that a peer is handed, opened with its identity.
@@ -411,11 +424,7 @@ fn a_wish_about_snapshots_waits_where_one_about_bodies_does_and_needs_its_own_gr
     // Where nobody carries wishes out, none is kept.
     let failure = ask_of_snapshots(root, "archivist", &restore).unwrap_err();
     assert_eq!(failure.kind, Kind::Unavailable, "{failure}");
-    fs::create_dir_all(&root.join("usr/lib")).unwrap();
-    fs::create_dir_all(&root.join("proc")).unwrap();
-    fs::write(&root.join("usr/lib/os-release"), 0o644, b"IMAGE_ID=lychd\nIMAGE_VERSION=1\n").unwrap();
-    let cmdline = format!("roothash={:064}\n", 0);
-    fs::write(&root.join("proc/cmdline"), 0o644, cmdline.as_bytes()).unwrap();
+    seal(root);
     let told = ask_of_snapshots(root, "archivist", &restore).unwrap();
     assert!(matches!(told, snapshots::Told::Accepted(file) if file == "1111111111111111.json"));
     for peer in ["phone", "laptop", "keeper", "guest", "lost", "nobody"] {

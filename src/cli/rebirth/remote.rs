@@ -9,6 +9,7 @@ use crate::cli::control::rebirth::Told;
 use crate::cli::peer::Remote;
 use crate::cli::wishes::{Wait, nonce};
 use crate::codex::Door;
+use crate::rebirth::intent::Outcome;
 use crate::rebirth::status::Status;
 use crate::tree::Sha256Digest;
 
@@ -31,21 +32,25 @@ fn look(remote: &Remote) -> Result<Status, Failure> {
     }
 }
 
-/// Has a body staged, and waits until it is.
-pub fn stage(host: &str, source: &str, allow_downgrade: bool) -> Result<Status, Failure> {
+/// Has a body staged, and waits until it is; what its law takes, a line each.
+pub fn stage(host: &str, source: &str, allow_downgrade: bool) -> Result<(Status, Vec<String>), Failure> {
     let body = json!({ "nonce": nonce(), "source": source, "allow-downgrade": allow_downgrade });
-    carried_out(host, "/rebirth/stage", &body, STAGED)
+    let (status, outcome) = carried_out(host, "/rebirth/stage", &body, STAGED)?;
+    let takes = if let Some(Outcome::Staged { takes }) = outcome { takes } else { Vec::new() };
+    Ok((status, takes))
 }
 
 /// Has the staged body activated, and waits until the machine is about to restart.
 pub fn activate(host: &str, digest: Sha256Digest) -> Result<Status, Failure> {
-    carried_out(host, "/rebirth/activate", &json!({ "nonce": nonce(), "digest": digest }), ACTIVATED)
+    let body = json!({ "nonce": nonce(), "digest": digest });
+    carried_out(host, "/rebirth/activate", &body, ACTIVATED).map(|(status, _)| status)
 }
 
 /// Has the body before called back: the one that runs as we ask is the one to leave.
 pub fn rollback(host: &str) -> Result<Status, Failure> {
     let leave = status(host)?.running;
-    carried_out(host, "/rebirth/rollback", &json!({ "nonce": nonce(), "leave": leave }), ACTIVATED)
+    let body = json!({ "nonce": nonce(), "leave": leave });
+    carried_out(host, "/rebirth/rollback", &body, ACTIVATED).map(|(status, _)| status)
 }
 
 fn ask(remote: &Remote, target: &str, json: Option<&[u8]>) -> Result<Told, Failure> {
@@ -58,12 +63,13 @@ fn carried_out(
     target: &str,
     body: &serde_json::Value,
     patience: Duration,
-) -> Result<Status, Failure> {
+) -> Result<(Status, Option<Outcome>), Failure> {
     let remote = Remote::new(host)?;
     let Told::Accepted(file) = ask(&remote, target, Some(body.to_string().as_bytes()))? else {
         return Err(remote.strange("it answers another question"));
     };
     let hint = format!("`sepulcher --host {host} rebirth status` tells how far it is");
     let wait = Wait { file: &file, patience, hint: &hint };
-    Ok(wait.until_done(|| look(&remote), |status| &status.asked)?.0)
+    let (status, record) = wait.until_done(|| look(&remote), |status| &status.asked)?;
+    Ok((status, record.outcome))
 }

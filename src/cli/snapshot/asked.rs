@@ -7,13 +7,16 @@ use crate::cli::Failure;
 use crate::codex::name::Name;
 use crate::peer::Refused;
 use crate::peer::store::{Place, Who};
-use crate::rebirth::intent::Outcome;
+use crate::rebirth::{self, intent::Outcome, machine::Machine};
 use crate::snapshot::store;
 use crate::snapshot::wish::{Create, Named, Prune, Restore};
 
 /// Makes a snapshot.
-pub fn create(root: &Path, peer: &Name, wish: &Create) -> Result<Outcome, Failure> {
-    let (name, _) = store::create(&Place::appliance(root), &host(), wish.order(false))?;
+pub fn create(machine: &Machine, peer: &Name, wish: &Create) -> Result<Outcome, Failure> {
+    if !wish.bonds_only {
+        proven(machine)?;
+    }
+    let (name, _) = store::create(&Place::appliance(machine.root()), &host(), wish.order(false))?;
     let name =
         name.ok_or_else(|| Refused::new("no snapshot was kept", "this is a defect: please report it"))?;
     println!("peer {peer} had the snapshot {name} made");
@@ -25,13 +28,31 @@ pub fn verify(root: &Path, wish: &Named) -> Result<Outcome, Failure> {
     Ok(Outcome::Verified(store::verify(&Place::appliance(root), wish.snapshot.as_deref())?))
 }
 
-/// Puts one back, and tells whether the machine has to restart: the agent takes the host's key when it starts.
-pub fn restore(root: &Path, peer: &Name, wish: &Restore) -> Result<(Outcome, bool), Failure> {
-    let place = Place::appliance(root);
-    let before = place.host_key()?;
-    let restored = store::restore(&place, &host(), &Who::Peer(peer.clone()), wish.order(false))?;
+/// Puts one back, and tells whether the machine has to restart: the agent takes the host's key when it starts. It has to as
+/// well where all was put back, and a service does not start behind it.
+pub fn restore(machine: &Machine, peer: &Name, wish: &Restore) -> (Result<Outcome, Failure>, bool) {
+    let place = Place::appliance(machine.root());
+    let before = match place.host_key() {
+        Ok(before) => before,
+        Err(error) => return (Err(error.into()), false),
+    };
+    let restored = put_back(machine, &place, peer, wish);
+    let restart = place.host_key().is_ok_and(|key| key != before);
+    (restored, restart)
+}
+
+fn put_back(machine: &Machine, place: &Place, peer: &Name, wish: &Restore) -> Result<Outcome, Failure> {
+    if wish.with_volumes {
+        proven(machine)?;
+    }
+    let restored = store::restore(place, &host(), &Who::Peer(peer.clone()), wish.order(false))?;
     println!("peer {peer} had the snapshot {} put back", restored.name);
-    Ok((Outcome::Restored(restored), place.host_key()? != before))
+    Ok(Outcome::Restored(restored))
+}
+
+/// Refuses to hold services up on a body that has to prove healthy meanwhile: it would be given up for that.
+fn proven(machine: &Machine) -> Result<(), Failure> {
+    Ok(rebirth::store::proven(machine, &machine.running()?)?)
 }
 
 /// Removes all but the latest.
@@ -50,7 +71,7 @@ mod tests {
     const KEY: &str = "var/lib/sepulcher/secrets/tether.key";
 
     /// A machine with an identity and a peer.
-    fn machine() -> (tempfile::TempDir, Name) {
+    fn machine() -> (tempfile::TempDir, Machine, Name) {
         let root = tempfile::tempdir().unwrap();
         let place = Place::appliance(root.path());
         for folder in [&place.law, &place.bonds.join("peers"), &place.secrets] {
@@ -64,7 +85,8 @@ mod tests {
         );
         fs::write(&place.bonds.join("peers/archivist.toml"), 0o644, peer.as_bytes()).unwrap();
         renew(root.path());
-        (root, "archivist".parse().unwrap())
+        let machine = Machine::new(root.path());
+        (root, machine, "archivist".parse().unwrap())
     }
 
     /// Gives the machine another identity, which is returned.
@@ -76,37 +98,62 @@ mod tests {
 
     #[test]
     fn a_machine_that_gets_another_key_restarts_and_one_that_keeps_its_own_does_not() {
-        let (machine, peer) = machine();
-        let root = machine.path();
+        let (root, machine, peer) = machine();
+        let root = root.path();
         let first = renew(root);
         let wish = Create { with_identity: true, bonds_only: true, ..Create::default() };
-        let Outcome::Created { name } = create(root, &peer, &wish).unwrap() else {
+        let Outcome::Created { name } = create(&machine, &peer, &wish).unwrap() else {
             panic!("another outcome")
         };
         let wish = Restore { snapshot: Some(name.clone()), with_identity: true, ..Restore::default() };
-        let restarts = || restore(root, &peer, &wish).unwrap().1;
+        let restarts = || restore(&machine, &peer, &wish).1;
         assert!(!restarts(), "it is the same key");
         let second = renew(root);
         let bonds = Restore { with_identity: false, ..wish.clone() };
-        assert!(!restore(root, &peer, &bonds).unwrap().1);
+        assert!(!restore(&machine, &peer, &bonds).1);
         assert_eq!(fs::read(&root.join(KEY)).unwrap(), second);
-        let (outcome, restarts) = restore(root, &peer, &wish).unwrap();
+        let (outcome, restarts) = restore(&machine, &peer, &wish);
         assert!(restarts && fs::read(&root.join(KEY)).unwrap() == first);
-        let Outcome::Restored(restored) = outcome else { panic!("another outcome") };
+        let Outcome::Restored(restored) = outcome.unwrap() else { panic!("another outcome") };
         assert!(restored.name == name && restored.before.is_some(), "{restored:?}");
     }
 
     #[test]
+    fn services_are_not_held_up_while_their_body_has_to_prove_healthy() {
+        let (root, machine, peer) = machine();
+        let root = root.path();
+        for (file, text) in [
+            ("usr/lib/os-release", "IMAGE_ID=lychd\nIMAGE_VERSION=2\n".to_owned()),
+            ("proc/cmdline", format!("roothash={:064}\n", 0)),
+            ("efi/EFI/Linux/lychd_1.efi", "x".to_owned()),
+            ("efi/EFI/Linux/lychd_2+2-1.efi", "x".to_owned()),
+        ] {
+            fs::create_dir_all(root.join(file).parent().unwrap()).unwrap();
+            fs::write(&root.join(file), 0o644, text.as_bytes()).unwrap();
+        }
+        let bonds = Create { bonds_only: true, ..Create::default() };
+        create(&machine, &peer, &bonds).unwrap();
+        let with_volumes = Restore { with_volumes: true, ..Restore::default() };
+        let (restored, restarts) = restore(&machine, &peer, &with_volumes);
+        assert!(!restarts);
+        for refused in [restored, create(&machine, &peer, &Create::default())] {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.contains("body 2 has not proven healthy yet"), "{said}");
+        }
+        restore(&machine, &peer, &Restore::default()).0.unwrap();
+    }
+
+    #[test]
     fn what_a_peer_puts_back_is_on_record_as_its_doing() {
-        let (machine, peer) = machine();
-        let root = machine.path();
-        create(root, &peer, &Create { bonds_only: true, ..Create::default() }).unwrap();
+        let (root, machine, peer) = machine();
+        let root = root.path();
+        create(&machine, &peer, &Create { bonds_only: true, ..Create::default() }).unwrap();
         let bonds = Place::appliance(root).bonds;
         let text = fs::read(&bonds.join("peers/archivist.toml")).unwrap();
         let other = SecretKey::generate().public();
         let late = format!("public-key = \"{other}\"\naddress = \"10.88.16.3\"\ngrants = []\n");
         fs::write(&bonds.join("peers/late.toml"), 0o644, late.as_bytes()).unwrap();
-        restore(root, &peer, &Restore::default()).unwrap();
+        restore(&machine, &peer, &Restore::default()).0.unwrap();
         assert!(!fs::exists(&bonds.join("peers/late.toml")).unwrap());
         assert_eq!(fs::read(&bonds.join("peers/archivist.toml")).unwrap(), text);
         let log = String::from_utf8(fs::read(&bonds.join("audit.jsonl")).unwrap()).unwrap();

@@ -55,6 +55,10 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
             let mut running = scene.comes_up("attempt 1 of 3")?;
             scene.talks(&scene.phone, &site.peers[0], &key)?;
             scene.talks(&scene.laptop, &site.peers[1], &key)?;
+            let kept = scene.remote("snapshot", &["list"])?;
+            if !kept.contains("before body 2 took the place of 1") {
+                return Err(format!("no snapshot of what was before: {kept}").into());
+            }
             let peers =
                 (scene.bond("tablet", "192.0.2.23/24", &key)?, scene.bond("stolen", "192.0.2.24/24", &key)?);
             scene.admin(&["revoke", "stolen", "--reason", "it was stolen"])?;
@@ -66,6 +70,9 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     ));
     // What follows is about those who were bonded.
     let Some((mut running, (tablet, lost))) = bonded else { return Ok(claims) };
+    claims.push(Claim::check("a body that runs is not activated once more", || {
+        scene.denies(&["activate", &digest(&second)?], "body 2 runs already")
+    }));
     claims.push(Claim::check("a peer with the grant rolls it back, and it restarts by itself", || {
         scene.remote("rebirth", &["rollback"])?;
         running.off(COMMAND)?;
@@ -156,9 +163,17 @@ fn timed<T>(act: impl FnOnce() -> Result<T>) -> Result<Duration> {
     Ok(start.elapsed())
 }
 
-/// Has a machine try every body that cannot be healthy.
+/// Has a machine become an older body and return, and try every body that cannot be healthy.
 pub fn falls(site: &Site) -> Result<Vec<Claim>> {
-    Scene::new(site)?.falls(&FALLS[1..])
+    let scene = Scene::new(site)?;
+    let mut claims = scene.steps_back()?;
+    claims.extend(scene.falls(&FALLS[1..])?);
+    Ok(claims)
+}
+
+/// The digest that `activate` wants.
+fn digest(made: &Made) -> Result<String> {
+    Ok(Sha256Digest::of(&fs::read(made.folder.join("SHA256SUMS"))?).to_string())
 }
 
 /// Makes an archive that is refused, out of a good update or anew.
@@ -225,7 +240,7 @@ impl Scene<'_> {
         running.expect(BOOT + COMMAND, "Finished systemd-bless-boot")?;
         let server = &self.site.peers[1].address;
         depot::serve_on(&self.laptop.netns, server, self.site.folder.path())?;
-        let digest = Sha256Digest::of(&fs::read(made.folder.join("SHA256SUMS"))?).to_string();
+        let digest = digest(made)?;
         let archive = address(server, &made.archive);
         let mut claims = vec![
             Claim::check("a peer without the grant is told nothing at all", || {
@@ -233,12 +248,7 @@ impl Scene<'_> {
                 web.stays_silent(&self.phone.netns, &format!("http://{WG0}:51821/rebirth"))
             }),
             Claim::check("a peer with it has nothing fetched from elsewhere", || {
-                match self.remote("rebirth", &["stage", "http://192.0.2.66/lychd_2.tar"]) {
-                    Err(error) if error.to_string().contains("fetches nothing from") => {
-                        Ok("refused".to_owned())
-                    }
-                    other => Err(format!("{other:?}").into()),
-                }
+                self.denies(&["stage", "http://192.0.2.66/lychd_2.tar"], "fetches nothing from")
             }),
             Claim::check(
                 "it serves a signed body itself, and has it fetched over the tether and staged",
@@ -256,12 +266,56 @@ impl Scene<'_> {
                 both_slots(&self.remote("rebirth", &["status", "--json"])?, &digest)
             }),
         ];
+        claims.push(Claim::check("the digest of another body activates nothing", || {
+            self.denies(&["activate", &format!("{:064}", 0)], "another body is staged: 2")
+        }));
         claims.push(Claim::check("it has that body activated, and the machine restarts by itself", || {
             self.remote("rebirth", &["activate", &digest])?;
             running.off(COMMAND)?;
             Ok("it went down".to_owned())
         }));
         Ok(claims)
+    }
+
+    /// That the machine does not do what a peer with the grant asks for, and says so.
+    fn denies(&self, words: &[&str], why: &str) -> Result<String> {
+        match self.remote("rebirth", words) {
+            Err(error) if error.to_string().contains(why) => Ok(why.to_owned()),
+            other => Err(format!("no `{why}` in: {other:?}").into()),
+        }
+    }
+
+    /// Has the machine become an older body because somebody asks for that, and return.
+    fn steps_back(&self) -> Result<Vec<Claim>> {
+        let made = bodies::build(self.site, "0.9", &SOUND)?;
+        let (running, key) = self.act(&self.first, std::slice::from_ref(&made.archive))?;
+        let stage = format!("sepulcher rebirth stage --allow-downgrade {}", device(0));
+        let staged = self.first.run(&stage, STAGE).and_then(|_| self.activates(&made));
+        self.off(running)?;
+        let runs = |mark: &str, version: &str| -> Result<Running> {
+            let mut running = self.comes_up(mark)?;
+            for (peer, keys) in [&self.phone, &self.laptop].into_iter().zip(&self.site.peers) {
+                self.talks(peer, keys, &key)?;
+            }
+            settles(&mut running)?;
+            let told: serde_json::Value =
+                serde_json::from_str(&self.remote("rebirth", &["status", "--json"])?)?;
+            if told["running"] == version { Ok(running) } else { Err(told.to_string().into()) }
+        };
+        Ok(vec![
+            Claim::check("an older body that is asked for takes the place of the one that runs", || {
+                staged?;
+                let mut running = runs("attempt 1 of 3", "0.9")?;
+                let told = format!("proven {:.1} s after power-on", running.uptime().as_secs_f32());
+                self.remote("rebirth", &["rollback"])?;
+                running.off(COMMAND)?;
+                Ok(told)
+            }),
+            Claim::check("and the machine is told to return to the newer one", || {
+                let running = runs("sepulcher: health ok", "1")?;
+                Ok(format!("proven {:.1} s after power-on", running.uptime().as_secs_f32()))
+            }),
+        ])
     }
 
     /// Time from power-on to the first page that a peer gets. The body is proven behind it.
@@ -294,7 +348,7 @@ impl Scene<'_> {
     }
 
     fn activates(&self, made: &Made) -> Result<String> {
-        let digest = Sha256Digest::of(&fs::read(made.folder.join("SHA256SUMS"))?);
+        let digest = digest(made)?;
         self.first.run(&format!("sepulcher rebirth activate --at-next-boot {digest}"), STAGE)?;
         let told = self.first.run("ls -1 /efi/EFI/Linux; ls /var/lib/sepulcher/snapshots", COMMAND)?;
         let snapshot = told.contains(".tar.zst");
