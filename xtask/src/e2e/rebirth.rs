@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sepulcher::rebirth::publisher::SigningKey;
+use sepulcher::sys::cmd::Command;
 use sepulcher::tree::Sha256Digest;
 
 use super::around::{self, Bonded, KEY, WG0, Web};
@@ -28,13 +29,17 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     let scene = Scene::new(site)?;
     let second = bodies::build(site, "2", &SOUND)?;
     let mut claims = Vec::new();
-    let refused: Vec<_> = REFUSALS.iter().map(|(_, make, _)| make(site, &second)).collect::<Result<_>>()?;
-    let (running, key) = scene.act(&scene.first, &refused)?;
+    let mut disks: Vec<_> = REFUSALS.iter().map(|(_, make, _)| make(site, &second)).collect::<Result<_>>()?;
+    disks.push(stick(site)?);
+    let (running, key) = scene.act(&scene.first, &disks)?;
     for (index, (name, _, words)) in REFUSALS.iter().enumerate() {
         let device = device(index);
         claims
             .push(Claim::check(name, || scene.refuses(&format!("sepulcher rebirth stage {device}"), words)));
     }
+    claims.push(Claim::check("a stick with the same image is not taken for the machine's disk", || {
+        scene.own_slots(&device(REFUSALS.len()))
+    }));
     claims.push(Claim::check("a digest of nothing that is staged activates nothing", || {
         scene.refuses(&format!("sepulcher rebirth activate {:064}", 0), "no body is staged")
     }));
@@ -214,6 +219,15 @@ fn truncated(made: &Made) -> Result<PathBuf> {
     Ok(archive)
 }
 
+/// The site's image in an archive: no partition of it is seen before somebody looks behind the archive's first block.
+fn stick(site: &Site) -> Result<PathBuf> {
+    let archive = site.folder.path().join("stick.tar");
+    let (folder, name) = (site.image.parent(), site.image.file_name());
+    let (Some(folder), Some(name)) = (folder, name) else { return Err("the image has no name".into()) };
+    Command::new("tar").arg("-C").arg(folder).arg("-cf").arg(&archive).arg(name).read()?;
+    Ok(archive)
+}
+
 fn older(site: &Site, _: &Made) -> Result<PathBuf> {
     Ok(bodies::build(site, "0.9", &SOUND)?.archive)
 }
@@ -325,6 +339,31 @@ impl Scene<'_> {
         let answered = running.uptime();
         settles(&mut running)?;
         Ok(answered)
+    }
+
+    /// That the slots are those of the machine's own disk while the image on `stick` is there, too.
+    fn own_slots(&self, stick: &str) -> Result<String> {
+        let look =
+            "lsblk --noheadings --list --output PATH,PARTLABEL; echo ==; sepulcher rebirth status --json";
+        let told = self.first.run(
+            &format!(
+                "loop=$(losetup --find --show --partscan --read-only --offset 512 {stick}) && udevadm settle && {look}; \
+                 code=$?; losetup --detach $loop && udevadm settle && test $code = 0"
+            ),
+            COMMAND,
+        )?;
+        let (devices, status) = told.split_once("==").ok_or("the machine told of no devices")?;
+        let roots = devices.lines().filter(|line| line.trim_end().ends_with(" lychd_1")).count();
+        let status: serde_json::Value = serde_json::from_str(status)?;
+        let slots = status["slots"].as_array().ok_or("the status has no slots")?;
+        let own =
+            slots.iter().all(|slot| slot["device"].as_str().is_some_and(|path| path.starts_with("/dev/vda")));
+        let runs = slots.iter().filter(|slot| slot["running"] == true).count();
+        if roots == 2 && own && slots.len() == 2 && runs == 1 {
+            Ok(format!("{roots} disks have the root, one has slots"))
+        } else {
+            Err(format!("{devices}{status}").into())
+        }
     }
 
     /// That a command fails and says so.
