@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use super::control::wire::Told;
 use super::{Failure, rebirth, snapshot};
+use crate::codex::key::PublicKey;
+use crate::peer::store::Place;
 use crate::rebirth::inbox::{self, Ended};
 use crate::rebirth::intent::{Intent, Outcome, Wish};
 use crate::rebirth::machine::Machine;
+use crate::rebirth::record::Staged;
 use crate::sys::fs;
 
 /// How long the machine stays once it is told to restart: who asked for it asks every two seconds what became of it.
@@ -19,17 +22,29 @@ pub struct Args {
     /// Root of the machine's files
     #[arg(long, value_name = "DIR", default_value = "/")]
     root: PathBuf,
+    /// End what one that was killed left half done
+    #[arg(long, hide = true)]
+    ended: bool,
 }
 
-/// Takes every intent that waits. One that is refused or fails is on record, and no failure of this program.
+/// Takes the intent that has waited longest. One that is refused or fails is on record, and no failure of this program;
+/// whatever waits still has systemd start it again at once, with a time limit of its own.
 pub fn run(args: &Args) -> Result<(), Failure> {
     let machine = Machine::new(&args.root);
+    if args.ended {
+        let noted = inbox::end_begun(&args.root).map_err(Failure::from);
+        return snapshot::resume(&args.root).and(noted);
+    }
     // The one before was killed in between: nothing is done before the restart that it owed.
-    if fs::exists(&due(&machine))? {
+    if owes_restart(&machine) {
         return restart(&machine);
     }
     let taken = inbox::take(&machine, &mut |intent| {
         let (result, restart) = carry_out(&machine, intent);
+        if restart && let Err(error) = fs::write(&due(&machine), 0o600, b"") {
+            eprint!("note: {}", Failure::from(error));
+        }
+        let restart = restart || owes_restart(&machine);
         Ended { result: result.map_err(|failure| reason(&failure)), restart }
     });
     // What became of it is part of the status.
@@ -51,22 +66,30 @@ fn due(machine: &Machine) -> PathBuf {
     machine.root().join("run/sepulcher/restart")
 }
 
+/// Whether the machine has to restart: somebody noted it, or its key is another one than it booted with, which is the
+/// agent's until then.
+fn owes_restart(machine: &Machine) -> bool {
+    let booted = fs::read_bounded(&machine.root().join("run/sepulcher/tether.pub"), 4096).ok();
+    let booted = booted.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse::<PublicKey>().ok());
+    let own = Place::appliance(machine.root()).host_key().ok().flatten();
+    let is_another = booted.zip(own).is_some_and(|(booted, own)| booted != own);
+    is_another || fs::exists(&due(machine)).unwrap_or(false)
+}
+
 fn restart(machine: &Machine) -> Result<(), Failure> {
-    if let Err(error) = fs::write(&due(machine), 0o600, b"") {
-        eprint!("note: {}", Failure::from(error));
-    }
     std::thread::sleep(GRACE);
     Ok(machine.reboot()?)
 }
 
-/// What came of an intent, and whether the machine has to restart for it.
+/// What came of an intent, and whether the machine has to restart for it, but for another key.
 fn carry_out(machine: &Machine, intent: &Intent) -> (Result<Option<Outcome>, Failure>, bool) {
     let Intent { peer, wish, .. } = intent;
     let root = machine.root();
     let done = match wish {
         Wish::Stage { source, allow_downgrade } => {
             let staged = rebirth::stage_now(machine, source, *allow_downgrade);
-            staged.map(|staged| Some(Outcome::Staged { takes: staged.takes }))
+            staged
+                .map(|Staged { version, digest, takes, .. }| Some(Outcome::Staged { version, digest, takes }))
         }
         Wish::Activate { digest } => {
             let activated = rebirth::activate_now(machine, *digest).map(|_| None);
@@ -79,10 +102,7 @@ fn carry_out(machine: &Machine, intent: &Intent) -> (Result<Option<Outcome>, Fai
         },
         Wish::CreateSnapshot(create) => snapshot::asked::create(machine, peer, create).map(Some),
         Wish::VerifySnapshot(named) => snapshot::asked::verify(root, named).map(Some),
-        Wish::RestoreSnapshot(restore) => {
-            let (restored, restart) = snapshot::asked::restore(machine, peer, restore);
-            return (restored.map(Some), restart);
-        }
+        Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine, peer, restore).map(Some),
         Wish::PruneSnapshots(prune) => snapshot::asked::prune(root, peer, *prune).map(Some),
     };
     (done, false)
@@ -93,4 +113,32 @@ fn reason(failure: &Failure) -> String {
     let Told { kind: _, message, hint, report } = failure.into();
     let hint = hint.map(|hint| format!("hint: {hint}"));
     [Some(message), hint, report].into_iter().flatten().collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::wireguard::SecretKey;
+
+    #[test]
+    fn a_restart_is_due_for_another_key_than_the_machine_booted_with_and_for_what_was_noted() {
+        let root = tempfile::tempdir().unwrap();
+        let machine = Machine::new(root.path());
+        let [booted, other] = [SecretKey::generate(), SecretKey::generate()];
+        let write = |path: &str, bytes: &[u8]| {
+            let path = root.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write_atomic(&path, 0o600, bytes).unwrap();
+        };
+        let key = "var/lib/sepulcher/secrets/tether.key";
+        assert!(!owes_restart(&machine), "nothing is known of its key");
+        write("run/sepulcher/tether.pub", format!("{}\n", booted.public()).as_bytes());
+        write(key, booted.to_file().as_bytes());
+        assert!(!owes_restart(&machine));
+        write(key, other.to_file().as_bytes());
+        assert!(owes_restart(&machine));
+        write(key, booted.to_file().as_bytes());
+        write("run/sepulcher/restart", b"");
+        assert!(owes_restart(&machine));
+    }
 }

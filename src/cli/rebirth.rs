@@ -12,6 +12,7 @@ use super::{Failure, Kind};
 use crate::codex::plain;
 use crate::rebirth::bundle;
 use crate::rebirth::entry::Tries;
+use crate::rebirth::intent::Outcome;
 use crate::rebirth::machine::Machine;
 use crate::rebirth::record::{Activated, Staged, Verdict};
 use crate::rebirth::status::{self, Slot, Status};
@@ -59,8 +60,8 @@ pub struct Stage {
 
 /// Make the staged body the next one to boot, and restart
 ///
-/// A snapshot of the bonds is made first; volumes stay as they are, also when the machine comes back. The new body has three attempts to prove healthy; then the machine returns to this one by
-/// itself.
+/// A snapshot of the bonds is made first; volumes stay as they are, also when the machine comes back. The new body has three
+/// attempts to prove healthy; then the machine returns to this one by itself.
 #[derive(Debug, clap::Args)]
 pub struct Activate {
     /// The digest that `stage` printed
@@ -135,21 +136,23 @@ fn tell(told: &Told, status: &Status) -> Result<(), Failure> {
 }
 
 fn stage(args: &Stage) -> Result<(), Failure> {
-    let (version, digest) = if let Some(host) = &args.told.host {
-        let (status, takes) = remote::stage(host, &args.source, args.allow_downgrade)?;
+    let Stage { source, allow_downgrade, told } = args;
+    let (status, version, digest) = if let Some(host) = &told.host {
+        let (status, outcome) = remote::stage(host, source, *allow_downgrade)?;
+        let Some(Outcome::Staged { version, digest, takes }) = outcome else {
+            return Err(Failure::new(Kind::Unavailable, "the machine does not tell what it staged")
+                .hint("ask it: `sepulcher --host HOST rebirth status`"));
+        };
         for line in &takes {
             eprintln!("{}", plain(line));
         }
-        let staged = status
-            .staged
-            .ok_or_else(|| Failure::new(Kind::Unavailable, "the body was staged, and is gone again"))?;
-        (staged.version, staged.digest)
+        (Some(status), version, digest)
     } else {
-        let staged = stage_now(&Machine::new(&args.told.root), &args.source, args.allow_downgrade)?;
-        (staged.version, staged.digest)
+        let staged = stage_now(&Machine::new(&told.root), source, *allow_downgrade)?;
+        (None, staged.version, staged.digest)
     };
-    if args.told.json {
-        return tell(&args.told, &looked(&args.told)?);
+    if told.json {
+        return tell(told, &status.map_or_else(|| looked(told), Ok)?);
     }
     eprintln!("body {version} is staged; `sepulcher rebirth activate` wants this digest:");
     print(&format!("{digest}\n"))

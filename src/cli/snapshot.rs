@@ -8,7 +8,7 @@ pub mod travel;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -41,9 +41,6 @@ pub enum Verb {
     Export(travel::Export),
     /// Take over an exported snapshot; `restore` puts it to work
     Import(travel::Import),
-    /// Have services go on that a killed command left paused or stopped (a unit starts it)
-    #[command(hide = true)]
-    Resume(List),
 }
 
 /// Keep bonds and volumes as they are now
@@ -113,8 +110,7 @@ pub struct Restore {
 
 /// Remove all but the latest snapshots
 ///
-/// Each that stays is read whole first. One that is damaged does not count, and goes with the others as soon as there are
-/// so many whole ones.
+/// Each that stays is read whole first. One that is damaged does not count, and goes when there are so many later ones.
 #[derive(Debug, clap::Args)]
 pub struct Prune {
     /// How many whole ones stay
@@ -145,7 +141,6 @@ pub fn run(verb: &Verb) -> Result<(), Failure> {
         Verb::Prune(args) => prune(args),
         Verb::Export(args) => travel::export(args),
         Verb::Import(args) => travel::import(args),
-        Verb::Resume(list) => Ok(store::resume(&list.place()?, &host())?),
     }
 }
 
@@ -181,6 +176,11 @@ fn host() -> Host<'static> {
         // Whoever listened may be gone, and services wait to be started.
         let _ = writeln!(std::io::stderr(), "note: {}", plain(line));
     })
+}
+
+/// Has services of this machine go on that a killed command left paused or stopped.
+pub fn resume(root: &Path) -> Result<(), Failure> {
+    Ok(store::resume(&Place::appliance(root), &host())?)
 }
 
 fn create(args: &Create) -> Result<(), Failure> {

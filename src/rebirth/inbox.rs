@@ -64,7 +64,7 @@ pub fn codex(root: &Path) -> Result<Codex, String> {
 /// # Errors
 /// Folder or list cannot be read or written.
 pub fn tidy(root: &Path) -> Result<(), Error> {
-    end_begun(root, &mut records(root)?)?;
+    end_begun(root)?;
     let folder = folder(root);
     if !fs::exists(&folder)? {
         return Ok(());
@@ -77,14 +77,18 @@ pub fn tidy(root: &Path) -> Result<(), Error> {
 
 /// Notes that nobody goes on with what was being carried out when the machine stopped, or the reactor was killed: whoever
 /// asked for it still waits.
-fn end_begun(root: &Path, records: &mut Vec<Record>) -> Result<(), Error> {
+///
+/// # Errors
+/// The list cannot be read or written.
+pub fn end_begun(root: &Path) -> Result<(), Error> {
+    let mut records = records(root)?;
     let last: BTreeMap<&str, &Record> = records.iter().map(|record| (record.file.as_str(), record)).collect();
     let begun: Vec<Record> =
         last.into_values().filter(|record| record.state == State::Taken).cloned().collect();
     for record in begun {
         let reason = "it was cut off, and may be done: see how things stand before you ask again";
         let reason = Some(reason.to_owned());
-        note(root, records, Record { at: clock::now(), state: State::Failed, reason, ..record })?;
+        note(root, &mut records, Record { at: clock::now(), state: State::Failed, reason, ..record })?;
     }
     Ok(())
 }
@@ -156,23 +160,23 @@ pub fn put(root: &Path, peer: &Name, nonce: &Nonce, wish: &Wish) -> Result<Strin
 pub struct Ended {
     /// What came of it, or why nothing did.
     pub result: Result<Option<Outcome>, String>,
-    /// Whether the machine has to restart now: whatever waits still, does so until it has.
+    /// Whether the machine has to restart now.
     pub restart: bool,
 }
 
 /// Carries an intent out.
 pub type Act<'a> = &'a mut dyn FnMut(&Intent) -> Ended;
 
-/// Takes the intents that wait, one after the other, until there is none or the machine has to restart, which is returned:
-/// what may be carried out is handed to `act`, everything else is refused; all of it is on record, and none of it is left.
+/// Takes the intents that wait, until one may be carried out, which is handed to `act`; whether the machine has to restart
+/// behind it. Everything before it is refused; all of it is on record, and none of it is left.
 ///
 /// # Errors
 /// A file cannot be read or written.
 pub fn take(machine: &Machine, act: Act<'_>) -> Result<bool, Error> {
     let root = machine.root();
-    let mut records = records(root)?;
     // There is one reactor at a time.
-    end_begun(root, &mut records)?;
+    end_begun(root)?;
+    let mut records = records(root)?;
     loop {
         let Some((path, read)) = first(root)? else { return Ok(false) };
         let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -199,7 +203,7 @@ pub fn take(machine: &Machine, act: Act<'_>) -> Result<bool, Error> {
                     noted.unwrap_or_else(|error| eprintln!("note: it is not on record: {error}"));
                     return Ok(true);
                 }
-                noted?;
+                return noted.map(|()| false);
             }
             Err(reason) => {
                 eprintln!("refused the intent {}: {reason}", crate::codex::plain(&file));
@@ -270,8 +274,9 @@ mod tests {
             carried_out.push(intent.wish.clone());
             Ended { result: answer.clone().map(|()| None), restart: false }
         };
-        assert!(!take(&Machine::new(root), &mut act).unwrap());
-        assert!(waiting(root).unwrap().is_empty());
+        while !waiting(root).unwrap().is_empty() {
+            assert!(!take(&Machine::new(root), &mut act).unwrap());
+        }
         (carried_out, records(root).unwrap().into_iter().map(|record| record.state).collect())
     }
 
@@ -319,7 +324,8 @@ mod tests {
             let result = Err("it is done, and its service does not start".to_owned());
             Ended { result, restart: order.len() == 2 }
         };
-        assert!(take(&Machine::new(root.path()), &mut act).unwrap());
+        let restarts = [(); 2].map(|()| take(&Machine::new(root.path()), &mut act).unwrap());
+        assert_eq!(restarts, [false, true]);
         assert_eq!(order, nonces[..2]);
         assert_eq!(records(root.path()).unwrap().pop().unwrap().state, State::Failed);
         assert_eq!(waiting(root.path()).unwrap().len(), 1);

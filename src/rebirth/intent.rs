@@ -175,6 +175,10 @@ fn known<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Outcome>, 
 pub enum Outcome {
     /// A body was staged.
     Staged {
+        /// Its version.
+        version: Version,
+        /// The digest that `activate` wants.
+        digest: Sha256Digest,
         /// What its law takes from peers and publisher, a line each, for people.
         takes: Vec<String>,
     },
@@ -210,7 +214,7 @@ impl Outcome {
     fn bounded(mut self) -> Self {
         match &mut self {
             Self::Created { .. } | Self::Verified(_) => {}
-            Self::Restored(Restored { plan: lines, .. }) | Self::Staged { takes: lines } => {
+            Self::Restored(Restored { plan: lines, .. }) | Self::Staged { takes: lines, .. } => {
                 if cut(lines) > 0 {
                     lines.push("…".to_owned());
                 }

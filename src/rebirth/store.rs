@@ -19,7 +19,7 @@ use crate::peer::Refused;
 use crate::peer::store::migrate;
 use crate::peer::store::{Place, load};
 use crate::snapshot;
-use crate::snapshot::store::{Creation, Host};
+use crate::snapshot::store::{Creation, Host, Leaves};
 use crate::sys::{clock, fs, record};
 use crate::tree::Sha256Digest;
 
@@ -87,7 +87,7 @@ fn holds(
     match schema::migration(SCHEMA_OF_BONDS, staged.codex_schema, kept)? {
         Some(line) => {
             tell(&line);
-            Ok(Vec::new())
+            Ok(vec!["what the new law takes from peers, its own first boot decides".to_owned()])
         }
         None => Ok(stranded::check(&staged.law, sources, clock::now())?),
     }
@@ -300,7 +300,7 @@ pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Er
     let note = format!("before body {} took the place of {}", staged.version, running.version);
     // Bonds alone: whoever was revoked under the new body stays so, and what services wrote there is not taken from them
     // by a fall back. Freezing all of them and copying their volumes would only keep the machine from its new body.
-    let creation = Creation { note: Some(&note), ..Creation::default() };
+    let creation = Creation { note: Some(&note), leaves: Leaves::Little, ..Creation::default() };
     let (snapshot, _) =
         snapshot::store::create(&place, &Host::new(&|line| eprintln!("note: {line}")), creation)?;
     let activated = Activated {

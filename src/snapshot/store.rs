@@ -72,6 +72,16 @@ impl<'a> Host<'a> {
     }
 }
 
+/// How much of a machine's state a snapshot of bonds leaves free, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Leaves {
+    /// 16 MiB.
+    #[default]
+    Ample,
+    /// 1 MiB, which takes many revocations: something waits for it that must not fail before them.
+    Little,
+}
+
 /// What is to be kept.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Creation<'a> {
@@ -81,6 +91,8 @@ pub struct Creation<'a> {
     pub identity: bool,
     /// Whether volumes are, as far as the Codex does not leave them out. A Codex on a workstation has none.
     pub volumes: bool,
+    /// What it leaves free where it holds bonds alone.
+    pub leaves: Leaves,
     /// Decide and tell, and change nothing.
     pub dry_run: bool,
 }
@@ -134,7 +146,7 @@ pub fn create(
     host: &Host<'_>,
     creation: Creation<'_>,
 ) -> Result<(Option<String>, Manifest), Error> {
-    let Creation { note, identity, volumes, dry_run } = creation;
+    let Creation { note, identity, volumes, leaves, dry_run } = creation;
     let lock = if dry_run { None } else { Some(locked(place, host)?) };
     let (snapshot, codex) = {
         let _bonds = if dry_run { None } else { Some(bonds_locked(place)?) };
@@ -146,7 +158,7 @@ pub fn create(
     }
     let sources = if volumes { volumes::sources(place, &codex, host)? } else { Vec::new() };
     if sources.is_empty() {
-        let name = keep(place, &snapshot)?;
+        let name = keep(place, &snapshot, leaves)?;
         return Ok((Some(name), snapshot.manifest));
     }
     let held = held()?;
@@ -162,11 +174,11 @@ fn held() -> Result<Held, Error> {
 }
 
 /// Writes a snapshot beside its place, reads it back, and gives it a name that none has.
-fn keep(place: &Place, snapshot: &Snapshot) -> Result<String, Error> {
+fn keep(place: &Place, snapshot: &Snapshot, leaves: Leaves) -> Result<String, Error> {
     let bytes = fs::context(archive::pack(snapshot), "pack", &folder(place))?;
     // A workstation revokes nobody: it has no need of the room.
     if place.bonds != place.law {
-        volumes::room_for_bonds(&folder(place), bytes.len())?;
+        volumes::room_for_bonds(&folder(place), bytes.len(), leaves)?;
     }
     let write = |file: &mut std::fs::File, path: &Path| {
         fs::context(file.write_all(&bytes), "write", path)?;
@@ -253,16 +265,18 @@ fn verified(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
     if back == *snapshot { Ok(()) } else { Err(damaged("the disk gave back other bytes").into()) }
 }
 
-fn free_name(place: &Place, stem: &str) -> Result<(String, PathBuf), fs::Error> {
-    let mut count = 1;
-    loop {
-        let name = if count == 1 { stem.to_owned() } else { format!("{stem}-{count}") };
-        let path = file(place, &name);
-        if !fs::exists(&path)? {
-            return Ok((name, path));
-        }
-        count += 1;
-    }
+/// A name behind all that begin so: it is the latest of them, also where an earlier one was removed.
+fn free_name(place: &Place, stem: &str) -> Result<(String, PathBuf), Error> {
+    let number = |name: &String| match name.strip_prefix(stem)? {
+        "" => Some(1),
+        rest => rest.strip_prefix('-')?.parse::<u64>().ok(),
+    };
+    let name = match names(place)?.iter().filter_map(number).max() {
+        None => stem.to_owned(),
+        Some(last) => format!("{stem}-{}", last.saturating_add(1)),
+    };
+    let path = file(place, &name);
+    Ok((name, path))
 }
 
 /// Makes the folder for its owner alone.
@@ -347,7 +361,7 @@ pub fn verify(place: &Place, name: Option<&str>) -> Result<Whole, Error> {
     Ok(Whole { name, files: parts.len(), volumes: manifest.volumes.len(), digest: digest(&manifest) })
 }
 
-/// The same without a look at the volumes: for what leaves without them.
+/// As [`read`], without a look at the volumes: for whoever waits, and what leaves without them.
 ///
 /// # Errors
 /// There is none, or its bonds are damaged.
@@ -380,27 +394,21 @@ fn stem(snapshot: &Snapshot) -> String {
     snapshot.manifest.created.to_string().replace(':', "")
 }
 
-/// Removes all snapshots but the latest `keep` that are whole, unless `dry_run`; names those that go. Where there are not so
-/// many whole ones, all stay.
+/// Removes all snapshots before the latest `keep` that are whole, unless `dry_run`; names those that go. What cannot be read
+/// among the latest stays: it may be of a newer body, or the disk's mood.
 ///
 /// # Errors
 /// The disk refuses.
 pub fn prune(place: &Place, host: &Host<'_>, keep: usize, dry_run: bool) -> Result<Vec<String>, Error> {
-    // Reading takes its time, and others wait for the lock. What is made meanwhile is later than all of these.
+    // Reading takes its time, and others wait for the lock. What comes meanwhile is not on the list.
     let mut names = names(place)?;
-    let (mut whole, mut damaged) = (0, Vec::new());
+    let mut whole = 0;
     while let Some(name) = names.pop_if(|_| whole < keep) {
         match read(place, Some(&name)) {
             Ok(_) => whole += 1,
-            Err(Error::Refused(refused)) => {
-                (host.tell)(&format!("{name} does not count: {refused}"));
-                damaged.insert(0, name);
-            }
+            Err(Error::Refused(refused)) => (host.tell)(&format!("{name} does not count: {refused}")),
             Err(other) => return Err(other),
         }
-    }
-    if whole == keep {
-        names.extend(damaged);
     }
     if !dry_run {
         let _lock = locked(place, host)?;

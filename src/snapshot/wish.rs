@@ -27,7 +27,13 @@ impl Create {
     /// As the store takes it; `dry_run` changes nothing.
     pub fn order(&self, dry_run: bool) -> store::Creation<'_> {
         let Self { note, with_identity, bonds_only } = self;
-        store::Creation { note: note.as_deref(), identity: *with_identity, volumes: !bonds_only, dry_run }
+        store::Creation {
+            note: note.as_deref(),
+            identity: *with_identity,
+            volumes: !bonds_only,
+            leaves: store::Leaves::Ample,
+            dry_run,
+        }
     }
 }
 

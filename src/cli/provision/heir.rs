@@ -11,6 +11,7 @@ use crate::codex::ledger::{LAW_LEDGER, LEDGER};
 use crate::codex::name::Name;
 use crate::codex::{Codex, Sources};
 use crate::snapshot::{IDENTITY, Snapshot, archive, law, store};
+use crate::sys::clock;
 use crate::sys::wireguard::SecretKey;
 use crate::tree::Sha256Digest;
 
@@ -68,9 +69,11 @@ pub fn of(
     Ok((Credential { appliance, host, bonds: BTreeMap::new(), recovery, snapshot: Some(packed) }, plan))
 }
 
-/// Peers of a Codex that a snapshot does not know.
+/// Peers that are bonded by a Codex, and that a snapshot does not know.
 fn unknown<'a>(codex: &'a Codex, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a Name> {
-    codex.peers.keys().filter(|name| snapshot.text(&format!("peers/{name}.toml")).is_none())
+    let now = clock::now();
+    let living = codex.active().filter(move |(_, peer)| !peer.is_expired(now)).map(|(name, _)| name);
+    living.filter(|name| snapshot.text(&format!("peers/{name}.toml")).is_none())
 }
 
 #[cfg(test)]

@@ -32,12 +32,10 @@ fn look(remote: &Remote) -> Result<Status, Failure> {
     }
 }
 
-/// Has a body staged, and waits until it is; what its law takes, a line each.
-pub fn stage(host: &str, source: &str, allow_downgrade: bool) -> Result<(Status, Vec<String>), Failure> {
+/// Has a body staged, and waits until it is: how the bodies stand then, and which it is.
+pub fn stage(host: &str, source: &str, allow_downgrade: bool) -> Result<(Status, Option<Outcome>), Failure> {
     let body = json!({ "nonce": nonce(), "source": source, "allow-downgrade": allow_downgrade });
-    let (status, outcome) = carried_out(host, "/rebirth/stage", &body, STAGED)?;
-    let takes = if let Some(Outcome::Staged { takes }) = outcome { takes } else { Vec::new() };
-    Ok((status, takes))
+    carried_out(host, "/rebirth/stage", &body, STAGED)
 }
 
 /// Has the staged body activated, and waits until the machine is about to restart.

@@ -28,24 +28,13 @@ pub fn verify(root: &Path, wish: &Named) -> Result<Outcome, Failure> {
     Ok(Outcome::Verified(store::verify(&Place::appliance(root), wish.snapshot.as_deref())?))
 }
 
-/// Puts one back, and tells whether the machine has to restart: the agent takes the host's key when it starts. It has to as
-/// well where all was put back, and a service does not start behind it.
-pub fn restore(machine: &Machine, peer: &Name, wish: &Restore) -> (Result<Outcome, Failure>, bool) {
-    let place = Place::appliance(machine.root());
-    let before = match place.host_key() {
-        Ok(before) => before,
-        Err(error) => return (Err(error.into()), false),
-    };
-    let restored = put_back(machine, &place, peer, wish);
-    let restart = place.host_key().is_ok_and(|key| key != before);
-    (restored, restart)
-}
-
-fn put_back(machine: &Machine, place: &Place, peer: &Name, wish: &Restore) -> Result<Outcome, Failure> {
+/// Puts one back. With the host's key the machine has to restart: the agent takes it when it starts.
+pub fn restore(machine: &Machine, peer: &Name, wish: &Restore) -> Result<Outcome, Failure> {
     if wish.with_volumes {
         proven(machine)?;
     }
-    let restored = store::restore(place, &host(), &Who::Peer(peer.clone()), wish.order(false))?;
+    let place = Place::appliance(machine.root());
+    let restored = store::restore(&place, &host(), &Who::Peer(peer.clone()), wish.order(false))?;
     println!("peer {peer} had the snapshot {} put back", restored.name);
     Ok(Outcome::Restored(restored))
 }
@@ -84,38 +73,10 @@ mod tests {
             SecretKey::generate().public()
         );
         fs::write(&place.bonds.join("peers/archivist.toml"), 0o644, peer.as_bytes()).unwrap();
-        renew(root.path());
+        let key = SecretKey::generate().to_file();
+        fs::write_atomic(&root.path().join(KEY), 0o600, key.as_bytes()).unwrap();
         let machine = Machine::new(root.path());
         (root, machine, "archivist".parse().unwrap())
-    }
-
-    /// Gives the machine another identity, which is returned.
-    fn renew(root: &Path) -> Vec<u8> {
-        let key = SecretKey::generate().to_file().as_bytes().to_vec();
-        fs::write_atomic(&root.join(KEY), 0o600, &key).unwrap();
-        key
-    }
-
-    #[test]
-    fn a_machine_that_gets_another_key_restarts_and_one_that_keeps_its_own_does_not() {
-        let (root, machine, peer) = machine();
-        let root = root.path();
-        let first = renew(root);
-        let wish = Create { with_identity: true, bonds_only: true, ..Create::default() };
-        let Outcome::Created { name } = create(&machine, &peer, &wish).unwrap() else {
-            panic!("another outcome")
-        };
-        let wish = Restore { snapshot: Some(name.clone()), with_identity: true, ..Restore::default() };
-        let restarts = || restore(&machine, &peer, &wish).1;
-        assert!(!restarts(), "it is the same key");
-        let second = renew(root);
-        let bonds = Restore { with_identity: false, ..wish.clone() };
-        assert!(!restore(&machine, &peer, &bonds).1);
-        assert_eq!(fs::read(&root.join(KEY)).unwrap(), second);
-        let (outcome, restarts) = restore(&machine, &peer, &wish);
-        assert!(restarts && fs::read(&root.join(KEY)).unwrap() == first);
-        let Outcome::Restored(restored) = outcome.unwrap() else { panic!("another outcome") };
-        assert!(restored.name == name && restored.before.is_some(), "{restored:?}");
     }
 
     #[test]
@@ -134,13 +95,12 @@ mod tests {
         let bonds = Create { bonds_only: true, ..Create::default() };
         create(&machine, &peer, &bonds).unwrap();
         let with_volumes = Restore { with_volumes: true, ..Restore::default() };
-        let (restored, restarts) = restore(&machine, &peer, &with_volumes);
-        assert!(!restarts);
+        let restored = restore(&machine, &peer, &with_volumes);
         for refused in [restored, create(&machine, &peer, &Create::default())] {
             let said = refused.unwrap_err().to_string();
             assert!(said.contains("body 2 has not proven healthy yet"), "{said}");
         }
-        restore(&machine, &peer, &Restore::default()).0.unwrap();
+        restore(&machine, &peer, &Restore::default()).unwrap();
     }
 
     #[test]
@@ -153,7 +113,7 @@ mod tests {
         let other = SecretKey::generate().public();
         let late = format!("public-key = \"{other}\"\naddress = \"10.88.16.3\"\ngrants = []\n");
         fs::write(&bonds.join("peers/late.toml"), 0o644, late.as_bytes()).unwrap();
-        restore(&machine, &peer, &Restore::default()).0.unwrap();
+        restore(&machine, &peer, &Restore::default()).unwrap();
         assert!(!fs::exists(&bonds.join("peers/late.toml")).unwrap());
         assert_eq!(fs::read(&bonds.join("peers/archivist.toml")).unwrap(), text);
         let log = String::from_utf8(fs::read(&bonds.join("audit.jsonl")).unwrap()).unwrap();

@@ -31,18 +31,18 @@ pub fn judge(place: &Place, bonded: usize, changes: &[(Verb, &Change)]) -> Resul
     Ok(fit(lengths, bonded, changes)?)
 }
 
-/// Refuses a restore of so many records and lines of the ledger; `log` is how long the log is that comes with it, in bytes.
+/// Refuses a restore of so many records, lines of the ledger, and peers that may yet be revoked behind it; `log` is how long
+/// the log is that comes with it, in bytes.
 pub(crate) fn judge_restore(
     place: &Place,
     log: Option<usize>,
     records: usize,
-    lines: usize,
+    (lines, living): (usize, usize),
 ) -> Result<(), Error> {
     if records > 0 {
         fit_log(log.map_or_else(|| length(place, audit::FILE), |log| Ok(count(log)))?, records)?;
     }
-    // What it kills is dead anyway: room is left for what lives.
-    Ok(fit_ledger(length(place, LEDGER)?, count(lines))?)
+    Ok(fit_ledger(length(place, LEDGER)?, count(lines) + 2 * count(living))?)
 }
 
 /// How long a file is; one that is not there has no length.

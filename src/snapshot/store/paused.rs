@@ -7,7 +7,7 @@
 //! copy as after a crash, out of its log, with everything that was committed.
 //!
 //! Who is to be resumed is written down first. When this process is killed, the next command that changes snapshots
-//! resumes them; a restart of the machine ends every freeze by itself.
+//! resumes them, or the end of the unit that carries wishes out; a restart of the machine ends every freeze by itself.
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use super::back::Back;
 use super::exchange::{exchange, shadowed};
 use super::identity::{settle, stage};
 use super::take::{KEY_LIMIT, image, take};
-use super::{Host, bonds_locked, find, held, keep, keep_with, locked, read, volumes};
+use super::{Host, Leaves, bonds_locked, find, held, keep, keep_with, locked, read, volumes};
 use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
@@ -127,7 +127,8 @@ fn put_back(
     // The log of a lost machine goes on.
     let coming = if fs::exists(&log)? { None } else { snapshot.parts.get(audit::FILE) };
     let lines = merged.before.len() + merged.behind.len();
-    room::judge_restore(place, coming.map(|coming| coming.len()), merged.changed.len(), lines)?;
+    let living = merged.codex.active().count();
+    room::judge_restore(place, coming.map(|coming| coming.len()), merged.changed.len(), (lines, living))?;
     let preshared = preshared(snapshot, &merged.codex, |file| fs::exists(&place.secrets.join(file)))?;
     let identity = identity(place, snapshot, wish.identity)?;
     let mut plan = plan(&merged, &codex);
@@ -140,7 +141,7 @@ fn put_back(
     let (before, back) = match volumes {
         // Of a machine that has nothing yet the latest snapshot would be one of nothing.
         None if taken.parts.is_empty() => (None, None),
-        None => (Some(keep(place, &taken)?), None),
+        None => (Some(keep(place, &taken, Leaves::Little)?), None),
         Some(Stopped { kept, .. }) if !kept.has_bonds_of(&taken) => {
             return Err(
                 Refused::new("the bonds were changed while the volumes were read", "try again").into()

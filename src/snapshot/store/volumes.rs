@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::Host;
 use super::journal::{COPIES, PAUSED, VOLUMES};
+use super::{Host, Leaves};
 use crate::codex::name::Name;
 use crate::codex::{Codex, Hooks};
 use crate::peer::Refused;
@@ -103,8 +103,12 @@ pub(super) fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
 
 /// Refuses bonds that are so long, in bytes, and leave no room in `folder`: where snapshots have filled the disk nobody
 /// could be revoked any more, nor a snapshot be removed over the tether.
-pub(super) fn room_for_bonds(folder: &Path, length: usize) -> Result<(), Error> {
-    let wanted = u64::try_from(length).map_or(u64::MAX, |length| length.saturating_add(RESERVE));
+pub(super) fn room_for_bonds(folder: &Path, length: usize, leaves: Leaves) -> Result<(), Error> {
+    let reserve = match leaves {
+        Leaves::Ample => RESERVE,
+        Leaves::Little => 1 << 20,
+    };
+    let wanted = u64::try_from(length).map_or(u64::MAX, |length| length.saturating_add(reserve));
     fits(folder, "the snapshot", wanted, "remove old ones: `sepulcher snapshot prune --keep 1`")
 }
 
