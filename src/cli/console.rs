@@ -3,7 +3,7 @@
 
 mod bond;
 mod input;
-mod machine;
+pub(super) mod machine;
 mod proof;
 
 use std::io::{self, Read, Write};

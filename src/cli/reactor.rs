@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::console::machine::public_key;
 use super::control::wire::Told;
 use super::{Failure, rebirth, snapshot};
-use crate::codex::key::PublicKey;
 use crate::peer::store::Place;
 use crate::rebirth::inbox::{self, Ended};
 use crate::rebirth::intent::{Intent, Outcome, Wish};
@@ -68,11 +68,10 @@ fn due(machine: &Machine) -> PathBuf {
 
 /// Whether the machine has to restart: somebody noted it, or its key is another one than it booted with, which is the
 /// agent's until then.
-fn owes_restart(machine: &Machine) -> bool {
-    let booted = fs::read_bounded(&machine.root().join("run/sepulcher/tether.pub"), 4096).ok();
-    let booted = booted.and_then(|bytes| String::from_utf8_lossy(&bytes).trim().parse::<PublicKey>().ok());
+pub(super) fn owes_restart(machine: &Machine) -> bool {
+    let booted = public_key(machine.root());
     let own = Place::appliance(machine.root()).host_key().ok().flatten();
-    let is_another = booted.zip(own).is_some_and(|(booted, own)| booted != own);
+    let is_another = booted.zip(own).is_some_and(|(booted, own)| booted != own.to_string());
     is_another || fs::exists(&due(machine)).unwrap_or(false)
 }
 

@@ -12,7 +12,7 @@ use super::record::{Activated, Part, SCHEMA, Staged};
 use super::rollback::take_back;
 use super::version::Version;
 use super::{Error, bundle, kept, schema, stranded};
-use crate::codex::{SCHEMA as SCHEMA_OF_BONDS, Sources};
+use crate::codex::{Codex, SCHEMA as SCHEMA_OF_BONDS, Sources};
 use crate::image::disk::Role;
 use crate::image::identity;
 use crate::peer::Refused;
@@ -61,7 +61,10 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
         let mut staged = record_of(&bundle)?;
         tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));
         suits(machine, &running, bundle.description.name.as_str(), &staged, wish.downgrade)?;
-        staged.takes = holds(&place, &staged, &sources, tell)?;
+        staged.takes = match holds(&place, &staged, &sources, tell)? {
+            Some((old, new)) => stranded::takes(&old, &new, clock::now()),
+            None => vec!["what the new law takes from peers, its own first boot decides".to_owned()],
+        };
         staged.takes.iter().for_each(|line| tell(line));
         make_way(machine, &running, tell)?;
         disown(machine, &running, &staged, tell)?;
@@ -75,21 +78,21 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
     staged
 }
 
-/// Whether that body can go on with the bonds; what its law takes. What another schema's law says, this program cannot judge:
-/// its own first boot does.
+/// Whether that body can go on with the bonds; the Codex in force and that of its law. What another schema's law says, this
+/// program cannot judge: its own first boot does.
 fn holds(
     place: &Place,
     staged: &Staged,
     sources: &Sources,
     tell: &mut dyn FnMut(&str),
-) -> Result<Vec<String>, Error> {
+) -> Result<Option<(Codex, Codex)>, Error> {
     let kept = fs::exists(&migrate::kept(place, staged.codex_schema))?;
     match schema::migration(SCHEMA_OF_BONDS, staged.codex_schema, kept)? {
         Some(line) => {
             tell(&line);
-            Ok(vec!["what the new law takes from peers, its own first boot decides".to_owned()])
+            Ok(None)
         }
-        None => Ok(stranded::check(&staged.law, sources, clock::now())?),
+        None => Ok(Some(stranded::check(&staged.law, sources, clock::now())?)),
     }
 }
 

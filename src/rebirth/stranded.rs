@@ -15,9 +15,13 @@ fn under(law: &BTreeMap<String, String>, now: &Sources) -> Sources {
 }
 
 /// Refuses a law that does not hold the living bonds, with the Codex's own mistakes or the list of peers whose
-/// configuration would no longer lead here; and one whose body could not mount the living state. What it takes from who
-/// stays, a line each for people: whoever publishes it may mean to.
-pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> Result<Vec<String>, Refused> {
+/// configuration would no longer lead here; and one whose body could not mount the living state. Returns the Codex in
+/// force and that of the new law.
+pub fn check(
+    law: &BTreeMap<String, String>,
+    now: &Sources,
+    time: Timestamp,
+) -> Result<(Codex, Codex), Refused> {
     let sources = under(law, now);
     let hint = "change the new law, or revoke, ungrant or rotate these peers first";
     let (_, new) = crate::snapshot::parsed(sources, "the new law does not hold the living bonds", hint)?;
@@ -26,15 +30,15 @@ pub fn check(law: &BTreeMap<String, String>, now: &Sources, time: Timestamp) -> 
     opens(new.state, old.state)?;
     let lost = strangers(&old, &new, time)?;
     if lost.is_empty() {
-        return Ok(takes(&old, &new, time));
+        return Ok((old, new));
     }
     let message =
         format!("{} bonded peer(s) would need a new configuration:\n{}", lost.len(), lost.join("\n"));
     Err(Refused::new(message, hint))
 }
 
-/// What a law takes from the peers that it holds, and from who publishes it.
-fn takes(old: &Codex, new: &Codex, time: Timestamp) -> Vec<String> {
+/// What a law takes from the peers that it holds, and from who publishes it, a line each for people: they may mean it to.
+pub fn takes(old: &Codex, new: &Codex, time: Timestamp) -> Vec<String> {
     let mut lines = losses(old, new, time);
     if !lines.is_empty() {
         lines.insert(0, "what peers reach no more under the new law:".to_owned());
@@ -121,7 +125,8 @@ mod tests {
         let law = [("lychd.toml", law), ("services/oculus.toml", oculus)];
         let law = law.into_iter().filter(|(_, text)| !text.is_empty());
         let law = law.map(|(path, text)| (path.to_owned(), text.to_owned())).collect();
-        check(&law, now, Timestamp::from_epoch(0))
+        let time = Timestamp::from_epoch(0);
+        check(&law, now, time).map(|(old, new)| takes(&old, &new, time))
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub fn prune(root: &Path, peer: &Name, Prune { keep }: Prune) -> Result<Outcome,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::reactor::owes_restart;
     use crate::sys::fs;
     use crate::sys::wireguard::SecretKey;
 
@@ -73,10 +74,43 @@ mod tests {
             SecretKey::generate().public()
         );
         fs::write(&place.bonds.join("peers/archivist.toml"), 0o644, peer.as_bytes()).unwrap();
-        let key = SecretKey::generate().to_file();
-        fs::write_atomic(&root.path().join(KEY), 0o600, key.as_bytes()).unwrap();
+        fs::create_dir_all(&root.path().join("run/sepulcher")).unwrap();
+        renew(root.path());
         let machine = Machine::new(root.path());
         (root, machine, "archivist".parse().unwrap())
+    }
+
+    /// Gives the machine another identity, which is returned, and boots it with that.
+    fn renew(root: &Path) -> Vec<u8> {
+        let key = SecretKey::generate();
+        let public = format!("{}\n", key.public());
+        let key = key.to_file().as_bytes().to_vec();
+        fs::write_atomic(&root.join(KEY), 0o600, &key).unwrap();
+        fs::write_atomic(&root.join("run/sepulcher/tether.pub"), 0o644, public.as_bytes()).unwrap();
+        key
+    }
+
+    #[test]
+    fn a_machine_that_gets_another_key_restarts_and_one_that_keeps_its_own_does_not() {
+        let (root, machine, peer) = machine();
+        let root = root.path();
+        let first = renew(root);
+        let wish = Create { with_identity: true, bonds_only: true, ..Create::default() };
+        let Outcome::Created { name } = create(&machine, &peer, &wish).unwrap() else {
+            panic!("another outcome")
+        };
+        let wish = Restore { snapshot: Some(name.clone()), with_identity: true, ..Restore::default() };
+        restore(&machine, &peer, &wish).unwrap();
+        assert!(!owes_restart(&machine), "it is the same key");
+        let second = renew(root);
+        let bonds = Restore { with_identity: false, ..wish.clone() };
+        restore(&machine, &peer, &bonds).unwrap();
+        assert!(!owes_restart(&machine));
+        assert_eq!(fs::read(&root.join(KEY)).unwrap(), second);
+        let outcome = restore(&machine, &peer, &wish).unwrap();
+        assert!(owes_restart(&machine) && fs::read(&root.join(KEY)).unwrap() == first);
+        let Outcome::Restored(restored) = outcome else { panic!("another outcome") };
+        assert!(restored.name == name && restored.before.is_some(), "{restored:?}");
     }
 
     #[test]
