@@ -25,12 +25,16 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     print(&String::from_utf8_lossy(&script))
 }
 
-/// The program without the verbs that are hidden: for bash, a hidden verb is one like any other.
+/// The program without what is hidden: for bash, a hidden verb or option is one like any other.
 fn offered() -> Command {
-    let all = Cli::command();
-    let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned();
-    Command::new("sepulcher")
-        .version(env!("CARGO_PKG_VERSION"))
-        .args(all.get_arguments().cloned())
-        .subcommands(verbs)
+    shown(&Cli::command()).version(env!("CARGO_PKG_VERSION"))
+}
+
+fn shown(all: &Command) -> Command {
+    let verbs = all.get_subcommands().filter(|verb| !verb.is_hide_set()).map(shown);
+    let options = all.get_arguments().filter(|option| !option.is_hide_set()).cloned();
+    let about = all.get_about().cloned().unwrap_or_default();
+    // A command's name is one of the program's own words; so it may live as long as that.
+    let name: &'static str = all.get_name().to_owned().leak();
+    Command::new(name).about(about).args(options).subcommands(verbs)
 }

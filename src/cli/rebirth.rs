@@ -43,6 +43,18 @@ pub enum Verb {
     Publish(Told),
 }
 
+impl Verb {
+    /// Whether a machine is asked for it over the tether.
+    pub fn is_asked_for(&self) -> bool {
+        match self {
+            Self::Stage(_) | Self::Activate(_) | Self::Status(_) | Self::Rollback(_) => true,
+            Self::Preview(_) | Self::Sign(_) | Self::Verify(_) | Self::FallBack(_) | Self::Publish(_) => {
+                false
+            }
+        }
+    }
+}
+
 /// Check an update and write it to the slot that does not run
 ///
 /// Checked are the publisher's signature, every digest, the version, the room, and whether the new law still holds
@@ -96,9 +108,10 @@ impl From<Error> for Failure {
             Error::File(error) => error.into(),
             Error::Http(_) => Self::from_error(Kind::Unavailable, &error)
                 .hint("see whether the update is there; a source in the tether needs its peer online"),
-            Error::Locked(_) | Error::Command(_) | Error::Sysupdate(_) => {
-                Self::from_error(Kind::Unavailable, &error)
-            }
+            Error::Locked(_) => Self::from_error(Kind::Unavailable, &error)
+                .hint("somebody changes bodies: try again when that is done"),
+            Error::Command(_) | Error::Sysupdate(_) => Self::from_error(Kind::Unavailable, &error)
+                .hint("nothing runs of it: try again; `sepulcher health` tells more"),
             Error::Archive { .. } => {
                 Self::from_error(Kind::Input, &error).hint("fetch the update anew, from its publisher")
             }
@@ -132,7 +145,8 @@ pub fn run(verb: &Verb) -> Result<(), Failure> {
 }
 
 fn tell(told: &Told, status: &Status) -> Result<(), Failure> {
-    print(&if told.json { json(status)? } else { shown(status) })
+    // What comes over the tether drives no terminal.
+    print(&if told.json { json(status)? } else { plain(&shown(status)) })
 }
 
 fn stage(args: &Stage) -> Result<(), Failure> {
@@ -281,7 +295,7 @@ fn shown(status: &Status) -> String {
     if let Some(rebirth) = &status.rebirth {
         text.push_str(&format!("last: {rebirth}\n"));
         for reason in rebirth.reasons().iter().filter(|_| rebirth.outcome.is_some()) {
-            text.push_str(&format!("  {}\n", plain(reason)));
+            text.push_str(&format!("  {reason}\n"));
         }
     }
     text.push_str(&format!("next: {}\n", status.next));
@@ -292,6 +306,6 @@ fn health(verdict: Option<&Verdict>) -> String {
     match verdict {
         None => "not known yet".to_owned(),
         Some(verdict) if verdict.failed.is_empty() => "ok".to_owned(),
-        Some(verdict) => plain(&verdict.failed.join("; ")),
+        Some(verdict) => verdict.failed.join("; "),
     }
 }

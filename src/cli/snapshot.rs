@@ -167,7 +167,8 @@ impl Changing {
 
 /// Prints the answer for programs, or that for people.
 fn tell(list: &List, value: &Value, text: &str) -> Result<(), Failure> {
-    if list.json { print(&format!("{value:#}\n")) } else { print(text) }
+    // What comes over the tether drives no terminal.
+    if list.json { print(&format!("{value:#}\n")) } else { print(&plain(text)) }
 }
 
 /// This machine's services; what is done to them is told on standard error.
@@ -261,7 +262,7 @@ fn restore(args: &Restore) -> Result<(), Failure> {
         let who = Who::Uid(rustix::process::getuid().as_raw());
         store::restore(&list.place()?, &host(), &who, wish.order(*dry_run))?
     };
-    let mut text: String = restored.plan.iter().map(|line| format!("{}\n", plain(line))).collect();
+    let mut text: String = restored.plan.iter().map(|line| format!("{line}\n")).collect();
     match &restored.before {
         Some(before) => {
             text.push_str(&format!("{} is restored; what was before is {before}\n", restored.name));

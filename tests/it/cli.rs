@@ -251,3 +251,18 @@ fn the_bonds_take_the_place_of_the_laws_peers() {
     fs::copy(law.join("peers/phone.toml"), bonds.path().join("peers/wraith.toml")).unwrap();
     assert_eq!(peers(load()), ["wraith"]);
 }
+
+#[test]
+fn a_host_is_asked_for_nothing_that_is_done_here() {
+    for verb in [
+        "check .",
+        "rebirth fall-back",
+        "rebirth verify . --codex .",
+        "rebirth preview . --body .",
+        "audit show",
+    ] {
+        let output = sepulcher().args(["--host", "lychd"]).args(verb.split(' ')).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && told.contains("`--host` belongs to"), "{verb}: {told}");
+    }
+}

@@ -20,8 +20,10 @@ fn bash_completes_verbs_and_options() {
         (&["tether", "st"], "status"),
         (&["check", "--j"], "--json"),
         (&["completions", "f"], "fish"),
-        // Hidden: for examples and tests.
+        // Hidden: for examples and tests, and for units.
         (&["stand"], ""),
+        (&["rebirth", "fall"], ""),
+        (&["rebirth", "status", "--ro"], ""),
     ] {
         let run = bash.clone().args(["--norc", "-c", line]).arg(file.path()).args(words).read().unwrap();
         assert_eq!(String::from_utf8(run).unwrap().trim(), expected, "{words:?}");
