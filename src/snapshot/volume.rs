@@ -1,13 +1,15 @@
 //! A volume of a service in a snapshot: its entries, and the digest over all of them.
 
+use std::collections::BTreeSet;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::codex::Codex;
 use crate::codex::name::Name;
+pub use crate::sys::volume::{Item, Kind};
 use crate::tree::Sha256Digest;
 
 /// A volume in a manifest.
@@ -26,37 +28,6 @@ pub struct Volume {
     pub skipped: u64,
     /// Digest over its entries: see [`Tally`].
     pub sha256: Sha256Digest,
-}
-
-/// What an entry is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
-    /// A folder.
-    Folder,
-    /// A regular file.
-    File {
-        /// Length in bytes.
-        size: u64,
-        /// When it was changed last, in seconds since the epoch; earlier than that counts as 0.
-        modified: u64,
-    },
-    /// A symbolic link, with its target as it is written.
-    Link(PathBuf),
-}
-
-/// An entry of a volume, without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Item {
-    /// Its path in the volume; empty for the volume's own folder, which comes first. A folder comes before what is in it.
-    pub path: PathBuf,
-    /// What it is.
-    pub kind: Kind,
-    /// Permission bits; 0o777 for a link.
-    pub mode: u32,
-    /// Number of its user, as the host sees it.
-    pub uid: u32,
-    /// Number of its group.
-    pub gid: u32,
 }
 
 /// Whether a path leads from a volume's folder to something in it.
@@ -126,12 +97,14 @@ impl Tally {
     }
 }
 
-/// Volumes of a Codex, for the manifest to name as long as they are not contained.
+/// What services of a Codex have on a machine, for the manifest to name as long as it is not contained: volumes, and
+/// secrets, which never are.
 pub fn all(codex: &Codex) -> Vec<String> {
     let volumes = codex.services.values().flat_map(|service| &service.volumes);
-    let mut all: Vec<_> = volumes.map(|volume| format!("volume {}", volume.name)).collect();
-    all.sort();
-    all
+    let secrets = codex.services.values().flat_map(|service| &service.secrets);
+    let volumes = volumes.map(|volume| format!("volume {}", volume.name));
+    let all: BTreeSet<_> = volumes.chain(secrets.map(|secret| format!("secret {secret}"))).collect();
+    all.into_iter().collect()
 }
 
 #[cfg(test)]

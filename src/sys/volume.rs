@@ -16,9 +16,39 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::fs::{Error, context};
-use crate::snapshot::volume::{Item, Kind};
 
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// What an entry is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder.
+    Folder,
+    /// A regular file.
+    File {
+        /// Length in bytes.
+        size: u64,
+        /// When it was changed last, in seconds since the epoch; earlier than that counts as 0.
+        modified: u64,
+    },
+    /// A symbolic link, with its target as it is written.
+    Link(PathBuf),
+}
+
+/// An entry of a volume, without its content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its path in the volume; empty for the volume's own folder, which comes first. A folder comes before what is in it.
+    pub path: PathBuf,
+    /// What it is.
+    pub kind: Kind,
+    /// Permission bits; 0o777 for a link.
+    pub mode: u32,
+    /// Number of its user, as the host sees it.
+    pub uid: u32,
+    /// Number of its group.
+    pub gid: u32,
+}
 
 /// Gets the entries of a volume, each with its content.
 pub type Each<'a, E> = &'a mut dyn FnMut(&Item, &mut dyn Read) -> Result<(), E>;

@@ -17,6 +17,7 @@ mod invariants;
 mod judge;
 mod judge_disk;
 mod look;
+mod modules;
 mod noise;
 mod packages;
 mod peer;
