@@ -2,11 +2,13 @@
 
 pub mod credential;
 mod heir;
+pub mod secrets;
 mod target;
 
 use std::path::{Path, PathBuf};
 
 use credential::{Bond, Credential};
+use secrets::Secrets;
 use target::Target;
 
 use super::peer::deliver::{Delivery, Outputs};
@@ -60,6 +62,9 @@ pub struct Args {
     /// File with the age key of a recipient of that snapshot, as `age-keygen` writes it
     #[arg(long, value_name = "FILE", requires = "snapshot")]
     identity: Option<PathBuf>,
+    /// A secret that a service names, and the file that holds it; may be repeated
+    #[arg(long = "secret", value_name = "NAME=FILE")]
+    secrets: Vec<secrets::Given>,
     /// Replace what an earlier run has put there
     #[arg(long)]
     again: bool,
@@ -85,18 +90,24 @@ pub fn run(args: &Args) -> Result<(), Failure> {
     }
     let (sources, codex) = law(&args.codex)?;
     target.check(&codex, &args.codex)?;
+    let (secrets, missing) = secrets::read(&args.secrets, &codex)?;
     let phrase = Phrase::generate();
     let host_key = match args.gift()? {
-        Gift::Bond(name) => args.bond(&target, (&sources, &codex), name, &phrase)?,
+        Gift::Bond(name) => args.bond(&target, (&sources, &codex), name, &phrase, secrets)?,
         Gift::Snapshot(file, identity) => {
-            let (credential, plan) = heir::of(&target, (&sources, &codex), file, identity, phrase.digest())?;
+            let (mut credential, plan) =
+                heir::of(&target, (&sources, &codex), file, identity, phrase.digest())?;
             for line in plan {
                 eprintln!("{line}");
             }
+            credential.secrets = secrets;
             put(&target, &credential)?;
             credential.host.public()
         }
     };
+    for line in missing {
+        eprintln!("{line}");
+    }
     eprintln!("tether public key: {host_key}");
     eprintln!(
         "Recovery phrase for the console, for the day when no bonded device is at hand: write it down."
@@ -109,7 +120,7 @@ fn put(target: &Target, credential: &Credential) -> Result<(), Failure> {
     let bytes = credential.to_bytes().map_err(|error| Failure::from_error(Kind::Internal, &error))?;
     if bytes.len() as u64 > credential::LIMIT {
         let message = format!(
-            "the snapshot makes a credential of {} bytes, and {} fit",
+            "snapshot and secrets make a credential of {} bytes, and {} fit",
             bytes.len(),
             credential::LIMIT
         );
@@ -144,6 +155,7 @@ impl Args {
         (sources, codex): (&Sources, &Codex),
         name: &Name,
         phrase: &Phrase,
+        secrets: Secrets,
     ) -> Result<PublicKey, Failure> {
         let host = SecretKey::generate();
         let secret = self.public_key.is_none().then(SecretKey::generate);
@@ -156,6 +168,7 @@ impl Args {
             bonds: [(change.name, bond)].into(),
             recovery: phrase.digest(),
             snapshot: None,
+            secrets,
         };
         let delivery = Delivery::prepare(&self.to, false)?;
         put(target, &credential)?;

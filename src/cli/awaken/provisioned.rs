@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::Seeds;
 use crate::cli::provision::credential::{Bond, Credential, LIMIT};
+use crate::cli::provision::secrets;
 use crate::cli::{Failure, Kind, recovery};
 use crate::codex::key::PublicKey;
 use crate::codex::migrate::MARKER;
@@ -89,9 +90,14 @@ fn judge(places: &Places<'_>, bytes: &[u8]) -> Result<(), String> {
     let credential = Credential::parse(bytes).map_err(|error| error.to_string())?;
     let mut sources = sys::codex::load(&[places.law, places.bonds]);
     let own = credential.host.public();
-    let appliance = Codex::parse(&law(&sources)).map_err(|mistakes| disagree(&mistakes))?.appliance.name;
-    if appliance != credential.appliance {
+    let of_law = Codex::parse(&law(&sources)).map_err(|mistakes| disagree(&mistakes))?;
+    let appliance = &of_law.appliance.name;
+    if *appliance != credential.appliance {
         return Err(format!("it is for {}, this is {appliance}", credential.appliance));
+    }
+    let unknown = |name: &&Name| !secrets::wanted(&of_law).any(|(_, wanted)| wanted == *name);
+    if let Some(name) = credential.secrets.keys().find(unknown) {
+        return Err(format!("no service of the law names the secret `{name}`"));
     }
     if let Some(archived) = &credential.snapshot {
         return heir(places, archived, &sources, own).map_err(|failure| failure.to_string());
@@ -160,12 +166,16 @@ fn finish(places: &Places<'_>, seed: Seed<'_>) -> Result<Vec<String>, Failure> {
     Ok(told)
 }
 
-/// Puts bonds, recovery phrase and, last, the host's key in place. Returns what the console is to be told.
+/// Puts secrets, bonds, recovery phrase and, last, the host's key in place. Returns what the console is to be told.
 fn install(places: &Places<'_>, credential: &Credential) -> Result<Vec<String>, Failure> {
-    let told = match &credential.snapshot {
+    for (name, bytes) in &credential.secrets {
+        fs::write_atomic(&places.secrets.join(name.as_str()), 0o600, bytes)?;
+    }
+    let mut told = match &credential.snapshot {
         Some(archived) => put_back(places, archived)?,
         None => bond(places, credential)?,
     };
+    told.extend(credential.secrets.keys().map(|name| format!("secret {name} taken over from the disk")));
     let digest = format!("{}\n", credential.recovery);
     fs::write_atomic(&places.secrets.join(recovery::FILE), 0o600, digest.as_bytes())?;
     fs::create_atomic(&places.key(), 0o600, credential.host.to_file().as_bytes())?;

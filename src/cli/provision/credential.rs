@@ -2,18 +2,20 @@
 //!
 //! ```text
 //! sepulcher provision 1 <SHA-256 of the rest>
-//! {"appliance":…,"host-key":…,"bonds":{"phone":{"file":…,"preshared":…}},"recovery":…,"snapshot":…}
+//! {"appliance":…,"host-key":…,"bonds":{"phone":{"file":…,"preshared":…}},"recovery":…,"snapshot":…,"secrets":{"token":…}}
 //! ```
 //!
-//! A snapshot is its archive in base64, without volumes and the host's private key; it stands in the place of bonds.
+//! A snapshot is its archive in base64, without volumes and the host's private key; it stands in the place of bonds. Secrets
+//! of services are in base64, too.
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::{Zeroize, Zeroizing};
 
+use super::secrets::Secrets;
 use crate::codex::key::SharedKey;
 use crate::codex::name::Name;
 use crate::image::esp;
@@ -40,6 +42,8 @@ pub struct Credential {
     pub recovery: Sha256Digest,
     /// The archive of a snapshot that is put back.
     pub snapshot: Option<Zeroizing<Vec<u8>>>,
+    /// Secrets of services.
+    pub secrets: Secrets,
 }
 
 /// A bond that is given with the disk.
@@ -77,6 +81,8 @@ struct Written {
     recovery: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     snapshot: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<Name, String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -90,6 +96,7 @@ impl Drop for Written {
     fn drop(&mut self) {
         self.host_key.zeroize();
         self.snapshot.zeroize();
+        self.secrets.values_mut().for_each(Zeroize::zeroize);
         self.bonds.values_mut().for_each(|bond| bond.preshared.zeroize());
     }
 }
@@ -107,8 +114,14 @@ impl Credential {
             bonds: self.bonds.iter().map(|(name, one)| (name.clone(), bond(one))).collect(),
             recovery: self.recovery.to_string(),
             snapshot: self.snapshot.as_ref().map(|archive| STANDARD.encode(archive.as_slice())),
+            secrets: self
+                .secrets
+                .iter()
+                .map(|(name, bytes)| (name.clone(), STANDARD.encode(bytes)))
+                .collect(),
         };
-        let secret = written.snapshot.as_ref().map_or(0, String::len);
+        let lengths = written.snapshot.iter().chain(written.secrets.values()).map(String::len);
+        let secret: usize = lengths.sum();
         // Its final length from the beginning: what a vector outgrows stays in memory.
         let mut content = Zeroizing::new(Vec::with_capacity(secret + CONTENT));
         serde_json::to_writer(&mut *content, &written)?;
@@ -138,13 +151,17 @@ impl Credential {
         let recovery = written.recovery.parse().map_err(|_| Unusable::Content("recovery digest"))?;
         let snapshot = written.snapshot.as_ref().map(|text| STANDARD.decode(text).map(Zeroizing::new));
         let snapshot = snapshot.transpose().map_err(|_| Unusable::Content("snapshot"))?;
+        let secret =
+            |(name, text): (&Name, &String)| Ok((name.clone(), Zeroizing::new(STANDARD.decode(text)?)));
+        let secrets = written.secrets.iter().map(secret).collect::<Result<_, base64::DecodeError>>();
+        let secrets = secrets.map_err(|_| Unusable::Content("secrets"))?;
         let mut bonds = BTreeMap::new();
         for (name, WrittenBond { file, preshared }) in std::mem::take(&mut written.bonds) {
             let preshared = preshared.map(Zeroizing::new).map(|text| SharedKey::parse(text.as_bytes()));
             let preshared = preshared.transpose().map_err(|_| Unusable::Content("preshared key"))?;
             bonds.insert(name, Bond { file, preshared });
         }
-        Ok(Self { appliance: written.appliance.clone(), host, bonds, recovery, snapshot })
+        Ok(Self { appliance: written.appliance.clone(), host, bonds, recovery, snapshot, secrets })
     }
 }
 
@@ -166,6 +183,7 @@ pub mod tests {
             bonds: [("tablet".parse().unwrap(), bond)].into(),
             recovery: Sha256Digest::of(b"phrase"),
             snapshot: None,
+            secrets: Secrets::new(),
         }
     }
 
@@ -173,10 +191,11 @@ pub mod tests {
     fn a_credential_reads_back_as_it_was_written() {
         let mut made = credential();
         made.snapshot = Some(Zeroizing::new(b"archive".to_vec()));
+        made.secrets.insert("token".parse().unwrap(), Zeroizing::new(vec![0, 255]));
         let read = Credential::parse(&made.to_bytes().unwrap()).unwrap();
         assert_eq!(read.host.public(), made.host.public());
         assert_eq!(read.recovery, made.recovery);
-        assert!(read.snapshot == made.snapshot);
+        assert!(read.snapshot == made.snapshot && read.secrets == made.secrets);
         let (name, bond) = read.bonds.first_key_value().unwrap();
         assert_eq!(
             (name, &bond.file),

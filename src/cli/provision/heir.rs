@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::credential::Credential;
+use super::secrets::Secrets;
 use super::target::Target;
 use crate::cli::snapshot::travel;
 use crate::cli::{Failure, Kind};
@@ -66,7 +67,8 @@ pub fn of(
         format!("note: peer {name} of the Codex is not in the snapshot, and stays out: bond it again")
     }));
     let packed = archive::pack(&snapshot).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
-    Ok((Credential { appliance, host, bonds: BTreeMap::new(), recovery, snapshot: Some(packed) }, plan))
+    let (bonds, secrets) = (BTreeMap::new(), Secrets::new());
+    Ok((Credential { appliance, host, bonds, recovery, snapshot: Some(packed), secrets }, plan))
 }
 
 /// Peers that are bonded by a Codex, and that a snapshot does not know.

@@ -63,6 +63,7 @@ pub fn site_of(revoked: &str, extra: usize) -> (tempfile::TempDir, Args) {
         no_preshared: false,
         snapshot: None,
         identity: None,
+        secrets: Vec::new(),
         again: false,
         to: Outputs::conf(conf),
     };

@@ -218,10 +218,18 @@ fn environment(service: &Service, mistakes: &mut Vec<Diagnostic>) {
     }
 }
 
+/// What is in the folder of secrets that is no service's: the digest of the recovery phrase, and preshared keys.
+const OWN_SECRETS: [&str; 2] = ["recovery", "peers"];
+
 fn secrets(service: &Service, mistakes: &mut Vec<Diagnostic>) {
     let Field::Given(secrets) = &service.secrets else { return };
     let mut seen = BTreeMap::new();
     for secret in &secrets.value {
+        if OWN_SECRETS.contains(&secret.value.as_str()) {
+            let message =
+                format!("`{}` is what the appliance keeps for itself beside the secrets", secret.value);
+            mistakes.push(Diagnostic::error(message, &secret.place).hint("give the secret another name"));
+        }
         if let Some(first) = seen.insert(&secret.value, &secret.place) {
             let mistake =
                 Diagnostic::error(format!("secret `{}` is named twice", secret.value), &secret.place);

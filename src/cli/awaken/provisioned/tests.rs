@@ -60,6 +60,22 @@ fn a_first_boot_takes_identity_bonds_and_keys_over_and_wipes_the_credential() {
 }
 
 #[test]
+fn a_first_boot_takes_over_what_services_are_told_in_secret() {
+    let mut credential = credential();
+    credential.secrets.insert("token".parse().unwrap(), b"s3cret\n".to_vec().into());
+    let root = provisioned(&credential);
+    let service = root.path().join(LAW).join("services/web.toml");
+    fs::create_dir_all(service.parent().unwrap()).unwrap();
+    let text = b"description = \"Web\"\nrootfs = \"stand-in\"\nsecrets = [\"token\"]\n";
+    fs::write(&service, 0o644, text).unwrap();
+    awaken(root.path()).unwrap();
+    assert_taken(root.path(), &credential);
+    assert_eq!(state(root.path(), "secrets/token"), b"s3cret\n");
+    let mode = std::fs::metadata(root.path().join(STATE).join("secrets/token")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o600);
+}
+
+#[test]
 fn a_machine_with_an_identity_refuses_and_wipes() {
     let root = machine();
     awaken(root.path()).unwrap();
@@ -83,11 +99,17 @@ fn what_cannot_be_used_is_told_and_wiped_and_nothing_of_it_is_taken() {
         let bond = credential.bonds.values_mut().next().unwrap();
         bond.file = bond.file.replace(from, to);
     };
-    let cases: [(&str, Vec<u8>); 8] = [
+    let cases: [(&str, Vec<u8>); 9] = [
         ("it is damaged", whole[..whole.len() - 1].to_vec()),
         ("not a credential", b"x".to_vec()),
         ("it is too long", vec![0; usize::try_from(LIMIT).unwrap() + 1]),
         ("it is for other", altered(&|credential| credential.appliance = "other".parse().unwrap())),
+        (
+            "names the secret `token`",
+            altered(&|credential| {
+                drop(credential.secrets.insert("token".parse().unwrap(), Vec::new().into()));
+            }),
+        ),
         ("do not agree", altered(&|credential| edit(credential, "10.88.16.9", "10.88.16.1"))),
         ("preshared key", altered(&|credential| edit(credential, "preshared = true", ""))),
         (
