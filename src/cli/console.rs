@@ -1,10 +1,11 @@
 //! `sepulcher console`: what stands in the place of a login. A menu without a shell, on the machine's own screen and
-//! serial port: what this machine is, how it is, and the first bond.
+//! serial port: what this machine is, how it is, the first bond, and the way back to the body before.
 
 mod bond;
 mod input;
 pub(super) mod machine;
 mod proof;
+mod rollback;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,8 @@ use crate::tree::Sha256Digest;
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 /// After a key that means nothing: whoever leans on the keyboard does not keep the machine busy.
 const PAUSE: Duration = Duration::from_millis(200);
+/// What there is to press.
+const KEYS: &str = "b bond a device   s peers   h health   r go back to the body before\n";
 /// So many peers are listed.
 const LISTED: usize = 16;
 
@@ -79,9 +82,10 @@ impl<R: Read, W: Write> Console<'_, R, W> {
                     "b" => self.bond(),
                     "s" => self.peers(),
                     "h" => self.say(&plain(&machine::findings())),
+                    "r" => self.roll_back(),
                     _ => {
                         (self.pause)(PAUSE);
-                        self.say("b, s or h, then Enter.\n")
+                        self.say("b, s, h or r, then Enter.\n")
                     }
                 },
             };
@@ -104,7 +108,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
             Ok(bonds) => bonds,
             Err(failure) => {
                 self.refuse(&failure)?;
-                return self.say("\nb bond a device   s peers   h health\n");
+                return self.say(&format!("\n{KEYS}"));
             }
         };
         let addresses = machine::addresses(&codex);
@@ -116,8 +120,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
             count => format!(", and {count} of which the file is broken"),
         };
         self.say(&format!(
-            "\n{}\n  address  {addresses}\n  health   {}\n  bonded   {bonded}{broken}\n  tether public key: {key}\n\n\
-             b bond a device   s peers   h health\n",
+            "\n{}\n  address  {addresses}\n  health   {}\n  bonded   {bonded}{broken}\n  tether public key: {key}\n\n{KEYS}",
             codex.appliance.name,
             machine::health(),
         ))

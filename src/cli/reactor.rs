@@ -1,4 +1,5 @@
-//! `sepulcher reactor`: carries out what peers may have done to the machine's bodies and snapshots, and nothing else.
+//! `sepulcher reactor`: carries out what peers, and who sits at the console, may have done to the machine's bodies and
+//! snapshots, and nothing else.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -82,7 +83,7 @@ fn restart(machine: &Machine) -> Result<(), Failure> {
 
 /// What came of an intent, and whether the machine has to restart for it, but for another key.
 fn carry_out(machine: &Machine, intent: &Intent) -> (Result<Option<Outcome>, Failure>, bool) {
-    let Intent { peer, wish, .. } = intent;
+    let Intent { who, wish, .. } = intent;
     let root = machine.root();
     let done = match wish {
         Wish::Stage { source, allow_downgrade } => {
@@ -99,10 +100,10 @@ fn carry_out(machine: &Machine, intent: &Intent) -> (Result<Option<Outcome>, Fai
             Ok((_, restart)) => return (Ok(None), restart),
             Err(failure) => Err(failure),
         },
-        Wish::CreateSnapshot(create) => snapshot::asked::create(machine, peer, create).map(Some),
+        Wish::CreateSnapshot(create) => snapshot::asked::create(machine, who, create).map(Some),
         Wish::VerifySnapshot(named) => snapshot::asked::verify(root, named).map(Some),
-        Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine, peer, restore).map(Some),
-        Wish::PruneSnapshots(prune) => snapshot::asked::prune(root, peer, *prune).map(Some),
+        Wish::RestoreSnapshot(restore) => snapshot::asked::restore(machine, who, restore).map(Some),
+        Wish::PruneSnapshots(prune) => snapshot::asked::prune(root, who, *prune).map(Some),
     };
     (done, false)
 }

@@ -36,6 +36,16 @@ pub enum Who {
     Console,
 }
 
+impl Who {
+    /// The peer that it is.
+    pub fn peer(&self) -> Option<&Name> {
+        match self {
+            Self::Peer(name) => Some(name),
+            Self::Uid(_) | Self::Console => None,
+        }
+    }
+}
+
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -35,7 +35,7 @@ pub struct Status {
     pub staged: Option<Waiting>,
     /// The last body that the machine was told to become, and how that went.
     pub rebirth: Option<Activated>,
-    /// What became of what peers asked for lately, the oldest first.
+    /// What became of what was asked for lately, the oldest first.
     #[serde(default)]
     pub asked: Vec<Record>,
     /// What comes next, in a sentence.

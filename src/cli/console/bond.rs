@@ -12,7 +12,7 @@ use crate::codex::name::Name;
 use crate::codex::plain;
 use crate::codex::time::Timestamp;
 use crate::peer::store::{self, Bonds, Who};
-use crate::peer::{self, Client, Kind, Refused, Request};
+use crate::peer::{self, Client, Kind, Request};
 use crate::qr::{self, Code, Ink};
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{clock, fs, terminal};
@@ -23,7 +23,7 @@ const COLUMNS: usize = 80;
 const ATTEMPTS: usize = 3;
 
 /// What a dialog ends with: `None` when the person went back.
-type Asked<T> = io::Result<Option<T>>;
+pub type Asked<T> = io::Result<Option<T>>;
 
 impl<R: Read, W: Write> Console<'_, R, W> {
     /// The whole dialog.
@@ -47,29 +47,28 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         }
     }
 
-    fn proof(&self) -> Result<Proof, Failure> {
+    /// What it takes.
+    pub(super) fn proof(&self) -> Result<Proof, Failure> {
         // An agent that does not answer must not stand in the way of the phrase.
         let observed = self.observed().unwrap_or_default();
         Ok(proof::needed(&self.bonds()?, self.recovery()?, observed.as_ref(), clock::now()))
     }
 
-    /// Whether whoever sits here may bond.
-    fn prove(&mut self, proof: &Proof) -> io::Result<bool> {
+    /// Whether whoever sits here may do what takes that.
+    pub(super) fn prove(&mut self, proof: &Proof) -> io::Result<bool> {
         let digest = match proof {
             Proof::First => return Ok(true),
             Proof::Present(name) => {
-                self.say(&format!("\n{name} is online and vouches for this bond.\n"))?;
+                self.say(&format!("\n{name} is online and vouches for this.\n"))?;
                 return Ok(true);
             }
             Proof::Phrase(None) => {
-                self.say("\nA bonded device must be online: turn its tunnel on, and press b again.\n")?;
+                self.say("\nA bonded device must be online: turn its tunnel on, and ask again.\n")?;
                 return Ok(false);
             }
             Proof::Phrase(Some(digest)) => *digest,
         };
-        self.say(
-            "\nNo bonded device is online. Turn one on and press b again, or type the\nrecovery phrase: ",
-        )?;
+        self.say("\nNo bonded device is online. Turn one on and ask again, or type the\nrecovery phrase: ")?;
         self.echo(false)?;
         let typed = match self.input.line() {
             Answer::Line(typed) => Zeroizing::new(typed),
@@ -151,7 +150,12 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         Ok(Some((request, secret)))
     }
 
-    fn ask<T>(&mut self, what: &str, suggested: &str, read: impl Fn(&str) -> Result<T, String>) -> Asked<T> {
+    pub(super) fn ask<T>(
+        &mut self,
+        what: &str,
+        suggested: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Asked<T> {
         for _ in 0..ATTEMPTS {
             let brackets = if suggested.is_empty() { String::new() } else { format!(" [{suggested}]") };
             self.say(&format!("{what}{brackets}: "))?;
@@ -168,21 +172,12 @@ impl<R: Read, W: Write> Console<'_, R, W> {
         Ok(None)
     }
 
-    /// Bonds, if it still takes no more than what was proven: others may have bonded while the questions stood open.
+    /// Bonds, if it still takes no more than what was proven.
     fn carry_out(&self, request: &Request, proof: &Proof) -> Result<Client, Failure> {
         let recovery = self.recovery()?;
         let still = |bonds: &Bonds, now: Timestamp| {
             let observed = self.observed().unwrap_or_default();
-            match (proof, proof::needed(bonds, recovery, observed.as_ref(), now)) {
-                (Proof::Phrase(_), _)
-                | (Proof::First, Proof::First)
-                | (Proof::Present(_), Proof::Present(_)) => Ok(()),
-                _ => Err(Refused {
-                    message: "what vouched for this bond is gone".to_owned(),
-                    hint: Some("press b again".to_owned()),
-                    report: None,
-                }),
-            }
+            proof.still_suffices(&proof::needed(bonds, recovery, observed.as_ref(), now))
         };
         let reply = store::execute_if(&self.place, &Who::Console, request, &still)?;
         let defect =

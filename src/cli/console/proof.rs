@@ -10,8 +10,8 @@ use crate::cli::recovery::Phrase;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
 use crate::codex::{Door, PeerKind};
-use crate::peer::Observed;
 use crate::peer::store::Bonds;
+use crate::peer::{Observed, Refused};
 use crate::tree::Sha256Digest;
 
 /// A device whose last handshake is not older than this, in seconds, is online: WireGuard makes a new one every two
@@ -31,6 +31,18 @@ pub enum Proof {
     Present(Name),
     /// The recovery phrase of this digest, if one was ever made.
     Phrase(Option<Sha256Digest>),
+}
+
+impl Proof {
+    /// Refuses what takes more `now` than was proven: others may have bonded while questions stood open.
+    pub fn still_suffices(&self, now: &Self) -> Result<(), Refused> {
+        match (self, now) {
+            (Self::Phrase(_), _) | (Self::First, Self::First) | (Self::Present(_), Self::Present(_)) => {
+                Ok(())
+            }
+            _ => Err(Refused::new("what vouched for this is gone", "ask again")),
+        }
+    }
 }
 
 /// Decides what it takes.

@@ -4,6 +4,11 @@ use std::os::unix::net::UnixListener;
 
 use super::*;
 use crate::codex::key::PublicKey;
+use crate::peer::store::Who;
+use crate::rebirth::inbox::{self, Ended};
+use crate::rebirth::intent::{Intent, Wish};
+use crate::rebirth::machine::Machine;
+use crate::rebirth::status;
 use crate::sys::wireguard::SecretKey;
 
 /// A machine after its first boot, nobody bonded.
@@ -53,7 +58,7 @@ fn the_menu_tells_what_a_first_bond_needs_in_80_columns() {
     let said = typed(root.path(), "\ns\nh\n");
     assert!(said.contains("lychd\n") && said.contains("nobody is bonded"), "{said}");
     line(&said, "  tether public key: ").parse::<PublicKey>().unwrap();
-    assert!(said.contains("b bond a device   s peers   h health"));
+    assert!(said.contains(KEYS));
     assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
 }
 
@@ -125,6 +130,57 @@ fn a_second_device_is_vouched_for_by_one_that_is_online() {
     assert_eq!(bonds(root.path()), ["laptop", "phone"]);
     let (_, codex) = store::load(&Place::appliance(root.path())).unwrap();
     assert!(codex.peers[&"laptop".parse().unwrap()].grants.doors.is_empty());
+}
+
+/// A machine with a phone, which became body 2; the phone's phrase.
+fn reborn() -> (tempfile::TempDir, String) {
+    let root = machine();
+    let phrase = line(&typed(root.path(), "b\n\n\n\n"), "recovery phrase: ").to_owned();
+    let status = serde_json::json!({"schema": 1, "name": "lychd", "running": "2", "health": null, "slots": [],
+        "staged": null, "next": "nothing is pending", "rebirth": {"schema": 1, "version": "2", "digest": Sha256Digest::of(b""),
+        "from": "1", "at": "2026-11-30T09:00:00Z", "snapshot": null, "tries": [], "outcome": null}});
+    fs::write(&status::published(root.path()), 0o644, status.to_string().as_bytes()).unwrap();
+    fs::create_dir_all(&root.path().join("var/lib/sepulcher/rebirth")).unwrap();
+    fs::create_dir_all(&root.path().join("var/lib/sepulcher/intents")).unwrap();
+    (root, phrase)
+}
+
+#[test]
+fn the_way_back_takes_the_phrase_and_the_version_that_is_left() {
+    let (root, phrase) = reborn();
+    let root = root.path();
+    let asked = || inbox::records(root).unwrap().len();
+    for keys in ["r\n".to_owned(), "r\nwrong\n2\n".to_owned(), format!("r\n{phrase}\n1\n\n3\n")] {
+        assert!(!typed(root, &keys).contains("restarts"), "{keys}");
+    }
+    assert_eq!(fs::list(&root.join("var/lib/sepulcher/intents")).unwrap(), [""; 0].map(PathBuf::from));
+    for (result, says) in [
+        (Ok(None), "The machine restarts as the body before."),
+        (Err("error: body 1 is no longer on this machine".to_owned()), "body 1 is no longer on this machine"),
+    ] {
+        let before = asked();
+        let said = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut act = |intent: &Intent| {
+                    assert_eq!(intent.who, Who::Console);
+                    assert_eq!(intent.wish, Wish::Rollback { leave: "2".parse().unwrap() });
+                    Ended { result: result.clone(), restart: false }
+                };
+                while asked() < before + 2 {
+                    inbox::take(&Machine::new(root), &mut act).unwrap();
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            });
+            typed(root, &format!("r\n{phrase}\n1\n2\n"))
+        });
+        assert!(said.contains("body 2 runs: type that") && said.contains(says), "{said}");
+    }
+}
+
+#[test]
+fn a_machine_without_bodies_has_no_way_back() {
+    let said = typed(machine().path(), "r\n");
+    assert!(said.contains("not looked at its bodies yet, or has none"), "{said}");
 }
 
 #[test]

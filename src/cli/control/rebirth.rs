@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::codex::name::Name;
+use crate::peer::store::Who;
 use crate::rebirth::intent::{Outcome, Question, Record};
 use crate::rebirth::status::{self, Status};
 use crate::rebirth::{Error, inbox};
@@ -49,6 +50,8 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
             status.asked = asked.into_iter().map(about_bodies).collect();
             Ok(Told::Status(status))
         }
-        Question::Wish { nonce, wish } => Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?)),
+        Question::Wish { nonce, wish } => {
+            Ok(Told::Accepted(inbox::put(root, &Who::Peer(peer.clone()), nonce, wish)?))
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::cli::snapshot::travel::{leaving, sealed};
 use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::codex::name::Name;
-use crate::peer::store::Place;
+use crate::peer::store::{Place, Who};
 use crate::rebirth::inbox;
 use crate::rebirth::intent::Record;
 use crate::snapshot::wish::Named;
@@ -83,7 +83,7 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
         Question::Export(wanted) => export(&place, peer, wanted).map(Told::Export),
         Question::Wish { nonce, wish } => {
             super::sealed(root, "run `sepulcher snapshot` on the machine itself")?;
-            Ok(Told::Accepted(inbox::put(root, peer, nonce, wish)?))
+            Ok(Told::Accepted(inbox::put(root, &Who::Peer(peer.clone()), nonce, wish)?))
         }
     }
 }

@@ -17,7 +17,7 @@ use super::depot;
 use super::rig::Rig;
 use super::scene::{COMMAND, Scene, device};
 use super::site::{Keys, Site};
-use super::{BOOT, Claim};
+use super::{BOOT, Claim, ways};
 use crate::Result;
 use crate::vm::{Running, Seen, Start};
 
@@ -78,10 +78,12 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     claims.push(Claim::check("a body that runs is not activated once more", || {
         scene.denies(&["activate", &digest(&second)?], "body 2 runs already")
     }));
-    claims.push(Claim::check("a peer with the grant rolls it back, and it restarts by itself", || {
-        scene.remote("rebirth", &["rollback"])?;
+    claims.push(Claim::check("it is rolled back at its console, where a device vouches for that", || {
+        settles(&mut running)?;
+        scene.talks(&scene.laptop, &site.peers[1], &key)?;
+        ways::roll_back(&mut running, "2", "laptop")?;
         running.off(COMMAND)?;
-        Ok("it went down".to_owned())
+        Ok("it restarted by itself".to_owned())
     }));
     drop(running);
     claims.push(Claim::check(

@@ -263,12 +263,23 @@ pub fn shakes(peer: &Bonded, keys: &Keys, host_key: &str) -> Result<String> {
     Ok(format!("{} at {}", keys.name, keys.address))
 }
 
+/// Types once the console has said something.
+fn answer(running: &mut Running, what: &str, keys: &str) -> Result<()> {
+    running.expect(running.uptime() + ANSWER, what)?;
+    running.type_in(keys)
+}
+
+/// Has the machine leave a body at its console, while that device vouches for it.
+pub fn roll_back(running: &mut Running, leave: &str, device: &str) -> Result<()> {
+    running.type_in("\n")?;
+    answer(running, "r go back to the body before", "r\n")?;
+    running.expect(running.uptime() + ANSWER, &format!("{device} is online and vouches"))?;
+    answer(running, "Ctrl-D leaves all as it is", &format!("{leave}\n"))?;
+    running.expect(running.uptime() + ANSWER, "The machine restarts as the body before").map(drop)
+}
+
 /// Goes through the console's dialog and returns what it said, a line each.
 fn bond(running: &mut Running, name: &str, phrase: Option<&str>) -> Result<String> {
-    let answer = |running: &mut Running, what: &str, keys: &str| -> Result<()> {
-        running.expect(running.uptime() + ANSWER, what)?;
-        running.type_in(keys)
-    };
     let from = running.log.len();
     running.type_in("\n")?;
     answer(running, "b bond a device", "b\n")?;
