@@ -133,7 +133,7 @@ fn way(prefix: &UrlPrefix, codex: &Codex) -> Result<Way, Refused> {
 fn room(folder: &Path, wanted: u64) -> Result<(), Error> {
     let free = fs::free_space(folder)?;
     // The bonds need to be written, too.
-    if wanted + (32 << 20) <= free {
+    if wanted.saturating_add(32 << 20) <= free {
         return Ok(());
     }
     let message = format!("the bundle takes {} MiB, and the state has {} MiB left", wanted >> 20, free >> 20);
@@ -269,6 +269,15 @@ mod tests {
             assert_eq!(fs::list(&target).unwrap(), [""; 0].map(std::path::PathBuf::from));
             fs::remove_dir_all(&target).unwrap();
         }
+    }
+
+    #[test]
+    fn a_length_beyond_all_numbers_is_more_than_there_is_room_for() {
+        let folder = tempfile::tempdir().unwrap();
+        for wanted in [u64::MAX, u64::MAX - 2047] {
+            room(folder.path(), wanted).unwrap_err();
+        }
+        room(folder.path(), 0).unwrap();
     }
 
     #[test]

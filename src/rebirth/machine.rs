@@ -3,7 +3,6 @@
 //! Partitions are told apart by lsblk(8), written by systemd-sysupdate(8), and read back here before they count.
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -207,15 +206,16 @@ impl Machine {
         Ok(fs::sync_parent(&path)?)
     }
 
-    /// Adds an entry with this kernel image.
+    /// Adds an entry with this kernel image, which is read back before the boot loader sees it.
     pub fn add(&self, entry: &Entry, kernel: &[u8]) -> Result<(), Error> {
-        let folder = self.entries_folder();
-        let path = folder.join(entry.to_string());
-        fs::rename_on_fat(&fs::write_temporary(&path, 0o600, kernel)?, &path)?;
-        if fs::read_bounded(&path, kernel.len() as u64 + 1)? == kernel {
-            return Ok(());
+        let path = self.entries_folder().join(entry.to_string());
+        let written = fs::write_temporary(&path, 0o600, kernel)?;
+        // What was written may still be in memory: the disk is asked.
+        fs::forget(&fs::open(&written)?, &written)?;
+        if fs::read_bounded(&written, kernel.len() as u64 + 1)? == kernel {
+            return Ok(fs::rename_on_fat(&written, &path)?);
         }
-        fs::remove_file(&path)?;
+        fs::remove_file(&written)?;
         Err(Refused::new("the boot partition gave back other bytes", "the disk is failing: replace it")
             .into())
     }
@@ -289,8 +289,7 @@ impl Machine {
         let file = fs::open(&path)?;
         let read = || -> io::Result<Sha256Digest> {
             file.sync_all()?;
-            // What was written may still be in memory: the disk is asked.
-            rustix::fs::fadvise(file.as_fd(), 0, None, rustix::fs::Advice::DontNeed)?;
+            fs::forget(&file, &path).map_err(io::Error::other)?;
             disk::digest(&Window::new(&file, 0, part.size))
         };
         if device.size >= part.size && fs::context(read(), "read", &path)? == part.sha256 {

@@ -1,5 +1,5 @@
 //! What a machine remembers of its bodies: the one that is staged, the one that it was told to become, and how each
-//! attempt went.
+//! attempt went. Bodies of other versions read these records, too, and may write more into them than this one knows.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,6 @@ pub const SCHEMA: u32 = 1;
 
 /// One part of a body as it lies in its slot, or waits for its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Part {
     /// Its length in bytes.
     pub size: u64,
@@ -25,7 +24,7 @@ pub struct Part {
 
 /// A body that is written to its slot, verified, and not chosen yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Staged {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -60,7 +59,7 @@ fn first_schema() -> u32 {
 
 /// A body that the machine was told to become.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Activated {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -82,7 +81,7 @@ pub struct Activated {
 
 /// One attempt to be a new body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Try {
     /// The kernel's name for this boot.
     pub boot: String,
@@ -94,7 +93,7 @@ pub struct Try {
 
 /// How healthy a body is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Verdict {
     /// When it was found.
     pub at: Timestamp,
@@ -104,7 +103,7 @@ pub struct Verdict {
 
 /// How a Rebirth ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub struct Outcome {
     /// Which of the three.
     pub end: End,

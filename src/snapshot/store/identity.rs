@@ -17,7 +17,17 @@ pub(super) fn stage(place: &Place, key: &[u8], peers: u64) -> Result<(), Error> 
 /// Puts a key in place whose peers are in force, and removes every other one that is on its way.
 pub(super) fn settle(place: &Place) -> Result<(), Error> {
     let staged = place.secrets.join(STAGED);
-    let Some(peers) = IDENTITY.read(place)? else { return Ok(fs::remove_file(&staged)?) };
+    let peers = match IDENTITY.read(place) {
+        Ok(Some(peers)) => peers,
+        Ok(None) => return Ok(fs::remove_file(&staged)?),
+        // Of no use it would be in everybody's way for ever: the host keeps the key that it has.
+        Err(Error::Refused(refused)) => {
+            eprintln!("note: {refused}: it is taken for none");
+            fs::remove_file(&staged)?;
+            return IDENTITY.remove(place);
+        }
+        Err(other) => return Err(other),
+    };
     if !in_force(place, peers)? {
         fs::remove_file(&staged)?;
     } else if fs::exists(&staged)? {

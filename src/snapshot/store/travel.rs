@@ -59,6 +59,7 @@ pub fn import(
     remove(&folder, is_temporary)?;
     let (temporary, mut file) = fs::open_temporary(&folder.join("import"), 0o600)?;
     let taken = copy(source, &mut file, &temporary).and_then(|()| {
+        fs::forget(&file, &temporary)?;
         let snapshot = archive::read(fs::open(&temporary)?, &mut |_, _, _| Ok(()))?;
         if let Some(name) = same(place, &snapshot)? {
             return Ok((name, snapshot));
