@@ -13,16 +13,16 @@ mod rebirth;
 mod routes;
 mod services;
 
-use super::Codex;
 use super::diagnostic::{Diagnostic, Place, Sources};
 use super::schema::{self, OtherSchema};
+use super::{Codex, Needs};
 
 /// Mistakes told of one file. Whoever made more of them has one reason for most, and a file of a mebibyte can hold
 /// half a million.
 const TOLD_PER_FILE: usize = 100;
 
-/// See [`Codex::parse`], and [`Codex::parse_part`] for what is not `whole`.
-pub fn parse(sources: &Sources, whole: bool) -> Result<Codex, Vec<Diagnostic>> {
+/// See [`Codex::parse`].
+pub fn parse(sources: &Sources, needs: Needs) -> Result<Codex, Vec<Diagnostic>> {
     let mut mistakes = Vec::new();
     let draft = match schema::read(sources, &mut mistakes) {
         Ok(draft) => draft,
@@ -35,7 +35,7 @@ pub fn parse(sources: &Sources, whole: bool) -> Result<Codex, Vec<Diagnostic>> {
     host::check(&draft, &mut mistakes);
     rebirth::check(&draft, &mut mistakes);
     networks::check(&draft, &mut mistakes);
-    peers::check(&draft, whole, &mut mistakes);
+    peers::check(&draft, needs, &mut mistakes);
     if mistakes.is_empty() {
         return build::codex(draft).ok_or_else(|| vec![schema::unread_part()]);
     }

@@ -131,7 +131,7 @@ fn fitting(
         for (file, text) in &*texts {
             sources.insert(file.clone(), text.as_str());
         }
-        let mistakes = match Codex::parse_part(&sources) {
+        let mistakes = match Codex::parse_living(&sources) {
             Ok(codex) => return Ok(codex),
             Err(mistakes) => mistakes,
         };

@@ -81,7 +81,8 @@ pub struct Bonds {
     pub sources: Sources,
     /// Bonds that hold mistakes, and are in neither.
     pub broken: Vec<Broken>,
-    /// Bonds that are in force, but name somebody who is gone: until that is mended, they are only taken away from.
+    /// Bonds that are in force, but name somebody who is gone, or a service that this body's law does not have: until that is
+    /// mended, they are only taken away from.
     pub flawed: Vec<Broken>,
 }
 
@@ -167,7 +168,7 @@ fn judged(
     };
     let now = clock::now();
     let bonds = load_sound(place)?;
-    may_manage(order.who, &bonds.codex, now)?;
+    may(order.who, Door::Bonds, &bonds.codex, now)?;
     allowed(&bonds, now)?;
     let decided = decide(place, order.requests, &bonds, now)?;
     let plan: Vec<String> = decided.iter().flat_map(|(_, reply)| reply.plan.clone()).collect();
@@ -204,6 +205,18 @@ pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
     }
 }
 
+/// The same where what the bonds name may be gone: see [`Codex::parse_living`].
+///
+/// # Errors
+/// [`Error::Broken`] when they hold other mistakes.
+pub fn load_living(place: &Place) -> Result<(Sources, Codex), Error> {
+    let sources = files::load(&place.folders());
+    match Codex::parse_living(&sources) {
+        Ok(codex) => Ok((sources, codex)),
+        Err(mistakes) => Err(broken(&mistakes, &sources)),
+    }
+}
+
 fn broken(mistakes: &[Diagnostic], sources: &Sources) -> Error {
     Error::Broken(mistakes.len(), render_all(mistakes, sources, false))
 }
@@ -221,7 +234,7 @@ pub fn load_sound(place: &Place) -> Result<Bonds, Error> {
     };
     let refused = broken(&mistakes, &sources);
     let (all, mut gone) = (sources.clone(), Vec::new());
-    match Codex::parse_sound(&mut sources, |_| true, &mut |mistake| gone.push(mistake)) {
+    match Codex::parse_sound(&mut sources, Codex::parse_living, |_| true, &mut |mistake| gone.push(mistake)) {
         Ok(codex) => {
             let text =
                 |file: &str| all.text(file).map_or_else(|| piece(place, file), |text| Some(text.to_owned()));
@@ -243,13 +256,15 @@ fn piece(place: &Place, file: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Refuses a peer that may not manage bonds (any more).
-fn may_manage(who: &Who, codex: &Codex, now: Timestamp) -> Result<(), Refused> {
+/// Refuses a peer that does not hold the grant for a door (any more).
+pub fn may(who: &Who, door: Door, codex: &Codex, now: Timestamp) -> Result<(), Refused> {
     let Who::Peer(name) = who else { return Ok(()) };
-    if codex.peers.get(name).is_some_and(|peer| peer.may(Door::Bonds, now)) {
+    if codex.peers.get(name).is_some_and(|peer| peer.may(door, now)) {
         return Ok(());
     }
-    Err(Refused::new(format!("`{name}` may not manage bonds"), "grant it: `sepulcher peer grant NAME bonds`"))
+    let door = door.word();
+    let message = format!("`{name}` does not hold the grant `{door}`");
+    Err(Refused::new(message, format!("grant it: `sepulcher peer grant NAME {door}`")))
 }
 
 /// Decides one change and what it is answered with, a configuration included where it was asked for. Nothing is written.

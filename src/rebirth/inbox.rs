@@ -53,7 +53,7 @@ pub fn codex(root: &Path) -> Result<Codex, String> {
     let mut sources = files::load(&Place::appliance(root).folders());
     let tombstones: BTreeSet<String> =
         sources.iter().filter(|(_, text)| is_tombstone(text)).map(|(file, _)| file.to_owned()).collect();
-    Codex::parse_sound(&mut sources, |file| !tombstones.contains(file), &mut |_| {})
+    Codex::parse_sound(&mut sources, Codex::parse_living, |file| !tombstones.contains(file), &mut |_| {})
         .map_err(|mistakes| {
             format!("the Codex in force holds {} mistake(s): `sepulcher health` tells them", mistakes.len())
         })

@@ -84,7 +84,7 @@ pub fn hold(law: &Sources, bonds: &Sources) -> Result<(Codex, Vec<Stranded>), Ve
         sources.insert(file, text);
     }
     let mut stranded: BTreeMap<String, String> = BTreeMap::new();
-    let codex = Codex::parse_sound(&mut sources, |_| true, &mut |mistake| {
+    let codex = Codex::parse_sound(&mut sources, Codex::parse_part, |_| true, &mut |mistake| {
         stranded.entry(mistake.file).or_insert(mistake.message);
     })?;
     Ok((codex, stranded.into_iter().map(|(file, why)| Stranded { file, why }).collect()))

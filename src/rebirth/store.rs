@@ -17,7 +17,7 @@ use crate::image::disk::Role;
 use crate::image::identity;
 use crate::peer::Refused;
 use crate::peer::store::migrate;
-use crate::peer::store::{Place, load};
+use crate::peer::store::{Place, load_living};
 use crate::snapshot;
 use crate::snapshot::store::{Creation, Host, Leaves};
 use crate::sys::{clock, fs, record};
@@ -46,7 +46,8 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
     proven(machine, &running)?;
     machine.tidy(&running.name)?;
     let place = Place::appliance(machine.root());
-    let (sources, codex) = load(&place)?;
+    // A bond of a body with another law may name what this one does not have, and be what the next one holds.
+    let (sources, codex) = load_living(&place)?;
     let publisher = codex.rebirth.publisher.as_ref().ok_or_else(|| {
         let hint = "build the next body with `[rebirth] publisher = \"…\"` in its lychd.toml, and write it to the disk";
         Refused::new("the law of this body names no publisher: it takes no update", hint)
@@ -61,8 +62,8 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
         let mut staged = record_of(&bundle)?;
         tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));
         suits(machine, &running, bundle.description.name.as_str(), &staged, wish.downgrade)?;
-        staged.takes = match holds(&place, &staged, &sources, tell)? {
-            Some((old, new)) => stranded::takes(&old, &new, clock::now()),
+        staged.takes = match holds(&place, &staged, (&sources, &codex), tell)? {
+            Some(new) => stranded::takes(&codex, &new, clock::now()),
             None => vec!["what the new law takes from peers, its own first boot decides".to_owned()],
         };
         staged.takes.iter().for_each(|line| tell(line));
@@ -78,21 +79,21 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
     staged
 }
 
-/// Whether that body can go on with the bonds; the Codex in force and that of its law. What another schema's law says, this
-/// program cannot judge: its own first boot does.
+/// Whether that body can go on with the bonds; the Codex of its law. What another schema's law says, this program cannot
+/// judge: its own first boot does.
 fn holds(
     place: &Place,
     staged: &Staged,
-    sources: &Sources,
+    (sources, codex): (&Sources, &Codex),
     tell: &mut dyn FnMut(&str),
-) -> Result<Option<(Codex, Codex)>, Error> {
+) -> Result<Option<Codex>, Error> {
     let kept = fs::exists(&migrate::kept(place, staged.codex_schema))?;
     match schema::migration(SCHEMA_OF_BONDS, staged.codex_schema, kept)? {
         Some(line) => {
             tell(&line);
             Ok(None)
         }
-        None => Ok(Some(stranded::check(&staged.law, sources, clock::now())?)),
+        None => Ok(Some(stranded::check(&staged.law, sources, codex, clock::now())?)),
     }
 }
 
@@ -203,6 +204,11 @@ pub fn proven(machine: &Machine, running: &Running) -> Result<(), Error> {
     let entries = machine.entries(&running.name)?;
     let own = entries.iter().find(|entry| entry.version == running.version);
     let other = entries.iter().any(|entry| entry.version != running.version);
+    let activated = kept::sound(kept::activated(machine), &mut |_| {})?;
+    if let Some(next) = activated.filter(|next| next.outcome.is_none() && next.version < running.version) {
+        let hint = "restart, or take it back: `sepulcher rebirth rollback`";
+        return Err(Refused::new(format!("{next} with the next boot"), hint).into());
+    }
     if other && own.is_none_or(|own| own.tries.is_some()) {
         let message = format!("body {} has not proven healthy yet", running.version);
         return Err(Refused::new(message, "wait until `sepulcher rebirth status` says so").into());
@@ -295,7 +301,8 @@ pub fn activate(machine: &Machine, digest: Sha256Digest) -> Result<Activated, Er
     }
     proven(machine, &running)?;
     let place = Place::appliance(machine.root());
-    holds(&place, &staged, &load(&place)?.0, &mut |_| {})?;
+    let (sources, codex) = load_living(&place)?;
+    holds(&place, &staged, (&sources, &codex), &mut |_| {})?;
     verify(machine, &staged)?;
     let kernel = kept_kernel(machine, &staged)?;
     machine.tidy(&running.name)?;

@@ -438,6 +438,34 @@ fn an_activation_that_fails_leaves_nothing_pending() {
 }
 
 #[test]
+fn bonds_of_a_law_that_has_more_are_no_obstacle_to_its_body() {
+    let fake = Fake::new("1", &["lychd_1.efi"]);
+    let key = crate::sys::wireguard::SecretKey::generate().public();
+    let bond = format!("public-key = \"{key}\"\naddress = \"10.88.16.2\"\ngrants = [\"oculus\"]\n");
+    fake.write("var/lib/sepulcher/codex/peers/phone.toml", bond.as_bytes());
+    let mut staged = fake.staged();
+    let refused = store::activate(&fake.machine, staged.digest).unwrap_err().to_string();
+    assert!(refused.contains("the new law does not hold the living bonds"), "{refused}");
+    let oculus = "description = \"O\"\nrootfs = \"stand-in\"\n[[port]]\nnumber = 6006\ntier = \"tether\"\n";
+    staged.law.insert("services/oculus.toml".to_owned(), oculus.to_owned());
+    record::write(&fake.path("var/lib/sepulcher/rebirth/staged/staged.json"), &staged).unwrap();
+    store::activate(&fake.machine, staged.digest).unwrap();
+    assert_eq!(fake.entries(), ["lychd_1.efi", "lychd_2+3-0.efi"]);
+}
+
+#[test]
+fn what_a_newer_body_writes_into_a_record_is_no_damage() {
+    let fake = Fake::new("2", &["lychd_1.efi", "lychd_2.efi"]);
+    fake.activated("2", "1", Some(End::Healthy));
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&fs::read(&fake.path(RECORD)).unwrap()).unwrap();
+    record["mood"] = "good".into();
+    record["outcome"]["mood"] = "good".into();
+    fake.write(RECORD, record.to_string().as_bytes());
+    assert_eq!(fake.outcome(), "Healthy");
+}
+
+#[test]
 fn a_body_that_runs_is_not_activated_once_more() {
     let entries = ["lychd_1.efi", "lychd_2.efi"];
     let fake = Fake::new("2", &entries);
@@ -473,4 +501,9 @@ fn an_older_body_that_was_not_tried_yet_is_taken_back_without_a_restart() {
     assert_eq!(fake.entries(), ["lychd_2.efi"]);
     let again = rollback::rollback(&fake.machine, None).unwrap_err().to_string();
     assert!(again.starts_with("there is nothing to go back from"), "{again}");
+    // Whoever wants something else of it meanwhile is told what is in the way.
+    let fake = Fake::new("2", &["lychd_1+3-0.efi", "lychd_2+0-0.efi"]);
+    fake.activated("1", "2", None);
+    let refused = store::proven(&fake.machine, &fake.machine.running().unwrap()).unwrap_err().to_string();
+    assert_eq!(refused, "body 1 is to take the place of 2 with the next boot");
 }

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Manifest, Snapshot, archive, damaged};
 use crate::peer::Refused;
-use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load, remove};
+use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load_living, remove};
 use crate::sys::fs;
 use crate::sys::interrupt::Held;
 use crate::sys::journal::Lock;
@@ -150,7 +150,7 @@ pub fn create(
     let lock = if dry_run { None } else { Some(locked(place, host)?) };
     let (snapshot, codex) = {
         let _bonds = if dry_run { None } else { Some(bonds_locked(place)?) };
-        let (sources, codex) = load(place)?;
+        let (sources, codex) = load_living(place)?;
         (take(place, &sources, &codex, note, identity)?, codex)
     };
     if lock.is_none() {
@@ -244,7 +244,7 @@ fn keep_file(
     let folder = folder(place);
     make_folder(place, &folder)?;
     remove(&folder, is_temporary)?;
-    let (name, path) = free_name(place, &stem(snapshot))?;
+    let (name, path) = free_name(place, &behind_all(place, stem(snapshot))?)?;
     let (temporary, mut file) = fs::open_temporary(&path, 0o600)?;
     let kept = write(&mut file, &path).and_then(|snapshot| {
         fs::context(file.sync_all(), "sync", &path)?;
@@ -263,6 +263,15 @@ fn keep_file(
 fn verified(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
     let back = archive::read(fs::open(path)?, &mut |_, _, _| Ok(()))?;
     if back == *snapshot { Ok(()) } else { Err(damaged("the disk gave back other bytes").into()) }
+}
+
+/// The beginning of a name that no other is behind: a clock that was set back, or was wrong for a while, does not decide which
+/// is the latest.
+fn behind_all(place: &Place, own: String) -> Result<String, Error> {
+    let latest = names(place)?.pop().unwrap_or_default();
+    let latest = latest.split_once("Z-").map_or(latest.clone(), |(time, _)| format!("{time}Z"));
+    let is_time = latest.len() == own.len() && latest.starts_with(|first: char| first.is_ascii_digit());
+    Ok(if is_time && latest > own { latest } else { own })
 }
 
 /// A name behind all that begin so: it is the latest of them, also where an earlier one was removed.

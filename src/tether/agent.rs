@@ -17,7 +17,7 @@ use super::rules::Rules;
 use super::ruleset::{Outcome, Ruleset};
 use super::status::{Peers, Status};
 use super::withheld::withheld;
-use super::{Error, Options, bonds, explain, interface, notify, source};
+use super::{Error, Options, explain, interface, notify, source};
 use crate::codex::key::PublicKey;
 use crate::codex::name::DnsName;
 use crate::codex::time::Timestamp;
@@ -142,7 +142,7 @@ impl Agent {
     /// Reads the Codex in force: bonds as they stand, or as they last were good.
     fn read(&mut self, broken: &mut Vec<Broken>) -> Result<(), Error> {
         let (texts, unreadable) = source::load(&self.options.law, &self.options.bonds)?;
-        let settled = bonds::settle(&texts, &unreadable, &self.texts, source::is_tombstone, source::parse)?;
+        let settled = source::settle(&texts, &unreadable, &self.texts)?;
         *broken = settled.broken;
         self.texts = settled.texts;
         self.declared = Some(settled.codex);

@@ -69,7 +69,7 @@ impl Memory {
 mod tests {
     use super::*;
     use crate::codex::Codex;
-    use crate::tether::bonds::{Settled, settle};
+    use crate::tether::bonds::Settled;
     use crate::tether::source;
 
     const KEY: &str = "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=";
@@ -93,7 +93,7 @@ mod tests {
         let status = folder.path().join("tether.json");
         Memory::open(&status).keep(before, &mut |said| panic!("{said}"));
         let memory = Memory::open(&status);
-        settle(now, &[], memory.bonds(), source::is_tombstone, source::parse).unwrap()
+        source::settle(now, &[], memory.bonds()).unwrap()
     }
 
     #[test]

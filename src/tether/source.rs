@@ -1,9 +1,10 @@
 //! Where the agent's Codex comes from: two folders on disk, read and parsed.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Error;
-use super::bonds::{Mistake, Texts};
+use super::bonds::{self, Hopeless, Mistake, Settled, Texts};
 pub use crate::codex::is_tombstone;
 use crate::codex::{Codex, Diagnostic, Sources};
 use crate::render::nftables;
@@ -35,8 +36,41 @@ pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
 
 /// Texts → Codex, or every mistake in them. Whoever is granted a peer whose bond is left out stays bonded.
 pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
+    parsed(texts, Codex::parse_part)
+}
+
+fn parsed(
+    texts: &Texts,
+    parse: fn(&Sources) -> Result<Codex, Vec<Diagnostic>>,
+) -> Result<Codex, Vec<Mistake>> {
     let sources: Sources = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
-    Codex::parse_part(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
+    parse(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
+}
+
+/// The bonds in force: see [`bonds::settle`]. One that has no last good state and only names what this body's law does not
+/// have, because another body made it, is in force without that, and told to be broken.
+///
+/// # Errors
+/// See [`Hopeless`].
+pub fn settle(
+    current: &Texts,
+    unreadable: &[Mistake],
+    last_good: &Texts,
+) -> Result<Settled<Codex>, Hopeless> {
+    let settled = bonds::settle(current, unreadable, last_good, is_tombstone, parse)?;
+    if settled.broken.iter().all(|broken| broken.last_good) {
+        return Ok(settled);
+    }
+    let mistakes = parsed(current, Codex::parse_living).err().unwrap_or_default();
+    let wrong: BTreeSet<&String> =
+        mistakes.iter().flat_map(|mistake| mistake.related.iter().chain([&mistake.file])).collect();
+    let held = settled.broken.iter().filter(|broken| !broken.last_good && !wrong.contains(&broken.file));
+    let held = held.filter_map(|broken| Some((broken.file.clone(), current.get(&broken.file)?.clone())));
+    let texts: Texts = settled.texts.clone().into_iter().chain(held).collect();
+    Ok(match parsed(&texts, Codex::parse_living) {
+        Ok(codex) => Settled { codex, texts, ..settled },
+        Err(_) => settled,
+    })
 }
 
 fn mistake(diagnostic: &Diagnostic, sources: &Sources) -> Mistake {
@@ -55,13 +89,12 @@ pub fn ruleset(codex: &Codex) -> Result<String, Error> {
 /// The Codex of both folders as it stands, with broken bonds left out.
 pub fn in_force(law: &Path, bonds: &Path) -> Result<Codex, Error> {
     let (texts, unreadable) = load(law, bonds)?;
-    Ok(super::bonds::settle(&texts, &unreadable, &Texts::new(), is_tombstone, parse)?.codex)
+    Ok(settle(&texts, &unreadable, &Texts::new())?.codex)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tether::bonds::settle;
 
     const KEY: &str = "DD5yKRfzExcV5+kDnTroDgCU15latdMjiQ59j1hEuk8=";
 
@@ -75,12 +108,43 @@ mod tests {
         ]
         .map(|(name, text)| (name.to_owned(), text.to_owned()))
         .into();
-        let settled = settle(&now, &[], &Texts::new(), is_tombstone, parse).unwrap();
+        let settled = settle(&now, &[], &Texts::new()).unwrap();
         assert_eq!(
             settled.codex.peers.keys().map(crate::codex::name::Name::as_str).collect::<Vec<_>>(),
             ["phone"]
         );
         assert!(crate::reach::between(&settled.codex).is_empty());
+    }
+
+    #[test]
+    fn a_bond_of_a_body_with_more_is_in_force_without_that_unless_it_was_good_before() {
+        let texts = |grants: &str| -> Texts {
+            let bond = |key: &str, last: u8| {
+                format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = [{grants}]\n")
+            };
+            let other = crate::sys::wireguard::SecretKey::generate().public().to_string();
+            [
+                ("lychd.toml", "schema = 1\n[appliance]\nname = \"lychd\"\n".to_owned()),
+                ("peers/phone.toml", bond(KEY, 2)),
+                // These two are at odds: none of them is in force.
+                ("peers/tablet.toml", bond(&other, 3)),
+                ("peers/thief.toml", bond(&other, 4)),
+            ]
+            .map(|(name, text)| (name.to_owned(), text))
+            .into()
+        };
+        let now = texts("\"gone\", \"bonds\"");
+        let settled = settle(&now, &[], &Texts::new()).unwrap();
+        let names: Vec<_> = settled.codex.peers.keys().map(crate::codex::name::Name::as_str).collect();
+        assert_eq!(names, ["phone"]);
+        let told: Vec<_> = settled.broken.iter().map(|broken| broken.file.as_str()).collect();
+        assert_eq!(told, ["peers/phone.toml", "peers/tablet.toml", "peers/thief.toml"]);
+        // Again the same, and a slip in what was good changes nothing.
+        assert_eq!(settle(&now, &[], &settled.texts).unwrap().texts, settled.texts);
+        let mut good = texts("\"bonds\"");
+        good.remove("peers/thief.toml");
+        let slip = settle(&now, &[], &good).unwrap();
+        assert_eq!(slip.texts["peers/phone.toml"], good["peers/phone.toml"]);
     }
 
     #[test]
@@ -113,7 +177,7 @@ mod tests {
             ]
             .map(|(name, text)| (name.to_owned(), text))
             .into();
-            let settled = settle(&now, &[], &Texts::new(), is_tombstone, parse).unwrap();
+            let settled = settle(&now, &[], &Texts::new()).unwrap();
             assert_eq!(settled.codex.peers.len(), 1, "{again}");
             assert!(settled.codex.peers.contains_key(&"phone".parse().unwrap()), "{again}");
             assert_eq!(settled.broken[0].file, again);

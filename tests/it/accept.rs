@@ -194,3 +194,34 @@ fn the_example_is_the_box_that_it_describes() {
     assert_eq!(routes(Tier::Forest), ["/a2a/hello", "/"]);
     assert_eq!(routes(Tier::Tether), ["/a2a/smith"]);
 }
+
+#[test]
+fn on_a_machine_a_bond_of_another_law_opens_less_and_stays_in_force() {
+    let stranger =
+        format!("{PHONE}address6 = \"fd88:0:0:16::2\"\ngrants = [\"oculus\", \"gone\", \"quiet\"]\n");
+    let all = format!("{LAPTOP}grants = [\"*\", \"gone\"]\n");
+    let quiet = "description = \"Quiet\"\nrootfs = \"stand-in\"\n";
+    let sources = [
+        ("lychd.toml", LAW),
+        ("services/oculus.toml", OCULUS),
+        ("services/quiet.toml", quiet),
+        ("peers/phone.toml", stranger.as_str()),
+        ("peers/laptop.toml", all.as_str()),
+    ];
+    let sources = sources.into_iter().collect();
+    let mistakes = Codex::parse(&sources).unwrap_err();
+    let told: Vec<_> = mistakes.iter().map(|mistake| mistake.message.as_str()).collect();
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(Codex::parse_part(&sources).unwrap_err().len(), 5);
+    let codex = Codex::parse_living(&sources).unwrap();
+    let names: Vec<_> = codex.active().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["laptop", "phone"]);
+    let phone = codex.peer(&"phone".parse().unwrap()).unwrap();
+    assert_eq!(phone.address6, None);
+    sepulcher::render::render(&codex).unwrap();
+    // Grants that do not go together are a mistake all the same.
+    let both = format!("{LAPTOP}grants = [\"*\", \"oculus\"]\n");
+    let sources =
+        [("lychd.toml", LAW), ("services/oculus.toml", OCULUS), ("peers/laptop.toml", both.as_str())];
+    Codex::parse_living(&sources.into_iter().collect()).unwrap_err();
+}

@@ -104,7 +104,7 @@ fn a_broken_bond_is_revoked_and_every_key_that_is_in_it_is_dead() {
             format!("public-key = \"{PHONE}\"\naddress = \"10.88.16.2\"\nreplaced = [\"{KEY}\"\n"),
             &[PHONE, KEY][..],
         ),
-        (format!("public-key = \"{PHONE}\"\naddress = \"10.88.16.2\"\ngrants = [\"nothing\"]\n"), &[PHONE]),
+        (format!("public-key = \"{PHONE}\"\naddress = \"10.88.16.2\"\ngrants = [\"*\", \"*\"]\n"), &[PHONE]),
         (format!("\u{0}{PHONE}"), &[PHONE]),
         // Another one's key and address are that one's still; what speaks of a secret is passed over.
         (format!("public-key = \"{LAPTOP}\"\naddress = \"10.88.16.3\"\nPrivateKey = {KEY}\n"), &[]),

@@ -148,6 +148,20 @@ mod tests {
     }
 
     #[test]
+    fn who_is_cut_off_while_its_wish_is_carried_out_brings_nobody_back() {
+        let (root, machine, who) = machine();
+        let root = root.path();
+        create(&machine, &who, &Create { bonds_only: true, ..Create::default() }).unwrap();
+        let file = root.join("var/lib/sepulcher/codex/peers/archivist.toml");
+        let text = String::from_utf8(fs::read(&file).unwrap()).unwrap() + "state = \"revoked\"\n";
+        fs::write_atomic(&file, 0o644, text.as_bytes()).unwrap();
+        let revive = ["archivist".parse().unwrap()].into();
+        let refused = restore(&machine, &who, &Restore { revive, ..Restore::default() }).unwrap_err();
+        assert!(refused.to_string().contains("does not hold the grant `snapshots`"), "{refused}");
+        assert_eq!(fs::read(&file).unwrap(), text.as_bytes());
+    }
+
+    #[test]
     fn what_a_peer_puts_back_is_on_record_as_its_doing() {
         let (root, machine, who) = machine();
         let root = root.path();

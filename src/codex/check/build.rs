@@ -17,6 +17,7 @@ pub fn codex(draft: Draft) -> Option<Codex> {
     let law = draft.law?;
     let pod_network = law.pod_network?.value;
     let network = law.network?.value;
+    let has_network6 = matches!(law.network6, Field::Given(_));
     Some(Codex {
         appliance: Appliance { name: law.name?.value, domain: value(law.domain), dark: law.dark?.value },
         uplink: Uplink {
@@ -48,7 +49,7 @@ pub fn codex(draft: Draft) -> Option<Codex> {
         },
         state: State { encryption: law.encryption?.value },
         services: each(draft.services, service)?,
-        peers: each(draft.peers, |draft| peer(*draft).map(Arc::new))?,
+        peers: each(draft.peers, |draft| peer(*draft, has_network6).map(Arc::new))?,
         revoked_keys: draft.revoked.into_keys().collect(),
         gone: std::collections::BTreeSet::new(),
     })
@@ -73,7 +74,10 @@ fn list<T, C: FromIterator<T> + Default>(field: Field<Vec<At<T>>>) -> C {
     value(field).map_or_else(C::default, values)
 }
 
-fn each<D, T>(drafts: BTreeMap<Name, Option<D>>, build: fn(D) -> Option<T>) -> Option<BTreeMap<Name, T>> {
+fn each<D, T>(
+    drafts: BTreeMap<Name, Option<D>>,
+    build: impl Fn(D) -> Option<T>,
+) -> Option<BTreeMap<Name, T>> {
     drafts.into_iter().map(|(name, draft)| Some((name, build(draft?)?))).collect()
 }
 
@@ -152,7 +156,7 @@ fn service(draft: schema::Service) -> Option<Service> {
     })
 }
 
-fn peer(draft: schema::Peer) -> Option<Peer> {
+fn peer(draft: schema::Peer, has_network6: bool) -> Option<Peer> {
     let schema::Peer {
         public_key,
         address,
@@ -186,7 +190,7 @@ fn peer(draft: schema::Peer) -> Option<Peer> {
     Some(Peer {
         public_key: public_key?.value,
         address: address?.value,
-        address6: value(address6),
+        address6: value(address6).filter(|_| has_network6),
         kind,
         grants: granted(values(grants?.value)),
         state: state?.value,

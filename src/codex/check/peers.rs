@@ -10,7 +10,7 @@ use crate::codex::key::PublicKey;
 use crate::codex::name::Name;
 use crate::codex::schema::{At, Draft, Field, Grant, Peer, Service};
 use crate::codex::suggest::nearest;
-use crate::codex::{PeerState, Tier};
+use crate::codex::{Needs, PeerState, Tier};
 
 /// What peers have taken: of thousands, one sorted list costs less than a tree.
 struct Taken<'a, T>(Vec<Claim<'a, T>>);
@@ -51,8 +51,8 @@ impl<'a, T: Ord + Copy + Display> Taken<'a, T> {
 /// Checks every peer against the Tether, the services, the ledger and the peers before it.
 ///
 /// No key comes back: not a revoked peer's, not one that was replaced, not one in the ledger. A revoked peer's addresses
-/// rest until the fence is over. Where the bonds are not `whole`, a grant of a peer that is not there is no mistake.
-pub fn check(draft: &Draft, whole: bool, mistakes: &mut Vec<Diagnostic>) {
+/// rest until the fence is over.
+pub fn check(draft: &Draft, needs: Needs, mistakes: &mut Vec<Diagnostic>) {
     let (mut all_keys, mut addresses, mut addresses6) = (Taken(vec![]), Taken(vec![]), Taken(vec![]));
     // Only mistakes need it.
     let free = OnceCell::new();
@@ -73,8 +73,8 @@ pub fn check(draft: &Draft, whole: bool, mistakes: &mut Vec<Diagnostic>) {
             addresses6.claim(name, address);
         }
         not_revoked(draft, peer, mistakes);
-        living(draft, peer, &free, mistakes);
-        granted_peers(draft, name, peer, whole, mistakes);
+        living(draft, peer, needs, &free, mistakes);
+        granted_peers(draft, name, peer, needs, mistakes);
     }
     let own = "make a key pair of its own for each peer; a revoked key never comes back";
     all_keys.unique("public key", own, mistakes);
@@ -152,14 +152,20 @@ fn fenced(
 }
 
 /// Checks what must fit the Codex as it is now.
-fn living(draft: &Draft, peer: &Peer, free: &dyn Fn() -> Option<Ipv4Addr>, mistakes: &mut Vec<Diagnostic>) {
+fn living(
+    draft: &Draft,
+    peer: &Peer,
+    needs: Needs,
+    free: &dyn Fn() -> Option<Ipv4Addr>,
+    mistakes: &mut Vec<Diagnostic>,
+) {
     if let Some(address) = &peer.address {
         inside(draft, address, free, mistakes);
     }
     if let Field::Given(address) = &peer.address6 {
-        inside6(draft, address, mistakes);
+        inside6(draft, address, needs, mistakes);
     }
-    grants(draft, peer, mistakes);
+    grants(draft, peer, needs, mistakes);
 }
 
 fn inside(
@@ -200,11 +206,12 @@ fn free_address(draft: &Draft) -> Option<Ipv4Addr> {
     (first..network.last().to_bits()).map(Ipv4Addr::from_bits).find(|address| !taken.contains(address))
 }
 
-fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>) {
+fn inside6(draft: &Draft, address: &At<Ipv6Addr>, needs: Needs, mistakes: &mut Vec<Diagnostic>) {
     let Some(law) = &draft.law else { return };
     let value = address.value;
     match &law.network6 {
         Field::Wrong => {}
+        Field::Absent if needs == Needs::Nothing => {}
         Field::Absent => {
             let mistake = Diagnostic::error("the Tether has no IPv6 network for `address6`", &address.place);
             mistakes.push(
@@ -229,20 +236,24 @@ fn inside6(draft: &Draft, address: &At<Ipv6Addr>, mistakes: &mut Vec<Diagnostic>
     }
 }
 
-fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
+fn grants(draft: &Draft, peer: &Peer, needs: Needs, mistakes: &mut Vec<Diagnostic>) {
     let Some(grants) = &peer.grants else { return };
     let mut seen: BTreeMap<&Grant, &Place> = BTreeMap::new();
     for grant in &grants.value {
         if let Some(first) = seen.insert(&grant.value, &grant.place) {
             let mistake = Diagnostic::error(format!("`{}` is granted twice", grant.value), &grant.place);
             mistakes.push(mistake.related(first, "first granted here").hint("remove one of the two"));
-        } else if let Grant::Service(name) = &grant.value {
+        } else if let (Grant::Service(name), Needs::All | Needs::Law) = (&grant.value, needs) {
             service(draft, name, &grant.place, mistakes);
         }
     }
     let all = grants.value.iter().find(|grant| grant.value == Grant::All);
-    // `*` holds no service of the host.
-    let in_pod = |grant: &At<Grant>| matches!(&grant.value, Grant::Service(name) if !of_host(draft, name));
+    // `*` holds no service of the host, which may be what is gone.
+    let is_there = |name: &Name| needs != Needs::Nothing || draft.services.contains_key(name);
+    let in_pod = |grant: &At<Grant>| match &grant.value {
+        Grant::Service(name) => !of_host(draft, name) && is_there(name),
+        _ => false,
+    };
     let named = grants.value.iter().any(in_pod);
     if let (Some(all), true) = (all, named) {
         let mistake = Diagnostic::error("`*` grants every service and stands alone", &all.place);
@@ -251,13 +262,13 @@ fn grants(draft: &Draft, peer: &Peer, mistakes: &mut Vec<Diagnostic>) {
 }
 
 /// Checks grants of other peers. That of a revoked or expired one is not in force, and no mistake: it was none before.
-fn granted_peers(draft: &Draft, own: &Name, peer: &Peer, whole: bool, mistakes: &mut Vec<Diagnostic>) {
+fn granted_peers(draft: &Draft, own: &Name, peer: &Peer, needs: Needs, mistakes: &mut Vec<Diagnostic>) {
     for grant in peer.grants.iter().flat_map(|grants| &grants.value) {
         let Grant::Peer(name) = &grant.value else { continue };
         if name == own {
             let mistake = Diagnostic::error(format!("`{own}` is granted itself"), &grant.place);
             mistakes.push(mistake.hint("remove it: a peer reaches itself without the appliance"));
-        } else if whole && !draft.peers.contains_key(name) {
+        } else if needs == Needs::All && !draft.peers.contains_key(name) {
             let mistake = Diagnostic::error(format!("there is no peer `{name}` to grant"), &grant.place);
             let others = draft.peers.keys().filter(|other| *other != own).map(Name::as_str);
             mistakes.push(match nearest(name.as_str(), others) {

@@ -14,9 +14,9 @@ use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::migrate::FORMS;
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Sources};
+use crate::codex::{Codex, Door, Sources};
 use crate::peer::audit::{self, Who};
-use crate::peer::store::{Error, Place, add_to_ledger, heal, load, room};
+use crate::peer::store::{Error, Place, add_to_ledger, heal, load_living, may, room};
 use crate::peer::{Refused, Situation};
 use crate::rebirth::version::Version;
 use crate::snapshot::merge::{Bonds, Merge, merge};
@@ -70,7 +70,7 @@ pub fn restore(place: &Place, host: &Host<'_>, who: &Who, wish: Wish<'_>) -> Res
     // The value goes last: then a signal that came meanwhile ends this process.
     let held = held()?;
     let (name, file) = find(place, wish.name)?;
-    let (mut back, snapshot) = Back::prepare(place, host, &load(place)?.1, &file, &held)?;
+    let (mut back, snapshot) = Back::prepare(place, host, &load_living(place)?.1, &file, &held)?;
     let restored = put_all_back(place, host, who, wish, (name, &snapshot), &mut back, &held);
     match restored {
         Err(error) if back.is_committed() => back.finish().and(Err(error)),
@@ -121,7 +121,9 @@ fn put_back(
     let image = image(place, &snapshot.manifest.appliance)?;
     let log = place.bonds.join(audit::FILE);
     let now = clock::now();
-    let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load(place)? };
+    let (sources, codex) = if lock.is_some() { healed(place, who, now)? } else { load_living(place)? };
+    // Who was cut off while the archive was read brings nobody back, itself least of all.
+    may(who, Door::Snapshots, &codex, now)?;
     let bonds = Bonds { codex: &codex, sources: &sources };
     let merged = decide(snapshot, image.as_ref(), bonds, wish.revive, now)?;
     // The log of a lost machine goes on.
@@ -213,10 +215,10 @@ fn take_before(
 /// The bonds, when all is done that a killed command left undone.
 fn healed(place: &Place, who: &Who, now: Timestamp) -> Result<(Sources, Codex), Error> {
     fs::remove_dir_all(&place.bonds.join(SHADOW))?;
-    let (sources, codex) = load(place)?;
+    let (sources, codex) = load_living(place)?;
     let situation = Situation { codex: &codex, sources: &sources, broken: &[], host_key: None, now };
     heal(place, who, &situation, &BTreeSet::new())?;
-    load(place)
+    load_living(place)
 }
 
 /// The snapshot's bonds, read below the law of now.
