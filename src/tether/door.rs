@@ -9,7 +9,7 @@
 
 mod http;
 mod metrics;
-mod rebirth;
+pub mod rebirth;
 mod seen;
 pub mod snapshots;
 
@@ -34,6 +34,10 @@ use seen::seen;
 
 /// Where the host asks.
 pub const PATH: &str = "/run/sepulcher/agent/door.sock";
+/// Where peers and their handshakes are asked for.
+pub const PEERS: &str = "/v1/peers";
+/// Where bonds are changed.
+pub const BONDS: &str = "/v1/bonds";
 /// Where requests of peers are passed on to.
 pub const CONTROL: &str = "/run/sepulcher/control/bonds.sock";
 
@@ -129,8 +133,8 @@ fn respond(request: &Request, caller: Caller, board: &Board, control: &Path) -> 
     }
     let matter = match (request.method.as_str(), request.target.as_str()) {
         ("GET", "/metrics") => Matter::Metrics,
-        ("GET", "/v1/peers") => Matter::Peers,
-        ("POST", "/v1/bonds") => Matter::Bonds,
+        ("GET", PEERS) => Matter::Peers,
+        ("POST", BONDS) => Matter::Bonds,
         ("GET", rebirth::STATUS) | ("POST", rebirth::STAGE | rebirth::ACTIVATE | rebirth::ROLLBACK) => {
             Matter::Rebirth
         }

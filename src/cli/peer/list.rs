@@ -13,6 +13,7 @@ use crate::codex::time::Timestamp;
 use crate::peer::{Broken, Observed, ObservedPeer, PeerView, StateWord};
 use crate::sys::fs;
 use crate::sys::http::unix;
+use crate::tether::door::PEERS;
 
 /// Columns of the table; those behind [`DECLARED`] need an agent.
 const HEADINGS: [&str; 10] =
@@ -78,7 +79,7 @@ pub fn observe(door: &Path) -> Result<Option<Observed>, Failure> {
     if !fs::exists(door)? {
         return Ok(None);
     }
-    let body = unix::get(door, "/v1/peers").map_err(|error| {
+    let body = unix::get(door, PEERS).map_err(|error| {
         Failure::from_error(Kind::Unavailable, &error)
             .hint("the agent says why: journalctl --unit '*-vpn.service'; `sepulcher peer list --codex DIR` asks no agent")
     })?;

@@ -16,6 +16,7 @@ use crate::codex::{DOOR_PORT, Door};
 use crate::peer::store::Reply;
 use crate::peer::{Observed, Request};
 use crate::sys::http::{Client, Error};
+use crate::tether::door;
 
 /// How long the tunnel may take to come up.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -47,7 +48,7 @@ impl Remote {
         let body =
             wire::body(requests, dry_run).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
         let changes = !dry_run && !matches!(requests, [Request::List(_)]);
-        let answer = self.ask("/v1/bonds", Some(&body), wire::ANSWER, "bonds").map_err(|failure| {
+        let answer = self.ask(door::BONDS, Some(&body), wire::ANSWER, "bonds").map_err(|failure| {
             match failure.kind {
             // A request may have arrived whose answer did not.
             Kind::Unavailable if changes => failure.hint(format!(
@@ -73,7 +74,7 @@ impl Remote {
 
     /// What its agent sees.
     pub fn observe(&self) -> Result<Observed, Failure> {
-        list::parse(&self.ask("/v1/peers", None, PEERS, "bonds")?)
+        list::parse(&self.ask(door::PEERS, None, PEERS, "bonds")?)
     }
 
     /// Asks for `target`, with a JSON text or without; what is answered, if it is no longer than `limit` bytes. `grant` is

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde::Serialize;
 
-use crate::cli::Failure;
 use crate::cli::control::rebirth::Told;
 use crate::cli::peer::Remote;
 use crate::cli::wishes::{Wait, nonce};
+use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::rebirth::intent::Outcome;
 use crate::rebirth::status::Status;
+use crate::tether::door::rebirth::{ACTIVATE, Activate, ROLLBACK, Rollback, STAGE, STATUS, Stage};
 use crate::tree::Sha256Digest;
 
 /// The longest answer about bodies, in bytes.
@@ -26,7 +27,7 @@ pub fn status(host: &str) -> Result<Status, Failure> {
 }
 
 fn look(remote: &Remote) -> Result<Status, Failure> {
-    match ask(remote, "/rebirth", None)? {
+    match ask(remote, STATUS, None)? {
         Told::Status(status) => Ok(*status),
         Told::Accepted(_) => Err(remote.strange("it answers another question")),
     }
@@ -34,21 +35,21 @@ fn look(remote: &Remote) -> Result<Status, Failure> {
 
 /// Has a body staged, and waits until it is: how the bodies stand then, and which it is.
 pub fn stage(host: &str, source: &str, allow_downgrade: bool) -> Result<(Status, Option<Outcome>), Failure> {
-    let body = json!({ "nonce": nonce(), "source": source, "allow-downgrade": allow_downgrade });
-    carried_out(host, "/rebirth/stage", &body, STAGED)
+    let body = Stage { nonce: nonce(), source: source.to_owned(), allow_downgrade };
+    carried_out(host, STAGE, &body, STAGED)
 }
 
 /// Has the staged body activated, and waits until the machine is about to restart.
 pub fn activate(host: &str, digest: Sha256Digest) -> Result<Status, Failure> {
-    let body = json!({ "nonce": nonce(), "digest": digest });
-    carried_out(host, "/rebirth/activate", &body, ACTIVATED).map(|(status, _)| status)
+    let body = Activate { nonce: nonce(), digest };
+    carried_out(host, ACTIVATE, &body, ACTIVATED).map(|(status, _)| status)
 }
 
 /// Has the body before called back: the one that runs as we ask is the one to leave.
 pub fn rollback(host: &str) -> Result<Status, Failure> {
     let leave = status(host)?.running;
-    let body = json!({ "nonce": nonce(), "leave": leave });
-    carried_out(host, "/rebirth/rollback", &body, ACTIVATED).map(|(status, _)| status)
+    let body = Rollback { nonce: nonce(), leave };
+    carried_out(host, ROLLBACK, &body, ACTIVATED).map(|(status, _)| status)
 }
 
 fn ask(remote: &Remote, target: &str, json: Option<&[u8]>) -> Result<Told, Failure> {
@@ -59,11 +60,12 @@ fn ask(remote: &Remote, target: &str, json: Option<&[u8]>) -> Result<Told, Failu
 fn carried_out(
     host: &str,
     target: &str,
-    body: &serde_json::Value,
+    body: &impl Serialize,
     patience: Duration,
 ) -> Result<(Status, Option<Outcome>), Failure> {
     let remote = Remote::new(host)?;
-    let Told::Accepted(file) = ask(&remote, target, Some(body.to_string().as_bytes()))? else {
+    let body = serde_json::to_vec(body).map_err(|error| Failure::from_error(Kind::Internal, &error))?;
+    let Told::Accepted(file) = ask(&remote, target, Some(&body))? else {
         return Err(remote.strange("it answers another question"));
     };
     let hint = format!("`sepulcher --host {host} rebirth status` tells how far it is");

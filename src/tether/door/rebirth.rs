@@ -1,7 +1,7 @@
 //! What a peer may ask about the machine's bodies, by HTTP: `GET /rebirth`, `POST /rebirth/stage`, `POST
 //! /rebirth/activate`, `POST /rebirth/rollback`. Each becomes a question to the host.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::http::Request;
 use crate::rebirth::intent::{Nonce, Question, Wish};
@@ -17,27 +17,37 @@ pub const ACTIVATE: &str = "/rebirth/activate";
 /// Where to have the body before called back.
 pub const ROLLBACK: &str = "/rebirth/rollback";
 
-#[derive(Deserialize)]
+/// What is sent to have a body staged.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Stage {
-    nonce: Nonce,
-    source: String,
+pub struct Stage {
+    /// Tells this wish from every other.
+    pub nonce: Nonce,
+    /// Its address.
+    pub source: String,
+    /// Whether it may be older than what runs.
     #[serde(default)]
-    allow_downgrade: bool,
+    pub allow_downgrade: bool,
 }
 
-#[derive(Deserialize)]
+/// What is sent to have one activated.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Activate {
-    nonce: Nonce,
-    digest: Sha256Digest,
+pub struct Activate {
+    /// Tells this wish from every other.
+    pub nonce: Nonce,
+    /// Its digest.
+    pub digest: Sha256Digest,
 }
 
-#[derive(Deserialize)]
+/// What is sent to have the body before called back.
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Rollback {
-    nonce: Nonce,
-    leave: Version,
+pub struct Rollback {
+    /// Tells this wish from every other.
+    pub nonce: Nonce,
+    /// The version of the body to leave.
+    pub leave: Version,
 }
 
 /// The question that a request comes to.
