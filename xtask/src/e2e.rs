@@ -42,7 +42,9 @@ impl Claim {
         eprintln!("e2e: {name} …");
         let start = Instant::now();
         let result = check().map_err(|error| error.to_string());
-        eprintln!("e2e: … {} after {:.1} s", word(&result), start.elapsed().as_secs_f32());
+        // The table comes in the end, which may be hours away.
+        let why = result.as_ref().err().map_or_else(String::new, |error| format!(": {error}"));
+        eprintln!("e2e: … {} after {:.1} s{why}", word(&result), start.elapsed().as_secs_f32());
         Self { name, result }
     }
 }

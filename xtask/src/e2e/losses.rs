@@ -131,7 +131,7 @@ impl<'a> Machine<'a> {
     fn state(&self) -> Result<State> {
         let told: Value = serde_json::from_str(&format!("[{}]", self.tell(LOOK)?))?;
         let beside = self.tell(&format!(
-            "cd {}/.. && find .. -maxdepth 2 -name '.sepulcher.*'; ls -A _data",
+            "cd {}/.. && find .. -maxdepth 2 -name '.sepulcher.*'; ls -1A _data",
             self.volume
         ))?;
         if let Some(left) = beside.lines().find(|line| line.contains(".sepulcher.")) {
