@@ -38,7 +38,8 @@ impl Kind {
     }
 }
 
-const FULL: &str = "free some space; the cache can be moved with SEPULCHER_CACHE=DIR, the image with --out";
+const FULL: &str = "free some space, or choose another disk: a builder's cache is in SEPULCHER_CACHE=DIR, an image where --out says, and an \
+                    appliance has `sepulcher snapshot prune`";
 
 /// A sentence, what caused it, and what to do about it.
 #[derive(Debug)]

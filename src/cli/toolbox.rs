@@ -11,7 +11,7 @@ use crate::image::toolbox::Toolbox;
 
 /// Run a program out of locked packages
 ///
-/// Unpacks images/NAME (tools-build, tools-judge, tools-boot) into the cache and runs PROGRAM through its own
+/// Unpacks images/NAME (the folders `tools-…`) into the cache and runs PROGRAM through its own
 /// loader; without PROGRAM prints the folder.
 #[derive(Debug, Args)]
 pub struct ToolboxArgs {
