@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::podman::{Machine, machine};
-use crate::support::sepulcher;
+use crate::support::{repository, sepulcher};
 
 /// What is taken: the name of a layer is read again by whoever mounts it.
 const STORAGE: &str = "var/lib/containers/storage/overlay";
@@ -77,4 +77,41 @@ fn a_pod_whose_image_had_reached_the_disk_keeps_it_whatever_became_of_its_contai
     assert_eq!(images(&machine, "check"), "");
     machine.boot(START).unwrap();
     assert_eq!(layers(&machine).intersection(&settled).count(), 1, "the image is the one that was settled");
+}
+
+/// What the pod's unit does before its start, as it is rendered.
+fn before() -> String {
+    let unit = repository("tests/golden/lych/expected/usr/share/containers/systemd/lychd.pod");
+    let unit = fs::read_to_string(unit).unwrap();
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStartPre=-/usr/bin/")).unwrap();
+    format!("{line} || true")
+}
+
+#[test]
+fn a_pod_whose_first_container_is_known_to_the_storage_alone_starts_all_the_same() {
+    let Some((machine, _)) =
+        machine("a_pod_whose_first_container_is_known_to_the_storage_alone_starts_all_the_same")
+    else {
+        return;
+    };
+    let known = machine.kept().join("var/lib/containers/storage/db.sql");
+    let saved = machine.kept().join("db.sql");
+    // What Podman knows before there is a pod comes back when there is one.
+    machine.boot("podman info > /dev/null").unwrap();
+    fs::copy(&known, &saved).unwrap();
+    machine.boot(START).unwrap();
+    fs::copy(&saved, &known).unwrap();
+    let said =
+        machine.boot(START).expect_err("by itself Podman does not notice: what is done before is not needed");
+    assert!(said.contains("\"lychd-infra\" is already in use"), "{said}");
+    let start = format!("{}; {START}", before());
+    machine.boot(&start).unwrap();
+    // And where all is as it should be, a pod that lost its power is replaced.
+    machine.boot(&start).unwrap();
+    // A service with an image of its own is replaced by what starts it.
+    let service = "podman create --replace --name=systemd-lychd-web $(podman images --quiet --filter dangling=false) /web";
+    fs::copy(&known, &saved).unwrap();
+    machine.boot(service).unwrap();
+    fs::copy(&saved, &known).unwrap();
+    machine.boot(service).unwrap();
 }
