@@ -152,7 +152,11 @@ impl Agent {
     /// Tells what is broken since the last look.
     fn report(&mut self, broken: Vec<Broken>, say: &mut dyn FnMut(&str)) {
         for new in broken.iter().filter(|one| !self.broken.contains(one)) {
-            let state = if new.last_good { "its last good state stays in force" } else { "it is not bonded" };
+            let state = match new {
+                Broken { last_good: true, .. } => "its last good state stays in force",
+                Broken { in_force: true, .. } => "it is in force without what this body does not have",
+                _ => "it is not bonded",
+            };
             say(&format!("{} is broken; {state}\n{}", new.file, new.reason.trim_end()));
         }
         self.broken = broken;

@@ -8,13 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Relative path → text: what is on the disk.
 pub type Texts = BTreeMap<String, String>;
 
-/// A file that is not in force as it stands.
+/// A file with a mistake in it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Broken {
     /// Relative path, e.g. `peers/phone.toml`.
     pub file: String,
     /// Whether its last good content is in force in its place.
     pub last_good: bool,
+    /// Whether it is in force as it stands, without what this body's law does not have.
+    #[serde(default)]
+    pub in_force: bool,
     /// What is wrong with it, as `sepulcher check` tells it.
     pub reason: String,
 }
@@ -149,7 +152,7 @@ impl Search<'_> {
             None => self.texts.remove(file),
         };
         let last_good = good.is_some();
-        let entry = Broken { file: file.to_owned(), last_good, reason: report.to_owned() };
+        let entry = Broken { file: file.to_owned(), last_good, in_force: false, reason: report.to_owned() };
         self.broken.entry(file.to_owned()).or_insert(entry).last_good = last_good;
         had || last_good
     }
@@ -199,7 +202,8 @@ mod tests {
         assert_eq!(settled.codex["peers/b.toml"], "3");
         assert_eq!(settled.codex["peers/c.toml"], "4");
         let reason = "peers/a.toml: bad".to_owned();
-        assert_eq!(settled.broken, [Broken { file: "peers/a.toml".into(), last_good: true, reason }]);
+        let broken = Broken { file: "peers/a.toml".into(), last_good: true, in_force: false, reason };
+        assert_eq!(settled.broken, [broken]);
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn examine(
     let mut keys = Keys { known, read, used: ReadKeys::new(), preshared: PresharedKeys::new() };
     let mut unfit = Vec::new();
     let mut report = |name: &Name, last_good: bool, reason: String| {
-        unfit.push(Broken { file: format!("peers/{name}.toml"), last_good, reason });
+        unfit.push(Broken { file: format!("peers/{name}.toml"), last_good, in_force: false, reason });
     };
     codex.keep_peers(|name, peer| {
         if peer.state != PeerState::Active {

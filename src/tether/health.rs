@@ -263,7 +263,12 @@ mod tests {
 
     #[test]
     fn a_broken_bond_is_a_note_as_long_as_the_valid_ones_are_held() {
-        let broken = |last_good| Broken { file: "peers/x.toml".into(), last_good, reason: "?".into() };
+        let broken = |last_good| Broken {
+            file: "peers/x.toml".into(),
+            last_good,
+            in_force: false,
+            reason: "?".into(),
+        };
         let mut facts = healthy();
         facts.status.as_mut().unwrap().broken = vec![broken(false)];
         let checks = judge(&fit(), digest("pod"), &facts);

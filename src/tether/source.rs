@@ -1,10 +1,9 @@
 //! Where the agent's Codex comes from: two folders on disk, read and parsed.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::Error;
-use super::bonds::{self, Hopeless, Mistake, Settled, Texts};
+use super::bonds::{self, Broken, Hopeless, Mistake, Settled, Texts};
 pub use crate::codex::is_tombstone;
 use crate::codex::{Codex, Diagnostic, Sources};
 use crate::render::nftables;
@@ -57,20 +56,25 @@ pub fn settle(
     unreadable: &[Mistake],
     last_good: &Texts,
 ) -> Result<Settled<Codex>, Hopeless> {
-    let settled = bonds::settle(current, unreadable, last_good, is_tombstone, parse)?;
-    if settled.broken.iter().all(|broken| broken.last_good) {
-        return Ok(settled);
+    let strict = bonds::settle(current, unreadable, last_good, is_tombstone, parse)?;
+    if strict.broken.iter().all(|broken| broken.last_good) {
+        return Ok(strict);
     }
-    let mistakes = parsed(current, Codex::parse_living).err().unwrap_or_default();
-    let wrong: BTreeSet<&String> =
-        mistakes.iter().flat_map(|mistake| mistake.related.iter().chain([&mistake.file])).collect();
-    let held = settled.broken.iter().filter(|broken| !broken.last_good && !wrong.contains(&broken.file));
-    let held = held.filter_map(|broken| Some((broken.file.clone(), current.get(&broken.file)?.clone())));
-    let texts: Texts = settled.texts.clone().into_iter().chain(held).collect();
-    Ok(match parsed(&texts, Codex::parse_living) {
-        Ok(codex) => Settled { codex, texts, ..settled },
-        Err(_) => settled,
-    })
+    // The same rules once more, for those that are left out.
+    let left_out = strict.broken.iter().filter(|broken| !broken.last_good);
+    let left_out = left_out.filter_map(|broken| current.get_key_value(&broken.file));
+    let texts: Texts =
+        strict.texts.iter().chain(left_out).map(|(file, text)| (file.clone(), text.clone())).collect();
+    let living = |texts: &Texts| parsed(texts, Codex::parse_living);
+    let settled = bonds::settle(&texts, unreadable, last_good, is_tombstone, living)?;
+    let broken = strict.broken.into_iter().map(|broken| {
+        match settled.broken.iter().find(|still| still.file == broken.file) {
+            _ if broken.last_good => broken,
+            Some(still) => Broken { last_good: still.last_good, ..broken },
+            None => Broken { in_force: true, ..broken },
+        }
+    });
+    Ok(Settled { broken: broken.collect(), ..settled })
 }
 
 fn mistake(diagnostic: &Diagnostic, sources: &Sources) -> Mistake {
@@ -137,10 +141,20 @@ mod tests {
         let settled = settle(&now, &[], &Texts::new()).unwrap();
         let names: Vec<_> = settled.codex.peers.keys().map(crate::codex::name::Name::as_str).collect();
         assert_eq!(names, ["phone"]);
-        let told: Vec<_> = settled.broken.iter().map(|broken| broken.file.as_str()).collect();
-        assert_eq!(told, ["peers/phone.toml", "peers/tablet.toml", "peers/thief.toml"]);
-        // Again the same, and a slip in what was good changes nothing.
-        assert_eq!(settle(&now, &[], &settled.texts).unwrap().texts, settled.texts);
+        let told = settled.broken.iter().map(|broken| (broken.file.as_str(), broken.in_force));
+        let told: Vec<_> = told.collect();
+        let expected =
+            [("peers/phone.toml", true), ("peers/tablet.toml", false), ("peers/thief.toml", false)];
+        assert_eq!(told, expected);
+        // Again the same, and a slip in what was in force changes nothing, nor does whoever claims its address.
+        assert_eq!(settle(&now, &[], &settled.texts).unwrap(), settled);
+        let mut later = now.clone();
+        later.insert("peers/phone.toml".to_owned(), "slip".to_owned());
+        assert_eq!(settle(&later, &[], &settled.texts).unwrap().texts, settled.texts);
+        later = now.clone();
+        let claim = now["peers/tablet.toml"].replace("10.88.16.3", "10.88.16.2");
+        later.insert("peers/claimant.toml".to_owned(), claim);
+        assert_eq!(settle(&later, &[], &settled.texts).unwrap().texts, settled.texts);
         let mut good = texts("\"bonds\"");
         good.remove("peers/thief.toml");
         let slip = settle(&now, &[], &good).unwrap();
