@@ -27,7 +27,7 @@ use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::ledger;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
-use crate::codex::{Codex, Peer, PeerState, Sources, preshared_file, render_all};
+use crate::codex::{Codex, Diagnostic, Peer, PeerState, Sources, preshared_file, render_all};
 
 pub use broken::Broken;
 pub use client::Client;
@@ -274,24 +274,34 @@ pub fn change(
         }
     };
     let preshared = edited.fresh_preshared.then(fresh);
-    made(name, edited, preshared, situation)
+    // What is only taken away from may go on naming what this body's law does not have.
+    let parse = match request {
+        Request::Revoke(_) | Request::Ungrant(_) => Codex::parse_living,
+        _ => Codex::parse_part,
+    };
+    made(name, edited, preshared, parse, situation)
 }
 
 /// Changes that time has made due: overlaps that are over, whose keys are dead from now on.
 pub fn due(situation: &Situation<'_>) -> Result<Vec<Change>, Refused> {
     let over = situation.codex.active().filter(|(_, peer)| edit::is_over(peer, situation.now));
-    over.map(|(name, _)| made(name, edit::end_overlap(name, situation)?, None, situation)).collect()
+    let ended = |name| made(name, edit::end_overlap(name, situation)?, None, Codex::parse_living, situation);
+    over.map(|(name, _)| ended(name)).collect()
 }
+
+/// How a Codex is read.
+type Parse = fn(&Sources) -> Result<Codex, Vec<Diagnostic>>;
 
 /// The change that an edited file makes.
 fn made(
     name: &Name,
     edited: Edited,
     preshared: Option<SharedKey>,
+    parse: Parse,
     situation: &Situation<'_>,
 ) -> Result<Change, Refused> {
     let file = format!("peers/{name}.toml");
-    let peer = parsed(&file, name, &edited.text, situation)?;
+    let peer = parsed(&file, name, &edited.text, parse, situation)?;
     let Codex { peers, revoked_keys, .. } = situation.codex;
     let before = peers.get(name).map(Arc::as_ref);
     let preshared = preshared.map(|key| (preshared_file(name, peer.generation), key));
@@ -349,7 +359,13 @@ fn stale(name: &Name, before: Option<&Peer>, after: &Peer) -> Vec<String> {
 }
 
 /// Reads the peer's new text within its law; what it may not share with others was looked at by the edit.
-fn parsed(file: &str, name: &Name, text: &str, situation: &Situation<'_>) -> Result<Arc<Peer>, Refused> {
+fn parsed(
+    file: &str,
+    name: &Name,
+    text: &str,
+    parse: Parse,
+    situation: &Situation<'_>,
+) -> Result<Arc<Peer>, Refused> {
     // Networks behind other peers are compared too; no other peer needs to be read again.
     let routed = situation.codex.peers.iter().filter(|(_, peer)| !peer.routes().is_empty());
     let routed: BTreeSet<_> = routed.map(|(name, _)| format!("peers/{name}.toml")).collect();
@@ -358,7 +374,7 @@ fn parsed(file: &str, name: &Name, text: &str, situation: &Situation<'_>) -> Res
         .iter()
         .filter(|(other, _)| !other.starts_with("peers/") || (*other != file && routed.contains(*other)));
     let alone: Sources = law.chain([(file, text)]).collect();
-    let codex = Codex::parse_part(&alone).map_err(|mistakes| Refused {
+    let codex = parse(&alone).map_err(|mistakes| Refused {
         message: format!("`{name}` would not be valid"),
         hint: None,
         report: Some(render_all(&mistakes, &alone, false)),

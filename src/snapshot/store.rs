@@ -28,12 +28,13 @@ pub use travel::{import, write_out};
 use serde::{Deserialize, Serialize};
 
 use super::{Manifest, Snapshot, archive, damaged};
+use crate::codex::Door;
 use crate::peer::Refused;
-use crate::peer::store::{Error, PATIENCE, Place, is_temporary, load_living, remove};
-use crate::sys::fs;
+use crate::peer::store::{Error, PATIENCE, Place, Who, is_temporary, load_living, load_sound, may, remove};
 use crate::sys::interrupt::Held;
 use crate::sys::journal::Lock;
 use crate::sys::services::Services;
+use crate::sys::{clock, fs};
 use crate::tree::Sha256Digest;
 
 /// How a snapshot's file name ends.
@@ -173,8 +174,13 @@ fn held() -> Result<Held, Error> {
         .map_err(|error| Refused::new(format!("signals cannot be held back: {error}"), "try again").into())
 }
 
-/// Writes a snapshot beside its place, reads it back, and gives it a name that none has.
+/// Writes a new snapshot beside its place, reads it back, and gives it a name behind all others.
 fn keep(place: &Place, snapshot: &Snapshot, leaves: Leaves) -> Result<String, Error> {
+    keep_as(place, snapshot, leaves, &behind_all(place, stem(snapshot))?)
+}
+
+/// The same with a name that begins so, and that none has.
+fn keep_as(place: &Place, snapshot: &Snapshot, leaves: Leaves, stem: &str) -> Result<String, Error> {
     let bytes = fs::context(archive::pack(snapshot), "pack", &folder(place))?;
     // A workstation revokes nobody: it has no need of the room.
     if place.bonds != place.law {
@@ -184,7 +190,7 @@ fn keep(place: &Place, snapshot: &Snapshot, leaves: Leaves) -> Result<String, Er
         fs::context(file.write_all(&bytes), "write", path)?;
         Ok(snapshot.clone())
     };
-    Ok(keep_file(place, snapshot, write)?.0)
+    Ok(keep_file(place, stem, write)?.0)
 }
 
 /// The same with volumes that fit, whose services are paused meanwhile.
@@ -195,7 +201,8 @@ fn keep_with(
     sources: &[volumes::Source],
     held: &Held,
 ) -> Result<(String, Snapshot), Error> {
-    keep_file(place, snapshot, |file, path| {
+    let stem = behind_all(place, stem(snapshot))?;
+    keep_file(place, &stem, |file, path| {
         let written = read_still(place, host, (file, path), snapshot, sources, held)?;
         for (name, skipped) in written.1.iter().take(TOLD) {
             (host.tell)(&format!("volume {name}: {} is no file, and is passed over", skipped.display()));
@@ -238,13 +245,13 @@ fn read_still(
 /// Has `write` fill a file beside its place, reads it back, and gives it its name. Whatever goes wrong, it is gone.
 fn keep_file(
     place: &Place,
-    snapshot: &Snapshot,
+    stem: &str,
     write: impl FnOnce(&mut std::fs::File, &Path) -> Result<Snapshot, Error>,
 ) -> Result<(String, Snapshot), Error> {
     let folder = folder(place);
     make_folder(place, &folder)?;
     remove(&folder, is_temporary)?;
-    let (name, path) = free_name(place, &behind_all(place, stem(snapshot))?)?;
+    let (name, path) = free_name(place, stem)?;
     let (temporary, mut file) = fs::open_temporary(&path, 0o600)?;
     let kept = write(&mut file, &path).and_then(|snapshot| {
         fs::context(file.sync_all(), "sync", &path)?;
@@ -268,10 +275,12 @@ fn verified(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
 /// The beginning of a name that no other is behind: a clock that was set back, or was wrong for a while, does not decide which
 /// is the latest.
 fn behind_all(place: &Place, own: String) -> Result<String, Error> {
-    let latest = names(place)?.pop().unwrap_or_default();
-    let latest = latest.split_once("Z-").map_or(latest.clone(), |(time, _)| format!("{time}Z"));
-    let is_time = latest.len() == own.len() && latest.starts_with(|first: char| first.is_ascii_digit());
-    Ok(if is_time && latest > own { latest } else { own })
+    let time = |name: &String| {
+        let time = name.split_once("Z-").map_or(name.clone(), |(time, _)| format!("{time}Z"));
+        (time.len() == own.len() && time.starts_with(|first: char| first.is_ascii_digit())).then_some(time)
+    };
+    let latest = names(place)?.iter().rev().find_map(time);
+    Ok(latest.filter(|latest| *latest > own).unwrap_or(own))
 }
 
 /// A name behind all that begin so: it is the latest of them, also where an earlier one was removed.
@@ -408,7 +417,13 @@ fn stem(snapshot: &Snapshot) -> String {
 ///
 /// # Errors
 /// The disk refuses.
-pub fn prune(place: &Place, host: &Host<'_>, keep: usize, dry_run: bool) -> Result<Vec<String>, Error> {
+pub fn prune(
+    place: &Place,
+    host: &Host<'_>,
+    who: &Who,
+    keep: usize,
+    dry_run: bool,
+) -> Result<Vec<String>, Error> {
     // Reading takes its time, and others wait for the lock. What comes meanwhile is not on the list.
     let mut names = names(place)?;
     let mut whole = 0;
@@ -421,6 +436,10 @@ pub fn prune(place: &Place, host: &Host<'_>, keep: usize, dry_run: bool) -> Resu
     }
     if !dry_run {
         let _lock = locked(place, host)?;
+        // Who was cut off meanwhile removes nothing.
+        if who.peer().is_some() {
+            may(who, Door::Snapshots, &load_sound(place)?.codex, clock::now())?;
+        }
         let folder = folder(place);
         remove(&folder, is_temporary)?;
         for name in &names {

@@ -495,3 +495,36 @@ fn over_the_tether_volumes_stay_nothing_is_only_tried_and_no_file_is_replaced() 
     assert_eq!(fs::read(taken).unwrap(), b"x");
     assert!(!Path::new(free).exists());
 }
+
+#[test]
+fn the_latest_is_the_last_that_was_made_whatever_the_clock_said() {
+    let (site, first) = kept();
+    // A clock that was ahead for a while, and a file that somebody laid there.
+    let ahead = "2099-01-01T000000Z";
+    fs::rename(file(&site, &first), file(&site, ahead)).unwrap();
+    fs::copy(file(&site, ahead), file(&site, "mine")).unwrap();
+    let second = create(&site);
+    assert_eq!(second, format!("{ahead}-2"));
+    fs::remove_file(file(&site, "mine")).unwrap();
+    assert!(site.run(&["snapshot", "show"]).contains(&second));
+    site.run(&["snapshot", "prune", "--keep", "1"]);
+    assert!(file(&site, &second).exists() && !file(&site, ahead).exists());
+}
+
+#[test]
+fn what_another_law_had_is_taken_away_kept_and_put_back() {
+    let site = Site::new();
+    site.run(&["peer", "bond", "wraith", "--public-key", KEY, "--no-config", "--grant", "echo", "bonds"]);
+    let path = site.codex().join("peers/wraith.toml");
+    let text = site.text("peers/wraith.toml").replace("\"echo\"", "\"echo\", \"gone\"");
+    fs::write(&path, &text).unwrap();
+    let name = create(&site);
+    site.run(&["peer", "ungrant", "wraith", "bonds"]);
+    assert!(site.text("peers/wraith.toml").contains("grants = [\"echo\", \"gone\"]"));
+    site.refuses(&["peer", "grant", "wraith", "metrics"], 1, &["there is no service `gone`"]);
+    let told = site.run(&["snapshot", "restore", &name]);
+    assert!(told.contains("note: peers/wraith.toml: there is no service `gone` to grant"), "{told}");
+    assert_eq!(site.text("peers/wraith.toml"), text);
+    site.run(&["peer", "ungrant", "wraith", "gone"]);
+    assert_eq!(load(&site.codex()).active().count(), 3);
+}

@@ -46,7 +46,7 @@ fn proven(machine: &Machine) -> Result<(), Failure> {
 
 /// Removes all but the latest.
 pub fn prune(root: &Path, who: &Who, Prune { keep }: Prune) -> Result<Outcome, Failure> {
-    let removed = store::prune(&Place::appliance(root), &host(), keep.get(), false)?;
+    let removed = store::prune(&Place::appliance(root), &host(), who, keep.get(), false)?;
     println!("{who} had snapshots removed: {}", removed.join(", "));
     Ok(Outcome::Pruned { removed, more: 0 })
 }
@@ -156,8 +156,12 @@ mod tests {
         let text = String::from_utf8(fs::read(&file).unwrap()).unwrap() + "state = \"revoked\"\n";
         fs::write_atomic(&file, 0o644, text.as_bytes()).unwrap();
         let revive = ["archivist".parse().unwrap()].into();
-        let refused = restore(&machine, &who, &Restore { revive, ..Restore::default() }).unwrap_err();
-        assert!(refused.to_string().contains("does not hold the grant `snapshots`"), "{refused}");
+        let refused = restore(&machine, &who, &Restore { revive, ..Restore::default() });
+        let pruned = prune(root, &who, Prune { keep: std::num::NonZeroUsize::MIN });
+        for refused in [refused, pruned] {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.contains("does not hold the grant `snapshots`"), "{said}");
+        }
         assert_eq!(fs::read(&file).unwrap(), text.as_bytes());
     }
 

@@ -21,7 +21,7 @@ use crate::peer::{Refused, Situation};
 use crate::rebirth::version::Version;
 use crate::snapshot::merge::{Bonds, Merge, merge};
 use crate::snapshot::volume::Volume;
-use crate::snapshot::{BODY, IDENTITY, Snapshot, law, law_digest, parsed};
+use crate::snapshot::{BODY, IDENTITY, Snapshot, law, law_digest, living, parsed};
 use crate::sys::interrupt::Held;
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{clock, fs};
@@ -134,6 +134,10 @@ fn put_back(
     let preshared = preshared(snapshot, &merged.codex, |file| fs::exists(&place.secrets.join(file)))?;
     let identity = identity(place, snapshot, wish.identity)?;
     let mut plan = plan(&merged, &codex);
+    // In force, and without what this body's law does not have.
+    for mistake in Codex::parse(&merged.sources).err().unwrap_or_default() {
+        plan.push(format!("note: {}: {}", mistake.file, mistake.message));
+    }
     plan.extend(notes(snapshot, &sources, &codex, identity.is_some(), wish.volumes));
     let idle = merged.is_empty() && identity.is_none();
     if lock.is_none() || (idle && volumes.is_none()) {
@@ -224,7 +228,7 @@ fn healed(place: &Place, who: &Who, now: Timestamp) -> Result<(Sources, Codex), 
 /// The snapshot's bonds, read below the law of now.
 fn soul(snapshot: &Snapshot, now: &Sources) -> Result<(Sources, Codex), Refused> {
     let hint = "return to the body that it was made under, or choose another snapshot";
-    parsed(snapshot.sources(now, FORMS)?, "the snapshot's bonds do not fit the law of this body", hint)
+    living(snapshot.sources(now, FORMS)?, "the snapshot's bonds do not fit the law of this body", hint)
 }
 
 /// Preshared keys that the bonds need from then on and that are not here, by file.

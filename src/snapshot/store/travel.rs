@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use super::{Host, Kept, Leaves, file, folder, free_name, keep, list, locked, read, stem};
+use super::{Host, Kept, Leaves, file, folder, free_name, keep_as, list, locked, read, stem};
 use crate::peer::store::{Error, Place, is_temporary, remove};
 use crate::snapshot::{Snapshot, archive, damaged};
 use crate::sys::fs;
@@ -50,7 +50,7 @@ pub fn import(
         let name = match (same(place, &snapshot)?, dry_run) {
             (Some(name), _) => name,
             (None, true) => stem(&snapshot),
-            (None, false) => keep(place, &snapshot, Leaves::Ample)?,
+            (None, false) => keep_as(place, &snapshot, Leaves::Ample, &stem(&snapshot))?,
         };
         return Ok((name, snapshot));
     };
