@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-/// Files and folders whose code decides the bytes of a base: all that builds, because a file that was left out here would
-/// seal old bases. The lock file pins those who write tar and zstd.
+/// Files and folders whose code decides the bytes of a base: all of the builder, because a file of it that was left out here
+/// would seal old bases. The lock file pins those who write tar and zstd.
 const DECIDE: [&str; 2] = ["Cargo.lock", "src/image"];
 
 fn main() -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! Wishes over the tether: a machine keeps each as a file, and tells what became of it.
+//! Wishes over the tether and at the console: a machine keeps each as a file, and tells what became of it.
 
 use std::time::{Duration, Instant};
 

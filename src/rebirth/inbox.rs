@@ -111,8 +111,9 @@ fn all(root: &Path) -> Result<impl Iterator<Item = Read>, Error> {
 
 /// The one that has waited longest.
 fn first(root: &Path) -> Result<Option<Read>, Error> {
-    // Names are random. What is none goes first.
-    Ok(all(root)?.min_by_key(|(_, intent)| intent.as_ref().ok().map(|intent| intent.at)))
+    // Names are random. What is none goes first, then who sits at the console: a peer's wish may take an hour.
+    let rank = |intent: &Intent| (intent.who.peer().is_some(), intent.at);
+    Ok(all(root)?.min_by_key(|(_, intent)| intent.as_ref().ok().map(rank)))
 }
 
 /// Whether one more of somebody may wait. Who proved at the console that they may is not kept out.

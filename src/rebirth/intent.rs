@@ -290,7 +290,9 @@ impl Intent {
         if used.contains(file) {
             return Err("its nonce was used before".to_owned());
         }
-        if self.at.after(FRESH) < now || now.after(AHEAD) < self.at {
+        // A rollback that comes late names another body than the one that runs.
+        let is_timed = self.who != Who::Console;
+        if is_timed && (self.at.after(FRESH) < now || now.after(AHEAD) < self.at) {
             return Err(format!("it was written at {}, which is not now", self.at));
         }
         match &self.who {

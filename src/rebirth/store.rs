@@ -62,10 +62,12 @@ pub fn stage(machine: &Machine, wish: Wish<'_>, tell: &mut dyn FnMut(&str)) -> R
         let mut staged = record_of(&bundle)?;
         tell(&format!("signed by the publisher: {} {}", bundle.description.name, staged.version));
         suits(machine, &running, bundle.description.name.as_str(), &staged, wish.downgrade)?;
-        staged.takes = match holds(&place, &staged, (&sources, &codex), tell)? {
-            Some(new) => stranded::takes(&codex, &new, clock::now()),
+        let new = holds(&place, &staged, (&sources, &codex), tell)?;
+        staged.takes = match &new {
+            Some(new) => stranded::takes(&codex, new, clock::now()),
             None => vec!["what the new law takes from peers, its own first boot decides".to_owned()],
         };
+        staged.takes.extend(lacking(&place, new.as_ref())?);
         staged.takes.iter().for_each(|line| tell(line));
         make_way(machine, &running, tell)?;
         disown(machine, &running, &staged, tell)?;
@@ -95,6 +97,19 @@ fn holds(
         }
         None => Ok(Some(stranded::check(&staged.law, sources, codex, clock::now())?)),
     }
+}
+
+/// Secrets that services of a law name and this machine does not have, a line each: nothing brings them any more.
+fn lacking(place: &Place, law: Option<&Codex>) -> Result<Vec<String>, Error> {
+    let mut lines = Vec::new();
+    for (name, service) in law.iter().flat_map(|law| &law.services) {
+        for secret in &service.secrets {
+            if !fs::exists(&place.secrets.join(secret.as_str()))? {
+                lines.push(format!("{name} cannot start: this machine does not have its secret `{secret}`"));
+            }
+        }
+    }
+    Ok(lines)
 }
 
 fn record_of(bundle: &bundle::Bundle) -> Result<Staged, Error> {

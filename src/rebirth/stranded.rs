@@ -79,9 +79,16 @@ pub fn strangers(old: &Codex, new: &Codex, time: Timestamp) -> Result<Vec<String
             text.map_err(|error| Refused::new(error.to_string(), "report this"))
         };
         let (before, after) = (text(old)?.unwrap_or_default(), text(new)?.unwrap_or_default());
+        // Where it has an address of a network that the law in force does not have, another law made its configuration.
+        let of_another =
+            old.tether.network6.is_none() && new.peer(name).is_some_and(|peer| peer.address6.is_some());
         // What only tells, or is a matter of taste on the device's side.
         let binding = |text: &str| -> Vec<String> {
-            let wanted = ["Address", "PublicKey", "AllowedIPs", "Endpoint", "PresharedKey"];
+            let wanted: &[&str] = if of_another {
+                &["PublicKey", "Endpoint", "PresharedKey"]
+            } else {
+                &["Address", "PublicKey", "AllowedIPs", "Endpoint", "PresharedKey"]
+            };
             let is =
                 |line: &&str| wanted.iter().any(|key| line.starts_with(key)) || line.contains("Endpoint =");
             text.lines().filter(is).map(str::to_owned).collect()

@@ -106,7 +106,8 @@ fn a_pod_whose_first_container_is_known_to_the_storage_alone_starts_all_the_same
     assert!(said.contains("\"lychd-infra\" is already in use"), "{said}");
     let start = format!("{}; {START}", before());
     machine.boot(&start).unwrap();
-    // And where all is as it should be, a pod that lost its power is replaced.
+    // And where all is as it should be, it takes nothing, and a pod that lost its power is replaced.
+    machine.boot(&format!("{}; podman container exists lychd-infra", before())).unwrap();
     machine.boot(&start).unwrap();
     // A service with an image of its own is replaced by what starts it.
     let service = "podman create --replace --name=systemd-lychd-web $(podman images --quiet --filter dangling=false) /web";

@@ -61,7 +61,7 @@ impl<R: Read, W: Write> Console<'_, R, W> {
     fn wish_for(&self, wish: &Wish, proof: &Proof) -> Result<(), Failure> {
         proof.still_suffices(&self.proof()?)?;
         let file = inbox::put(self.root, &Who::Console, &wishes::nonce(), wish)?;
-        let hint = "it is carried out when nobody else changes bodies; h tells how the machine is";
+        let hint = "it is carried out as soon as nobody else changes bodies";
         let wait = Wait { file: &file, patience: PATIENCE, hint };
         wait.until_done(|| Ok(inbox::records(self.root)?), |records: &Vec<Record>| records).map(drop)
     }

@@ -235,7 +235,13 @@ fn only_so_many_wait_and_only_so_many_are_remembered() {
     }
     assert!(put(&tablet, "dddddddddddddddd", wish()).unwrap_err().to_string().contains("too many"));
     let leave = "2".parse().unwrap();
-    put(&Who::Console, "cccccccccccccccc", Wish::Rollback { leave }).unwrap();
+    let back = Wish::Rollback { leave };
+    put(&Who::Console, "cccccccccccccccc", back.clone()).unwrap();
+    for index in SHARE..WAITING {
+        fs::remove_file(&folder(root.path()).join(index.to_string())).unwrap();
+    }
+    let (_, next) = first(root.path()).unwrap().unwrap();
+    assert_eq!(next.unwrap().wish, back, "it goes before those that came earlier");
     let mut known = records(root.path()).unwrap();
     for index in 0..RECORDS + 10 {
         let file = format!("{index}.json");
