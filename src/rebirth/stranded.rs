@@ -137,6 +137,16 @@ mod tests {
     }
 
     #[test]
+    fn an_address_of_a_network_that_only_the_next_law_has_strands_nobody() {
+        let bond = format!("{}address6 = \"fd88:0:0:16::2\"\n", peer("\"oculus\""));
+        let now = sources(LAW, OCULUS, &bond);
+        let next = format!("{LAW}[tether]\nnetwork6 = \"fd88:0:0:16::/64\"\n");
+        checked(&next, OCULUS, &now).unwrap();
+        let told = checked(&format!("{next}port = 51900\n"), OCULUS, &now).unwrap_err().to_string();
+        assert!(told.contains("need a new configuration"), "{told}");
+    }
+
+    #[test]
     fn the_same_law_and_a_wider_one_hold_everybody() {
         let now = sources(LAW, OCULUS, &peer("\"oculus\""));
         checked(LAW, OCULUS, &now).unwrap();
