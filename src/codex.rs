@@ -76,6 +76,9 @@ pub fn is_bond(file: &str) -> bool {
     file.starts_with("peers/") || file == ledger::LEDGER
 }
 
+/// One of the ways to read a Codex.
+pub type Parse = fn(&Sources) -> Result<Codex, Vec<Diagnostic>>;
+
 /// What has to be there of what a bond names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
@@ -151,7 +154,7 @@ impl Codex {
     /// The mistakes for which no bond can go.
     pub fn parse_sound(
         sources: &mut Sources,
-        parse: fn(&Sources) -> Result<Self, Vec<Diagnostic>>,
+        parse: Parse,
         may_go: impl Fn(&str) -> bool,
         gone: &mut dyn FnMut(Diagnostic),
     ) -> Result<Self, Vec<Diagnostic>> {
@@ -195,6 +198,13 @@ impl Codex {
     /// The service of the host that is called `name`.
     pub fn host_service(&self, name: &str) -> Option<&HostService> {
         self.host.iter().find(|service| service.name.as_str() == name)
+    }
+
+    /// Services, and secrets that they name.
+    pub fn secrets(&self) -> impl Iterator<Item = (&Name, &Name)> {
+        self.services
+            .iter()
+            .flat_map(|(name, service)| service.secrets.iter().map(move |secret| (name, secret)))
     }
 
     /// Whether a service has a volume of that name.

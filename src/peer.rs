@@ -27,7 +27,7 @@ use crate::codex::key::{PublicKey, SharedKey};
 use crate::codex::ledger;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
-use crate::codex::{Codex, Diagnostic, Peer, PeerState, Sources, preshared_file, render_all};
+use crate::codex::{Codex, Parse, Peer, PeerState, Sources, preshared_file, render_all};
 
 pub use broken::Broken;
 pub use client::Client;
@@ -288,9 +288,6 @@ pub fn due(situation: &Situation<'_>) -> Result<Vec<Change>, Refused> {
     let ended = |name| made(name, edit::end_overlap(name, situation)?, None, Codex::parse_living, situation);
     over.map(|(name, _)| ended(name)).collect()
 }
-
-/// How a Codex is read.
-type Parse = fn(&Sources) -> Result<Codex, Vec<Diagnostic>>;
 
 /// The change that an edited file makes.
 fn made(

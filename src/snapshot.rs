@@ -21,7 +21,7 @@ use crate::codex::ledger::{LAW_LEDGER, LEDGER};
 use crate::codex::migrate::{Forms, NoWay};
 use crate::codex::name::Name;
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Diagnostic, Sources, is_bond, render_all};
+use crate::codex::{Codex, Parse, Sources, is_bond, render_all};
 use crate::peer::{Refused, audit};
 use crate::rebirth::version::Version;
 use crate::tree::Sha256Digest;
@@ -244,18 +244,9 @@ pub fn law(sources: &Sources) -> Sources {
 }
 
 /// Reads texts as a Codex; `message` and `hint` are told above the mistakes that they hold.
-pub(crate) fn parsed(sources: Sources, message: &str, hint: &str) -> Result<(Sources, Codex), Refused> {
-    read(sources, Codex::parse, message, hint)
-}
-
-/// The same of bonds that are in force on a machine, or were: see [`Codex::parse_living`].
-fn living(sources: Sources, message: &str, hint: &str) -> Result<(Sources, Codex), Refused> {
-    read(sources, Codex::parse_living, message, hint)
-}
-
-fn read(
+pub(crate) fn parsed(
     sources: Sources,
-    parse: fn(&Sources) -> Result<Codex, Vec<Diagnostic>>,
+    parse: Parse,
     message: &str,
     hint: &str,
 ) -> Result<(Sources, Codex), Refused> {

@@ -10,7 +10,7 @@ use super::{Failure, Kind, rebirth};
 use crate::codex::SCHEMA;
 use crate::codex::key::PublicKey;
 use crate::codex::migrate::{FORMS, MARKER, marker};
-use crate::peer::store::{Place, Who, migrate};
+use crate::peer::store::{Place, caller, migrate};
 use crate::snapshot::store as snapshot;
 use crate::sys::codex::FILE_LIMIT;
 use crate::sys::fs;
@@ -57,8 +57,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
 /// Brings the bonds to this body's schema before anybody reads them. Where that fails the machine goes on without any:
 /// they are refused to everybody who would read them, so that this body does not prove healthy.
 fn bring_bonds(place: &Place) {
-    let who = Who::Uid(rustix::process::getuid().as_raw());
-    match migrate::bring(place, &who, FORMS) {
+    match migrate::bring(place, &caller(), FORMS) {
         Ok(lines) => lines.iter().for_each(|line| println!("{line}")),
         Err(error) => eprint!("{}", Failure::from(error)),
     }

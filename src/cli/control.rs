@@ -19,8 +19,8 @@ use crate::codex::Door;
 use crate::codex::name::Name;
 use crate::peer::store::{self, Order, Place, Who};
 use crate::peer::{Batch, Request};
+use crate::rebirth::inbox;
 use crate::rebirth::machine::Machine;
-use crate::rebirth::{inbox, intent};
 use crate::sys::clock;
 
 /// Arguments of `sepulcher control`.
@@ -65,10 +65,7 @@ fn answer(root: &Path, line: &[u8]) -> Answer<Done> {
 /// Refuses a peer without the grant, whatever the agent says.
 fn permitted(root: &Path, peer: &Name, door: Door) -> Result<(), Failure> {
     let codex = inbox::codex(root).map_err(|why| Failure::new(Kind::Unavailable, why))?;
-    intent::permitted(&codex, peer, door, clock::now()).map_err(|why| {
-        Failure::new(Kind::Input, why)
-            .hint(format!("grant it: `sepulcher peer grant {peer} {}`", door.word()))
-    })
+    Ok(store::may(&Who::Peer(peer.clone()), door, &codex, clock::now())?)
 }
 
 /// Refuses what is for sealed images alone: elsewhere nobody carries wishes out.

@@ -17,7 +17,7 @@ use super::peer::Where;
 use super::{Failure, Kind};
 use crate::codex::name::Name;
 use crate::codex::plain;
-use crate::peer::store::{Place, Who};
+use crate::peer::store::{Place, caller};
 use crate::snapshot::store::{self, Host, Whole};
 use crate::snapshot::volume::Volume;
 use crate::snapshot::{Manifest, wish};
@@ -171,11 +171,6 @@ fn tell(list: &List, value: &Value, text: &str) -> Result<(), Failure> {
     if list.json { print(&format!("{value:#}\n")) } else { print(&plain(text)) }
 }
 
-/// The user who runs this.
-fn own() -> Who {
-    Who::Uid(rustix::process::getuid().as_raw())
-}
-
 /// This machine's services; what is done to them is told on standard error.
 fn host() -> Host<'static> {
     Host::new(&|line| {
@@ -264,7 +259,7 @@ fn restore(args: &Restore) -> Result<(), Failure> {
         changing.not_dry()?;
         remote::restore(&remote, wish)?
     } else {
-        store::restore(&list.place()?, &host(), &own(), wish.order(*dry_run))?
+        store::restore(&list.place()?, &host(), &caller(), wish.order(*dry_run))?
     };
     let mut text: String = restored.plan.iter().map(|line| format!("{line}\n")).collect();
     match &restored.before {
@@ -290,7 +285,7 @@ fn prune(args: &Prune) -> Result<(), Failure> {
         changing.not_dry()?;
         remote::prune(&remote, wish::Prune { keep })?
     } else {
-        (store::prune(&list.place()?, &host(), &own(), keep.get(), *dry_run)?, 0)
+        (store::prune(&list.place()?, &host(), &caller(), keep.get(), *dry_run)?, 0)
     };
     let mut text: String = names.iter().map(|name| format!("- {name}\n")).collect();
     if more > 0 {

@@ -22,7 +22,7 @@ pub use reply::Reply;
 
 use super::{Broken, Change, PeerView, Refused, Request, Situation, change, client};
 use crate::codex::time::Timestamp;
-use crate::codex::{Codex, Diagnostic, Door, Sources, render_all};
+use crate::codex::{Codex, Diagnostic, Door, Parse, Sources, render_all};
 use crate::peer::audit;
 pub use crate::peer::audit::Who;
 use crate::sys::journal::Lock;
@@ -113,6 +113,11 @@ impl Bonds {
     }
 }
 
+/// The user who runs this program.
+pub fn caller() -> Who {
+    Who::Uid(rustix::process::getuid().as_raw())
+}
+
 /// Judges the bonds as they are when nobody else changes them any more.
 pub type Allowed<'a> = &'a dyn Fn(&Bonds, Timestamp) -> Result<(), Refused>;
 
@@ -198,11 +203,7 @@ fn judged(
 /// # Errors
 /// [`Error::Broken`] when they hold mistakes.
 pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
-    let sources = files::load(&place.folders());
-    match Codex::parse(&sources) {
-        Ok(codex) => Ok((sources, codex)),
-        Err(mistakes) => Err(broken(&mistakes, &sources)),
-    }
+    loaded(place, Codex::parse)
 }
 
 /// The same where what the bonds name may be gone: see [`Codex::parse_living`].
@@ -210,8 +211,12 @@ pub fn load(place: &Place) -> Result<(Sources, Codex), Error> {
 /// # Errors
 /// [`Error::Broken`] when they hold other mistakes.
 pub fn load_living(place: &Place) -> Result<(Sources, Codex), Error> {
+    loaded(place, Codex::parse_living)
+}
+
+fn loaded(place: &Place, parse: Parse) -> Result<(Sources, Codex), Error> {
     let sources = files::load(&place.folders());
-    match Codex::parse_living(&sources) {
+    match parse(&sources) {
         Ok(codex) => Ok((sources, codex)),
         Err(mistakes) => Err(broken(&mistakes, &sources)),
     }
@@ -264,7 +269,7 @@ pub fn may(who: &Who, door: Door, codex: &Codex, now: Timestamp) -> Result<(), R
     }
     let door = door.word();
     let message = format!("`{name}` does not hold the grant `{door}`");
-    Err(Refused::new(message, format!("grant it: `sepulcher peer grant NAME {door}`")))
+    Err(Refused::new(message, format!("grant it: `sepulcher peer grant {name} {door}`")))
 }
 
 /// Decides one change and what it is answered with, a configuration included where it was asked for. Nothing is written.

@@ -13,7 +13,7 @@ use super::record::SCHEMA;
 use crate::codex::name::Name;
 use crate::codex::{Codex, Door, is_tombstone};
 use crate::peer::Refused;
-use crate::peer::store::{Place, Who, is_temporary};
+use crate::peer::store::{Place, Who, is_temporary, may};
 use crate::sys::{clock, codex as files, fs, journal};
 
 fn folder(root: &Path) -> PathBuf {
@@ -121,8 +121,9 @@ fn has_place(root: &Path, who: &Who) -> Result<bool, Error> {
     if who.peer().is_none() {
         return Ok(true);
     }
-    let mut own = all(root)?.filter(|(_, intent)| intent.as_ref().is_ok_and(|intent| intent.who == *who));
-    Ok(own.nth(SHARE - 1).is_none() && waiting(root)?.len() < WAITING)
+    let all: Vec<Read> = all(root)?.collect();
+    let own = all.iter().filter(|(_, intent)| intent.as_ref().is_ok_and(|intent| intent.who == *who)).count();
+    Ok(own < SHARE && all.len() < WAITING)
 }
 
 /// Adds to the list, durably.
@@ -229,7 +230,7 @@ pub fn take(machine: &Machine, act: Act<'_>) -> Result<bool, Error> {
 fn granted(intent: &Intent, file: &str, records: &[Record], root: &Path) -> Result<(), String> {
     let now = clock::now();
     // Who is not asked for a grant is heard whatever the Codex is like.
-    let may = |peer: &Name, door| intent::permitted(&codex(root)?, peer, door, now);
+    let may = |door| may(&intent.who, door, &codex(root)?, now).map_err(|refused| refused.message);
     intent.judge(file, &intent::used(records), may, now)
 }
 

@@ -12,9 +12,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::record::SCHEMA;
 use super::version::Version;
+use crate::codex::Door;
 use crate::codex::name::Name;
 use crate::codex::time::{Length, Timestamp};
-use crate::codex::{Codex, Door};
 use crate::peer::audit::Who;
 use crate::snapshot::store::{Restored, Whole};
 use crate::snapshot::wish::{Create, Named, Prune, Restore};
@@ -273,7 +273,7 @@ impl Intent {
     }
 
     /// Whether it may be carried out `now`: fresh, for the first time, of somebody who may, and within what they can have
-    /// done. `may` tells whether a peer holds the grant for a door.
+    /// done. `may` tells whether the peer whose it is holds the grant for a door.
     ///
     /// # Errors
     /// Why not.
@@ -281,7 +281,7 @@ impl Intent {
         &self,
         file: &str,
         used: &BTreeSet<String>,
-        may: impl FnOnce(&Name, Door) -> Result<(), String>,
+        may: impl FnOnce(Door) -> Result<(), String>,
         now: Timestamp,
     ) -> Result<(), String> {
         if file != self.file() {
@@ -296,7 +296,7 @@ impl Intent {
             return Err(format!("it was written at {}, which is not now", self.at));
         }
         match &self.who {
-            Who::Peer(peer) => may(peer, self.wish.door())?,
+            Who::Peer(_) => may(self.wish.door())?,
             // Who may is decided there, by a device that is online or the recovery phrase.
             Who::Console if matches!(self.wish, Wish::Rollback { .. }) => {}
             who @ (Who::Console | Who::Uid(_)) => return Err(format!("{who} has no such thing done")),
@@ -314,15 +314,6 @@ impl Intent {
             | Wish::PruneSnapshots(_) => Ok(()),
         }
     }
-}
-
-/// Whether a peer may ask for what that door opens.
-///
-/// # Errors
-/// Why not.
-pub fn permitted(codex: &Codex, peer: &Name, door: Door, now: Timestamp) -> Result<(), String> {
-    let may = codex.peers.get(peer).is_some_and(|peer| peer.may(door, now));
-    if may { Ok(()) } else { Err(format!("`{peer}` does not hold the grant `{}`", door.word())) }
 }
 
 /// Reads records, a JSON line each; one that cannot be read is left out.

@@ -11,7 +11,7 @@ use super::record::{Activated, SCHEMA, Verdict};
 use super::version::Version;
 use super::{Error, inbox, kept};
 use crate::codex::time::Timestamp;
-use crate::sys::fs;
+use crate::sys::{fs, record};
 use crate::tree::Sha256Digest;
 
 /// More than any status has, in bytes.
@@ -168,12 +168,10 @@ pub fn publish(machine: &Machine) -> Result<Status, Error> {
     Ok(status)
 }
 
-/// The last status that was kept.
+/// The last status that was kept; `None` as long as there is none.
 ///
 /// # Errors
-/// There is none, or it cannot be read.
-pub fn read(root: &std::path::Path) -> Result<Status, Error> {
-    let path = published(root);
-    let bytes = fs::read_bounded(&path, LIMIT)?;
-    serde_json::from_slice(&bytes).map_err(|source| Error::Record { path, source })
+/// It cannot be read.
+pub fn read(root: &std::path::Path) -> Result<Option<Status>, Error> {
+    Ok(record::read(&published(root), LIMIT)?)
 }

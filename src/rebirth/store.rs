@@ -102,11 +102,9 @@ fn holds(
 /// Secrets that services of a law name and this machine does not have, a line each: nothing brings them any more.
 fn lacking(place: &Place, law: Option<&Codex>) -> Result<Vec<String>, Error> {
     let mut lines = Vec::new();
-    for (name, service) in law.iter().flat_map(|law| &law.services) {
-        for secret in &service.secrets {
-            if !fs::exists(&place.secrets.join(secret.as_str()))? {
-                lines.push(format!("{name} cannot start: this machine does not have its secret `{secret}`"));
-            }
+    for (name, secret) in law.into_iter().flat_map(Codex::secrets) {
+        if !fs::exists(&place.secrets.join(secret.as_str()))? {
+            lines.push(format!("{name} cannot start: this machine does not have its secret `{secret}`"));
         }
     }
     Ok(lines)

@@ -25,7 +25,8 @@ pub fn check(
 ) -> Result<Codex, Refused> {
     let sources = under(law, now);
     let hint = "change the new law, or revoke, ungrant or rotate these peers first";
-    let (_, new) = crate::snapshot::parsed(sources, "the new law does not hold the living bonds", hint)?;
+    let (_, new) =
+        crate::snapshot::parsed(sources, Codex::parse, "the new law does not hold the living bonds", hint)?;
     opens(new.state, old.state)?;
     let lost = strangers(old, &new, time)?;
     if lost.is_empty() {

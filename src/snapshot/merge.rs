@@ -247,7 +247,7 @@ fn together<'a>(
     lines.for_each(|line| ledger.push_str(&format!("{line}\n")));
     sources.insert(LEDGER, ledger);
     let hint = "change what is named above, or choose another snapshot";
-    super::living(sources, "the snapshot's bonds do not fit those of now", hint)
+    super::parsed(sources, Codex::parse_living, "the snapshot's bonds do not fit those of now", hint)
 }
 
 fn changed(

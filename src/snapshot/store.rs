@@ -276,7 +276,7 @@ fn verified(path: &Path, snapshot: &Snapshot) -> Result<(), Error> {
 /// is the latest.
 fn behind_all(place: &Place, own: String) -> Result<String, Error> {
     let time = |name: &String| {
-        let time = name.split_once("Z-").map_or(name.clone(), |(time, _)| format!("{time}Z"));
+        let time = format!("{}Z", parts(name).0);
         (time.len() == own.len() && time.starts_with(|first: char| first.is_ascii_digit())).then_some(time)
     };
     let latest = names(place)?.iter().rev().find_map(time);
@@ -318,12 +318,17 @@ fn names(place: &Place) -> Result<Vec<String>, Error> {
         name.strip_suffix(EXTENSION).unwrap_or(&name).to_owned()
     };
     let mut names: Vec<_> = paths.iter().map(name).collect();
-    // Names are times, and those of one second count on.
     names.sort_by_key(|name| {
-        let (stem, count) = name.split_once("Z-").unwrap_or((name.trim_end_matches('Z'), "1"));
-        (stem.to_owned(), count.parse::<u64>().unwrap_or_default())
+        let (time, count) = parts(name);
+        (time.to_owned(), count)
     });
     Ok(names)
+}
+
+/// The time that a name is, and its number among those of one second.
+fn parts(name: &str) -> (&str, u64) {
+    let (time, count) = name.split_once("Z-").unwrap_or((name.trim_end_matches('Z'), "1"));
+    (time, count.parse().unwrap_or_default())
 }
 
 /// The file of the snapshot of that name.

@@ -101,9 +101,9 @@ impl Tally {
 /// secrets, which never are.
 pub fn all(codex: &Codex) -> Vec<String> {
     let volumes = codex.services.values().flat_map(|service| &service.volumes);
-    let secrets = codex.services.values().flat_map(|service| &service.secrets);
     let volumes = volumes.map(|volume| format!("volume {}", volume.name));
-    let all: BTreeSet<_> = volumes.chain(secrets.map(|secret| format!("secret {secret}"))).collect();
+    let all: BTreeSet<_> =
+        volumes.chain(codex.secrets().map(|(_, secret)| format!("secret {secret}"))).collect();
     all.into_iter().collect()
 }
 

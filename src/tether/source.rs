@@ -4,8 +4,7 @@ use std::path::Path;
 
 use super::Error;
 use super::bonds::{self, Broken, Hopeless, Mistake, Settled, Texts};
-pub use crate::codex::is_tombstone;
-use crate::codex::{Codex, Diagnostic, Sources};
+use crate::codex::{Codex, Diagnostic, Parse, Sources, is_tombstone};
 use crate::render::nftables;
 use crate::sys;
 
@@ -33,15 +32,8 @@ pub fn load(law: &Path, bonds: &Path) -> Result<(Texts, Vec<Mistake>), Error> {
     Ok((texts, mistakes.collect()))
 }
 
-/// Texts → Codex, or every mistake in them. Whoever is granted a peer whose bond is left out stays bonded.
-pub fn parse(texts: &Texts) -> Result<Codex, Vec<Mistake>> {
-    parsed(texts, Codex::parse_part)
-}
-
-fn parsed(
-    texts: &Texts,
-    parse: fn(&Sources) -> Result<Codex, Vec<Diagnostic>>,
-) -> Result<Codex, Vec<Mistake>> {
+/// Texts → Codex, or every mistake in them.
+fn parsed(texts: &Texts, parse: Parse) -> Result<Codex, Vec<Mistake>> {
     let sources: Sources = texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     parse(&sources).map_err(|all| all.iter().map(|one| mistake(one, &sources)).collect())
 }
@@ -56,7 +48,11 @@ pub fn settle(
     unreadable: &[Mistake],
     last_good: &Texts,
 ) -> Result<Settled<Codex>, Hopeless> {
-    let strict = bonds::settle(current, unreadable, last_good, is_tombstone, parse)?;
+    let settled = |texts: &Texts, parse| {
+        bonds::settle(texts, unreadable, last_good, is_tombstone, |texts| parsed(texts, parse))
+    };
+    // Whoever is granted a peer whose bond is left out stays bonded.
+    let strict = settled(current, Codex::parse_part)?;
     if strict.broken.iter().all(|broken| broken.last_good) {
         return Ok(strict);
     }
@@ -65,8 +61,7 @@ pub fn settle(
     let left_out = left_out.filter_map(|broken| current.get_key_value(&broken.file));
     let texts: Texts =
         strict.texts.iter().chain(left_out).map(|(file, text)| (file.clone(), text.clone())).collect();
-    let living = |texts: &Texts| parsed(texts, Codex::parse_living);
-    let settled = bonds::settle(&texts, unreadable, last_good, is_tombstone, living)?;
+    let settled = settled(&texts, Codex::parse_living)?;
     let broken = strict.broken.into_iter().map(|broken| {
         match settled.broken.iter().find(|still| still.file == broken.file) {
             _ if broken.last_good => broken,

@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::Seeds;
 use crate::cli::provision::credential::{Bond, Credential, LIMIT};
-use crate::cli::provision::secrets;
 use crate::cli::{Failure, Kind, recovery};
 use crate::codex::key::PublicKey;
 use crate::codex::migrate::MARKER;
 use crate::codex::name::Name;
 use crate::codex::{Codex, Diagnostic, PeerState, Sources, plain, preshared_file};
 use crate::peer::audit;
-use crate::peer::store::{self, Place, Who};
+use crate::peer::store::{self, Place};
 use crate::snapshot::store as snapshot;
 use crate::snapshot::{archive, law};
 use crate::sys::{self, clock, fs};
@@ -95,7 +94,7 @@ fn judge(places: &Places<'_>, bytes: &[u8]) -> Result<(), String> {
     if *appliance != credential.appliance {
         return Err(format!("it is for {}, this is {appliance}", credential.appliance));
     }
-    let unknown = |name: &&Name| !secrets::wanted(&of_law).any(|(_, wanted)| wanted == *name);
+    let unknown = |name: &&Name| !of_law.secrets().any(|(_, wanted)| wanted == *name);
     if let Some(name) = credential.secrets.keys().find(unknown) {
         return Err(format!("no service of the law names the secret `{name}`"));
     }
@@ -191,7 +190,7 @@ fn put_back(places: &Places<'_>, archived: &[u8]) -> Result<Vec<String>, Failure
         fs::remove_file(&places.bonds.join(audit::FILE))?;
     }
     let host = snapshot::Host::new(&|_| ());
-    let who = Who::Uid(rustix::process::getuid().as_raw());
+    let who = store::caller();
     let (name, _) = snapshot::import(&place, &host, &mut &*archived, None, false)?;
     let wish = snapshot::Wish {
         name: Some(&name),
@@ -232,7 +231,7 @@ fn on_record(places: &Places<'_>, credential: &Credential) -> Result<(), Failure
     let time = clock::now();
     let entry = |(name, bond): (&Name, &Bond)| audit::Entry {
         time,
-        who: Who::Uid(rustix::process::getuid().as_raw()),
+        who: store::caller(),
         verb: audit::Verb::Bond,
         peer: name.clone(),
         generation: 1,

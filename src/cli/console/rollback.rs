@@ -9,10 +9,10 @@ use super::{Console, Failure};
 use crate::cli::wishes::{self, Wait};
 use crate::codex::plain;
 use crate::peer::store::Who;
+use crate::rebirth::inbox;
 use crate::rebirth::intent::{Record, Wish};
 use crate::rebirth::status::{self, Status};
 use crate::rebirth::version::Version;
-use crate::rebirth::{Error, inbox};
 
 /// How long it may take: whoever stages a body is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -48,13 +48,10 @@ impl<R: Read, W: Write> Console<'_, R, W> {
 
     /// The last status that was kept.
     fn status(&self) -> Result<Status, Failure> {
-        match status::read(self.root) {
-            Err(Error::File(error)) if error.is_not_found() => Err(Failure::new(
-                super::Kind::Unavailable,
-                "this machine has not looked at its bodies yet, or has none",
-            )),
-            status => Ok(status?),
-        }
+        status::read(self.root)?.ok_or_else(|| {
+            let message = "this machine has not looked at its bodies yet, or has none";
+            Failure::new(super::Kind::Unavailable, message)
+        })
     }
 
     /// Has the reactor do it, if it still takes no more than what was proven.

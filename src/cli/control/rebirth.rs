@@ -9,9 +9,9 @@ use crate::cli::{Failure, Kind};
 use crate::codex::Door;
 use crate::codex::name::Name;
 use crate::peer::store::Who;
+use crate::rebirth::inbox;
 use crate::rebirth::intent::{Outcome, Question, Record};
 use crate::rebirth::status::{self, Status};
-use crate::rebirth::{Error, inbox};
 
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,16 +36,10 @@ pub fn answer(root: &Path, peer: &Name, question: &Question) -> Result<Told, Fai
         Question::Status {} => {
             // Before the status: what is told to be done is in that.
             let asked = inbox::asked(root, peer)?;
-            let mut status = match status::read(root) {
-                Err(Error::File(error)) if error.is_not_found() => {
-                    return Err(Failure::new(
-                        Kind::Unavailable,
-                        "the machine has not looked at its bodies yet",
-                    )
-                    .hint("ask again in a minute"));
-                }
-                status => Box::new(status?),
-            };
+            let mut status = Box::new(status::read(root)?.ok_or_else(|| {
+                Failure::new(Kind::Unavailable, "the machine has not looked at its bodies yet")
+                    .hint("ask again in a minute")
+            })?);
             // What others asked for, or came of a snapshot, may be what this peer may not know.
             status.asked = asked.into_iter().map(about_bodies).collect();
             Ok(Told::Status(status))

@@ -7,7 +7,7 @@ use super::{Where, list};
 use crate::cli::{Failure, Kind, codex};
 use crate::codex::key::PublicKey;
 use crate::codex::plain;
-use crate::peer::store::{self, Order, Place, Reply, Who};
+use crate::peer::store::{self, Order, Place, Reply};
 use crate::peer::{Broken, List, Observed, PeerView, Request};
 use crate::tether::door;
 
@@ -96,7 +96,6 @@ impl Transport {
                 return Ok(replies);
             }
         };
-        let who = Who::Uid(rustix::process::getuid().as_raw());
-        Ok(store::execute_all(place, Order { requests, who: &who, dry_run }, tell)?)
+        Ok(store::execute_all(place, Order { requests, who: &store::caller(), dry_run }, tell)?)
     }
 }

@@ -41,8 +41,8 @@ impl FromStr for Given {
 pub fn read(given: &[Given], codex: &Codex) -> Result<(Secrets, Vec<String>), Failure> {
     let mut secrets = Secrets::new();
     for Given { name, file } in given {
-        if !wanted(codex).any(|(_, secret)| secret == name) {
-            let named: Vec<_> = wanted(codex).map(|(_, secret)| secret.as_str()).collect();
+        if !codex.secrets().any(|(_, secret)| secret == name) {
+            let named: Vec<_> = codex.secrets().map(|(_, secret)| secret.as_str()).collect();
             let hint = if named.is_empty() {
                 "name it in `secrets` of a service, and build the image anew".to_owned()
             } else {
@@ -57,17 +57,13 @@ pub fn read(given: &[Given], codex: &Codex) -> Result<(Secrets, Vec<String>), Fa
             return Err(Failure::new(Kind::Input, message).hint("leave one of the two out"));
         }
     }
-    let missing = wanted(codex).filter(|(_, secret)| !secrets.contains_key(*secret));
-    let told = missing.map(|(service, secret)| {
-        format!("note: {service} does not start without its secret: `--secret {secret}=FILE`")
-    });
-    let told = told.collect();
+    let missing = codex.secrets().filter(|(_, secret)| !secrets.contains_key(*secret));
+    let told: Vec<_> = missing
+        .map(|(service, secret)| {
+            format!("note: {service} does not start without its secret: `--secret {secret}=FILE`")
+        })
+        .collect();
     Ok((secrets, told))
-}
-
-/// Services, and secrets that they name.
-pub fn wanted(codex: &Codex) -> impl Iterator<Item = (&Name, &Name)> {
-    codex.services.iter().flat_map(|(service, what)| what.secrets.iter().map(move |secret| (service, secret)))
 }
 
 #[cfg(test)]

@@ -13,10 +13,16 @@ fn machine() -> tempfile::TempDir {
     fs::create_dir_all(&root.path().join("var/lib/sepulcher/rebirth")).unwrap();
     fs::create_dir_all(&folder(root.path())).unwrap();
     fs::write(&place.law.join("lychd.toml"), 0o644, b"schema = 1\n[appliance]\nname = \"lychd\"\n").unwrap();
-    let key = crate::sys::wireguard::SecretKey::generate().public();
-    let peer = format!("public-key = \"{key}\"\naddress = \"10.88.16.2\"\ngrants = [\"rebirth\"]\n");
-    fs::write(&place.bonds.join("peers/laptop.toml"), 0o644, peer.as_bytes()).unwrap();
+    bond(root.path(), "laptop", 2);
     root
+}
+
+/// Bonds a peer that may.
+fn bond(root: &Path, name: &str, last: u8) {
+    let key = crate::sys::wireguard::SecretKey::generate().public();
+    let peer = format!("public-key = \"{key}\"\naddress = \"10.88.16.{last}\"\ngrants = [\"rebirth\"]\n");
+    let file = Place::appliance(root).bonds.join(format!("peers/{name}.toml"));
+    fs::write(&file, 0o644, peer.as_bytes()).unwrap();
 }
 
 fn wish() -> Wish {
@@ -223,10 +229,7 @@ fn only_so_many_wait_and_only_so_many_are_remembered() {
     }
     assert!(ask(root.path(), "ffffffffffffffff").unwrap_err().to_string().contains("too many"));
     // Another peer may still ask, until all places are taken; who sits at the console may then, too.
-    let place = Place::appliance(root.path());
-    let key = crate::sys::wireguard::SecretKey::generate().public();
-    let peer = format!("public-key = \"{key}\"\naddress = \"10.88.16.3\"\ngrants = [\"rebirth\"]\n");
-    fs::write(&place.bonds.join("peers/tablet.toml"), 0o644, peer.as_bytes()).unwrap();
+    bond(root.path(), "tablet", 3);
     let tablet = Who::Peer("tablet".parse().unwrap());
     let put = |who: &Who, nonce: &str, wish| put(root.path(), who, &nonce.parse().unwrap(), &wish);
     put(&tablet, "eeeeeeeeeeeeeeee", wish()).unwrap();

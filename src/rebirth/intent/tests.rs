@@ -3,7 +3,8 @@ use std::num::NonZeroUsize;
 use proptest::prelude::*;
 
 use super::*;
-use crate::codex::Sources;
+use crate::codex::{Codex, Sources};
+use crate::peer::store::may;
 
 const NOW: u64 = 1_800_000_000;
 
@@ -62,7 +63,12 @@ fn judged(intent: &Intent, used: &[&str], now: u64) -> Result<(), String> {
     let used = used.iter().map(|&file| file.to_owned()).collect();
     let now = Timestamp::from_epoch(now);
     let codex = codex();
-    intent.judge(&intent.file(), &used, |peer, door| permitted(&codex, peer, door, now), now)
+    intent.judge(
+        &intent.file(),
+        &used,
+        |door| may(&intent.who, door, &codex, now).map_err(|refused| refused.message),
+        now,
+    )
 }
 
 #[test]
@@ -91,7 +97,7 @@ fn only_who_holds_the_grant_is_heard_and_only_once_and_soon() {
     for source in ["/etc/passwd", "updates", "../x.tar"] {
         assert!(why(&intent("laptop", stage(source)), &[], NOW).contains("not a path"));
     }
-    let other = good.judge("other.json", &BTreeSet::new(), |_, _| Ok(()), Timestamp::from_epoch(NOW));
+    let other = good.judge("other.json", &BTreeSet::new(), |_| Ok(()), Timestamp::from_epoch(NOW));
     assert!(other.unwrap_err().contains("nonce"));
 }
 

@@ -21,7 +21,7 @@ use crate::peer::{Refused, Situation};
 use crate::rebirth::version::Version;
 use crate::snapshot::merge::{Bonds, Merge, merge};
 use crate::snapshot::volume::Volume;
-use crate::snapshot::{BODY, IDENTITY, Snapshot, law, law_digest, living, parsed};
+use crate::snapshot::{BODY, IDENTITY, Snapshot, law, law_digest, parsed};
 use crate::sys::interrupt::Held;
 use crate::sys::wireguard::SecretKey;
 use crate::sys::{clock, fs};
@@ -190,8 +190,12 @@ pub fn foretell(
     image: Option<&Version>,
     host: PublicKey,
 ) -> Result<Vec<String>, Error> {
-    let (sources, codex) =
-        parsed(law(sources), "the law of this body holds mistakes", "`sepulcher check` tells them")?;
+    let (sources, codex) = parsed(
+        law(sources),
+        Codex::parse,
+        "the law of this body holds mistakes",
+        "`sepulcher check` tells them",
+    )?;
     let now = Bonds { codex: &codex, sources: &sources };
     let merged = decide(snapshot, image, now, &BTreeSet::new(), clock::now())?;
     preshared(snapshot, &merged.codex, |_| Ok(false))?;
@@ -228,7 +232,12 @@ fn healed(place: &Place, who: &Who, now: Timestamp) -> Result<(Sources, Codex), 
 /// The snapshot's bonds, read below the law of now.
 fn soul(snapshot: &Snapshot, now: &Sources) -> Result<(Sources, Codex), Refused> {
     let hint = "return to the body that it was made under, or choose another snapshot";
-    living(snapshot.sources(now, FORMS)?, "the snapshot's bonds do not fit the law of this body", hint)
+    parsed(
+        snapshot.sources(now, FORMS)?,
+        Codex::parse_living,
+        "the snapshot's bonds do not fit the law of this body",
+        hint,
+    )
 }
 
 /// Preshared keys that the bonds need from then on and that are not here, by file.
