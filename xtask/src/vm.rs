@@ -129,6 +129,9 @@ impl Machine<'_> {
 
     fn accelerated(self, accelerator: Accelerator) -> Result<Command> {
         let Self { toolbox, start, scratch, uplink, processors } = self;
+        // A machine that can never have a second processor is translated without barriers to memory, and then loses a
+        // kick of a virtio device now and then: its disk never answers again.
+        let processors = format!("{processors},maxcpus={}", processors.max(2));
         let accelerator = match accelerator {
             Accelerator::Kvm => ["kvm", "host"],
             Accelerator::Tcg => ["tcg,thread=multi", "max"],
@@ -145,7 +148,7 @@ impl Machine<'_> {
                 "-cpu",
                 accelerator[1],
                 "-smp",
-                &processors.to_string(),
+                &processors,
                 "-m",
                 MEMORY,
             ])
