@@ -135,7 +135,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprint!("{failure}");
-            failure.kind.exit_code()
+            failure.kind.exit_code().into()
         }
     }
 }

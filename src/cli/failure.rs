@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt;
-use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,13 +27,20 @@ pub enum Kind {
 
 impl Kind {
     /// The exit code of the process.
-    pub fn exit_code(self) -> ExitCode {
-        ExitCode::from(match self {
+    pub fn exit_code(self) -> u8 {
+        match self {
             Kind::Input => 1,
             Kind::Unavailable => 69,
             Kind::Internal => 70,
             Kind::Io => 74,
-        })
+        }
+    }
+
+    /// The kind with that exit code.
+    pub fn of_exit_code(code: u8) -> Option<Self> {
+        [Self::Input, Self::Unavailable, Self::Internal, Self::Io]
+            .into_iter()
+            .find(|kind| kind.exit_code() == code)
     }
 }
 

@@ -38,7 +38,8 @@ pub struct Args {
     /// Name of the device to bond
     #[arg(long, value_name = "NAME", required_unless_present = "snapshot")]
     bond: Option<Name>,
-    /// What it may reach: services by name, `*` for all of them; `bonds` to manage bonds [default: * bonds]
+    /// What it may reach, as `sepulcher peer bond` takes it: services by name, `*` for all of them; `bonds` to manage bonds,
+    /// `rebirth` for updates, … [default: * bonds]
     #[arg(long = "grant", value_name = "WHAT", num_args = 1..)]
     grants: Vec<String>,
     /// What it dials, a name or an address [default: `endpoint` in `[tether]` of lychd.toml]

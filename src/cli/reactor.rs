@@ -8,7 +8,7 @@ use super::console::machine::public_key;
 use super::control::wire::Told;
 use super::{Failure, rebirth, snapshot};
 use crate::peer::store::Place;
-use crate::rebirth::inbox::{self, Ended};
+use crate::rebirth::inbox::{self, Ended, Why};
 use crate::rebirth::intent::{Intent, Outcome, Wish};
 use crate::rebirth::machine::Machine;
 use crate::rebirth::record::Staged;
@@ -46,7 +46,7 @@ pub fn run(args: &Args) -> Result<(), Failure> {
             eprint!("note: {}", Failure::from(error));
         }
         let restart = restart || owes_restart(&machine);
-        Ended { result: result.map_err(|failure| reason(&failure)), restart }
+        Ended { result: result.map_err(|failure| why(&failure)), restart }
     });
     // What became of it is part of the status.
     rebirth::publish(&machine);
@@ -109,10 +109,11 @@ fn carry_out(machine: &Machine, intent: &Intent) -> (Result<Option<Outcome>, Fai
 }
 
 /// Why something failed, the sentence first: what is long is cut.
-fn reason(failure: &Failure) -> String {
-    let Told { kind: _, message, hint, report } = failure.into();
+fn why(failure: &Failure) -> Why {
+    let Told { kind, message, hint, report } = failure.into();
     let hint = hint.map(|hint| format!("hint: {hint}"));
-    [Some(message), hint, report].into_iter().flatten().collect::<Vec<_>>().join("\n")
+    let reason = [Some(message), hint, report].into_iter().flatten().collect::<Vec<_>>().join("\n");
+    Why { reason, exit_code: kind.exit_code() }
 }
 
 #[cfg(test)]

@@ -42,14 +42,8 @@ impl Wait<'_> {
             match look() {
                 Ok(told) => {
                     let last = asked(&told).iter().rev().find(|record| record.file == self.file).cloned();
-                    match last {
-                        Some(record) if record.state == State::Done => return Ok((told, record)),
-                        Some(Record { state: State::Failed | State::Refused, reason, .. }) => {
-                            let reason = reason.unwrap_or_default();
-                            let reason = reason.trim().trim_start_matches("error: ").to_owned();
-                            return Err(Failure::new(Kind::Input, crate::codex::plain(&reason)));
-                        }
-                        Some(_) | None => {}
+                    if let Some(ended) = last.and_then(ended) {
+                        return ended.map(|record| (told, record));
                     }
                 }
                 Err(failure) if failure.kind == Kind::Input => return Err(failure),
@@ -59,6 +53,52 @@ impl Wait<'_> {
                 return Err(Failure::new(Kind::Unavailable, "the machine does not tell that it is done")
                     .hint(self.hint));
             }
+        }
+    }
+}
+
+/// How a wish ended, once it has.
+fn ended(record: Record) -> Option<Result<Record, Failure>> {
+    match record.state {
+        State::Taken => None,
+        State::Done => Some(Ok(record)),
+        State::Failed | State::Refused => {
+            let reason = record.reason.unwrap_or_default();
+            let reason = reason.trim().trim_start_matches("error: ");
+            // A refused one has none, nor has one that was cut off.
+            let kind = record.exit_code.and_then(Kind::of_exit_code).unwrap_or(Kind::Input);
+            Some(Err(Failure::new(kind, crate::codex::plain(reason))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_that_failed_ends_the_command_as_it_would_have_ended_on_the_machine() {
+        let end = |state: &str, code: Option<u8>| {
+            let mut record = serde_json::json!({ "at": "2026-11-30T09:00:00Z", "file": "0123456789abcdef.json",
+                "peer": "laptop", "state": state, "reason": "error: cannot read it\nhint: look there" });
+            if let Some(code) = code {
+                record["exit-code"] = code.into();
+            }
+            ended(serde_json::from_value(record).unwrap())
+        };
+        assert!(end("taken", None).is_none());
+        assert!(end("done", None).unwrap().is_ok());
+        for (state, code, kind) in [
+            ("failed", Some(69), Kind::Unavailable),
+            ("failed", Some(74), Kind::Io),
+            // What bodies of before write, and those to come.
+            ("failed", None, Kind::Input),
+            ("failed", Some(75), Kind::Input),
+            ("refused", None, Kind::Input),
+        ] {
+            let failure = end(state, code).unwrap().unwrap_err();
+            assert_eq!(failure.kind, kind, "{state} {code:?}");
+            assert!(failure.to_string().starts_with("error: cannot read it"), "{failure}");
         }
     }
 }

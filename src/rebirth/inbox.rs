@@ -168,11 +168,20 @@ pub fn put(root: &Path, who: &Who, nonce: &Nonce, wish: &Wish) -> Result<String,
     Ok(file)
 }
 
+/// Why carrying an intent out failed.
+#[derive(Debug, Clone)]
+pub struct Why {
+    /// In words.
+    pub reason: String,
+    /// What a command ends with that fails so.
+    pub exit_code: u8,
+}
+
 /// How carrying an intent out ended.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// What came of it, or why nothing did.
-    pub result: Result<Option<Outcome>, String>,
+    pub result: Result<Option<Outcome>, Why>,
     /// Whether the machine has to restart now.
     pub restart: bool,
 }
@@ -200,6 +209,7 @@ pub fn take(machine: &Machine, act: Act<'_>) -> Result<bool, Error> {
             peer: peer.clone(),
             state,
             reason,
+            exit_code: None,
             outcome: None,
         };
         match read.and_then(|intent| granted(&intent, &file, &records, root).map(|()| intent)) {
@@ -209,7 +219,9 @@ pub fn take(machine: &Machine, act: Act<'_>) -> Result<bool, Error> {
                 let Ended { result, restart } = act(&intent);
                 let ended = match result {
                     Ok(outcome) => Record { outcome, ..record(State::Done, None) },
-                    Err(reason) => record(State::Failed, Some(reason)),
+                    Err(Why { reason, exit_code }) => {
+                        Record { exit_code: Some(exit_code), ..record(State::Failed, Some(reason)) }
+                    }
                 };
                 let noted = note(root, &mut records, ended);
                 if restart {

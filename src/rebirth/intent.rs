@@ -161,6 +161,9 @@ pub struct Record {
     pub state: State,
     /// Why, where it was refused or failed.
     pub reason: Option<String>,
+    /// What the command would have ended with on the machine, where it failed.
+    #[serde(default, rename = "exit-code", skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<u8>,
     /// What came of it, where there is more to tell than that it is done, and this program knows of such a thing.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "known")]
     pub outcome: Option<Outcome>,

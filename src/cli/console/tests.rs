@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use super::*;
 use crate::codex::key::PublicKey;
 use crate::peer::store::Who;
-use crate::rebirth::inbox::{self, Ended};
+use crate::rebirth::inbox::{self, Ended, Why};
 use crate::rebirth::intent::{Intent, Wish};
 use crate::rebirth::machine::Machine;
 use crate::rebirth::status;
@@ -150,13 +150,14 @@ fn the_way_back_takes_the_phrase_and_the_version_that_is_left() {
     let (root, phrase) = reborn();
     let root = root.path();
     let asked = || inbox::records(root).unwrap().len();
+    let gone = || Why { reason: "error: body 1 is no longer on this machine".to_owned(), exit_code: 1 };
     for keys in ["r\n".to_owned(), "r\nwrong\n2\n".to_owned(), format!("r\n{phrase}\n1\n\n3\n")] {
         assert!(!typed(root, &keys).contains("restarts"), "{keys}");
     }
     assert_eq!(fs::list(&root.join("var/lib/sepulcher/intents")).unwrap(), [""; 0].map(PathBuf::from));
     for (result, says) in [
         (Ok(None), "The machine restarts as the body before."),
-        (Err("error: body 1 is no longer on this machine".to_owned()), "body 1 is no longer on this machine"),
+        (Err(gone()), "body 1 is no longer on this machine"),
     ] {
         let before = asked();
         let said = std::thread::scope(|scope| {

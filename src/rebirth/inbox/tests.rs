@@ -33,12 +33,16 @@ fn ask(root: &Path, nonce: &str) -> Result<String, Error> {
     put(root, &laptop(), &nonce.parse().unwrap(), &wish())
 }
 
+fn why(reason: &str) -> Why {
+    Why { reason: reason.to_owned(), exit_code: 74 }
+}
+
 fn laptop() -> Who {
     Who::Peer("laptop".parse().unwrap())
 }
 
 /// Takes all that waits; what was carried out, and the states on record.
-fn taken(root: &Path, answer: &Result<(), String>) -> (Vec<Wish>, Vec<State>) {
+fn taken(root: &Path, answer: &Result<(), Why>) -> (Vec<Wish>, Vec<State>) {
     let mut carried_out = Vec::new();
     let mut act = |intent: &Intent| {
         carried_out.push(intent.wish.clone());
@@ -91,13 +95,14 @@ fn who_has_waited_longest_comes_first_and_nobody_before_a_restart_that_is_due() 
     let mut order = Vec::new();
     let mut act = |intent: &Intent| {
         order.push(intent.nonce.to_string());
-        let result = Err("it is done, and its service does not start".to_owned());
+        let result = Err(why("it is done, and its service does not start"));
         Ended { result, restart: order.len() == 2 }
     };
     let restarts = [(); 2].map(|()| take(&Machine::new(root.path()), &mut act).unwrap());
     assert_eq!(restarts, [false, true]);
     assert_eq!(order, nonces[..2]);
-    assert_eq!(records(root.path()).unwrap().pop().unwrap().state, State::Failed);
+    let last = records(root.path()).unwrap().pop().unwrap();
+    assert_eq!((last.state, last.exit_code), (State::Failed, Some(74)));
     assert_eq!(waiting(root.path()).unwrap().len(), 1);
     assert_eq!(taken(root.path(), &Ok(())).0.len(), 1);
 }
@@ -139,7 +144,7 @@ fn one_that_was_cut_off_is_not_begun_again() {
     ask(root.path(), "0123456789abcdef").unwrap();
     let path = folder(root.path()).join("0123456789abcdef.json");
     let bytes = fs::read(&path).unwrap();
-    assert_eq!(taken(root.path(), &Err("the power went".into())).1, [State::Taken, State::Failed]);
+    assert_eq!(taken(root.path(), &Err(why("the power went"))).1, [State::Taken, State::Failed]);
     // The power went before the file was gone: the list knows it.
     fs::write(&path, 0o600, &bytes).unwrap();
     assert_eq!(taken(root.path(), &Ok(())).0, []);
@@ -194,7 +199,7 @@ fn a_long_reason_is_cut_and_of_a_long_list_the_end_is_kept() {
     let long = "  peer ü: Address = 10.88.16.2 → 10.88.16.3\n".repeat(10_000);
     for round in 0..3 {
         ask(root.path(), &format!("{round:016x}")).unwrap();
-        taken(root.path(), &Err(long.clone()));
+        taken(root.path(), &Err(why(&long)));
     }
     let kept = records(root.path()).unwrap();
     assert!(kept.iter().all(|record| record.reason.as_ref().is_none_or(|reason| reason.len() < 2100)));
@@ -248,8 +253,15 @@ fn only_so_many_wait_and_only_so_many_are_remembered() {
     let mut known = records(root.path()).unwrap();
     for index in 0..RECORDS + 10 {
         let file = format!("{index}.json");
-        let record =
-            Record { at: clock::now(), file, peer: None, state: State::Refused, reason: None, outcome: None };
+        let record = Record {
+            at: clock::now(),
+            file,
+            peer: None,
+            state: State::Refused,
+            reason: None,
+            exit_code: None,
+            outcome: None,
+        };
         if index < RECORDS + 9 {
             known.push(record);
         } else {

@@ -134,7 +134,7 @@ fn of_a_long_plan_the_beginning_is_kept_however_often_it_is_read() {
         let (name, before) = ("2026-11-29T160000Z".to_owned(), Some("2026-11-29T160100Z".to_owned()));
         let outcome = Some(Outcome::Restored(Restored { name, plan, before }));
         let (at, file) = (Timestamp::from_epoch(NOW), "0123456789abcdef.json".to_owned());
-        Record { at, file, peer: None, state: State::Done, reason: None, outcome }.bounded()
+        Record { at, file, peer: None, state: State::Done, reason: None, exit_code: None, outcome }.bounded()
     };
     let plan = |record: &Record| match &record.outcome {
         Some(Outcome::Restored(restored)) => restored.plan.clone(),
@@ -174,7 +174,7 @@ fn of_many_removed_snapshots_the_others_are_counted() {
 fn of_each_of_the_latest_intents_the_last_is_told() {
     let record = |index: usize, state| {
         let (at, file) = (Timestamp::from_epoch(NOW), format!("{index}.json"));
-        Record { at, file, peer: None, state, reason: None, outcome: None }
+        Record { at, file, peer: None, state, reason: None, exit_code: None, outcome: None }
     };
     let all = (0..100).flat_map(|index| [record(index, State::Taken), record(index, State::Done)]);
     let told = latest(all.chain([record(100, State::Taken)]).collect());
