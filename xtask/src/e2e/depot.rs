@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -14,12 +14,48 @@ use crate::netns::Netns;
 /// Where the one on the machine's network is.
 pub const ADDRESS: &str = "192.0.2.1";
 
-/// Has a host with a server, at [`ADDRESS`] beside `hub`'s other hosts, for as long as it is held.
+/// Its name, which a DNS server at [`ADDRESS`] knows, and no other.
+pub const NAME: &str = "updates.lychd.test";
+
+/// Has a host with a web server and a DNS server, at [`ADDRESS`] beside `hub`'s other hosts, for as long as it is held.
 pub fn open(toolbox: &Toolbox, hub: &Netns, folder: &Path) -> Result<Netns> {
     let netns = Netns::new(toolbox, "depot")?;
     netns.plug_into(hub, "br0", "depot", &format!("{ADDRESS}/24"))?;
     serve_on(&netns, ADDRESS, folder)?;
+    let socket = netns.within(|| Ok(UdpSocket::bind((ADDRESS, 53))?))?;
+    let address: Ipv4Addr = ADDRESS.parse()?;
+    thread::spawn(move || {
+        let mut question = [0; 512];
+        while let Ok((length, asker)) = socket.recv_from(&mut question) {
+            if let Some(answer) = answer(&question[..length], address) {
+                // Who does not get it asks again.
+                let _ = socket.send_to(&answer, asker);
+            }
+        }
+    });
     Ok(netns)
+}
+
+/// What a DNS server answers that knows one host (RFC 1035): its address, no other record of it, and nobody else.
+fn answer(asked: &[u8], address: Ipv4Addr) -> Option<Vec<u8>> {
+    let (header, rest) = asked.split_at_checked(12)?;
+    let end = rest.iter().position(|&byte| byte == 0)?;
+    let question = rest.get(..end + 5)?;
+    // The lengths of labels stand where a name has its dots.
+    let same = |(&asked, known): (&u8, u8)| asked.eq_ignore_ascii_case(&known) || known == b'.' && asked < 64;
+    let asked = question.get(1..end).unwrap_or_default();
+    let is_known = asked.len() == NAME.len() && asked.iter().zip(NAME.bytes()).all(same);
+    // Type A, class IN.
+    let is_address = is_known && question[end + 1..] == [0, 1, 0, 1];
+    let code = if is_known { 0 } else { 3 };
+    let mut answer =
+        [&header[..2], &[0x81, 0x80 | code, 0, 1, 0, u8::from(is_address), 0, 0, 0, 0], question].concat();
+    if is_address {
+        // The question's name, A, IN, for a minute.
+        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        answer.extend(address.octets());
+    }
+    Some(answer)
 }
 
 /// Serves the files of a folder, by name, at port 80 of an address that a host has, until the program ends.

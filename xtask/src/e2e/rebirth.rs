@@ -27,7 +27,7 @@ const STAGE: Duration = Duration::from_secs(400);
 /// Has a machine become another body and return, by hand and, once, by itself.
 pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     let scene = Scene::new(site)?;
-    let second = bodies::build(site, "2", &SOUND)?;
+    let second = bodies::build(site, "2", &Defect { law: with_dns, ..SOUND })?;
     let mut claims = Vec::new();
     let mut disks: Vec<_> = REFUSALS.iter().map(|(_, make, _)| make(site, &second)).collect::<Result<_>>()?;
     disks.push(stick(site)?);
@@ -77,6 +77,9 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     let Some((mut running, (tablet, lost))) = bonded else { return Ok(claims) };
     claims.push(Claim::check("a body that runs is not activated once more", || {
         scene.denies(&["activate", &digest(&second)?], "body 2 runs already")
+    }));
+    claims.push(Claim::check("it finds a source by its name, where the law has a DNS server", || {
+        scene.denies(&["stage", &address(depot::NAME, &half)], "cannot read the update bundle")
     }));
     claims.push(Claim::check("it is rolled back at its console, where a device vouches for that", || {
         settles(&mut running)?;
@@ -176,6 +179,11 @@ pub fn falls(site: &Site) -> Result<Vec<Claim>> {
     let mut claims = scene.steps_back()?;
     claims.extend(scene.falls(&FALLS[1..])?);
     Ok(claims)
+}
+
+/// The law of a network with a DNS server.
+fn with_dns(law: &mut Law) {
+    replace(law, "lychd.toml", "dns = []", &format!("dns = [\"{}\"]", depot::ADDRESS));
 }
 
 /// The digest that `activate` wants.

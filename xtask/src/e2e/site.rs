@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use sepulcher::image::toolbox::Toolbox;
 use sepulcher::rebirth::publisher::SigningKey;
 
+use super::depot;
 use crate::{Result, image};
 
 /// The machine's address on the test's uplink.
@@ -59,7 +60,9 @@ impl Site {
         let law = fs::read_to_string(codex.join("lychd.toml"))?;
         let publisher = SigningKey::generate()?;
         let added = format!(
-            "\n[[host]]\nname = \"cockpit\"\nport = {COCKPIT}\n\n[rebirth]\npatience = \"2m\"\nsources = [\"http://192.0.2.1/lychd/\", \"http://10.88.16.3/lychd/\"]\npublisher = \"{}\"\n",
+            "\n[[host]]\nname = \"cockpit\"\nport = {COCKPIT}\n\n[rebirth]\npatience = \"2m\"\nsources = [\"http://{}/lychd/\", \"http://{}/lychd/\", \"http://10.88.16.3/lychd/\"]\npublisher = \"{}\"\n",
+            depot::ADDRESS,
+            depot::NAME,
             publisher.public()
         );
         fs::write(codex.join("lychd.toml"), with_fixed_uplink(&law)? + &added)?;
