@@ -173,6 +173,7 @@ in
           # Volumes are put back under no service that runs: it asks Podman.
           path = [ pkgs.podman ];
         };
+        sepulcher-resolv.wantedBy = [ "multi-user.target" ];
         sepulcher-health = {
           requires = [ "sepulcher-firewall.service" ];
           wantedBy = [ "multi-user.target" ];

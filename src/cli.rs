@@ -29,6 +29,7 @@ mod rebirth;
 mod recovery;
 mod render;
 mod renew;
+mod resolv;
 mod snapshot;
 mod stand_in;
 mod state;
@@ -93,6 +94,9 @@ enum Verb {
     /// Carry out what peers asked of the machine's bodies and snapshots (a path's unit starts it)
     #[command(hide = true)]
     Reactor(reactor::Args),
+    /// Have the pod ask the name servers that the host asks (a unit starts it)
+    #[command(hide = true)]
+    Resolv(resolv::Args),
     /// Remove container images that a loss of power may have left by halves (units start it)
     #[command(hide = true)]
     Images(images::Args),
@@ -163,6 +167,7 @@ fn carry_out(verb: Verb) -> Result<(), Failure> {
         Verb::Console(args) => console::run(&args),
         Verb::Control(args) => control::run(&args),
         Verb::Reactor(args) => reactor::run(&args),
+        Verb::Resolv(args) => resolv::run(&args),
         Verb::State(args) => state::run(&args),
         Verb::Tether(verb) => tether::run(verb),
         Verb::Completions(args) => completions::run(&args),

@@ -69,6 +69,7 @@ static ENVIRONMENT: LazyLock<Result<Environment<'static>, Error>> = LazyLock::ne
         "units/emergency.conf",
         "units/bless-boot.conf",
         "units/networkd.conf",
+        "units/sepulcher-resolv.service",
         "units/sepulcher-reactor.path",
         "units/sepulcher-reactor.service",
         "units/sepulcher-awaken.service",

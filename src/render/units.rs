@@ -15,12 +15,13 @@ pub const VERITY_SLOT_MIB: u64 = 4;
 const SYSTEM: &str = "usr/lib/systemd/system";
 
 /// Templates without conditions: path in the image, template.
-const PLAIN: [(&str, &str); 14] = [
+const PLAIN: [(&str, &str); 15] = [
     ("usr/lib/tmpfiles.d/sepulcher.conf", "units/tmpfiles.conf"),
     ("usr/lib/systemd/system/sepulcher-firewall.service", "units/sepulcher-firewall.service"),
     ("usr/lib/systemd/system/systemd-networkd.service.d/50-sepulcher.conf", "units/networkd.conf"),
     ("usr/lib/systemd/system/sepulcher-awaken.service", "units/sepulcher-awaken.service"),
     ("usr/lib/systemd/system/sepulcher-health.service", "units/sepulcher-health.service"),
+    ("usr/lib/systemd/system/sepulcher-resolv.service", "units/sepulcher-resolv.service"),
     ("usr/lib/systemd/system/sepulcher-reactor.path", "units/sepulcher-reactor.path"),
     ("usr/lib/systemd/system/sepulcher-reactor.service", "units/sepulcher-reactor.service"),
     ("usr/lib/systemd/system/sepulcher-fall-back.service", "units/sepulcher-fall-back.service"),
@@ -40,10 +41,11 @@ const ENCRYPTED: [(&str, &str); 3] = [
 ];
 
 /// Units that start at boot: the target's folder, the unit.
-const ENABLED: [(&str, &str); 9] = [
+const ENABLED: [(&str, &str); 10] = [
     ("sysinit.target.wants", "sepulcher-firewall.service"),
     ("multi-user.target.wants", "sepulcher-awaken.service"),
     ("multi-user.target.wants", "sepulcher-health.service"),
+    ("multi-user.target.wants", "sepulcher-resolv.service"),
     ("multi-user.target.wants", "sepulcher-reactor.path"),
     ("timers.target.wants", "sepulcher-fall-back.timer"),
     ("multi-user.target.wants", "sepulcher-console@tty1.service"),

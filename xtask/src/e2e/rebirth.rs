@@ -32,6 +32,10 @@ pub fn claims(site: &Site) -> Result<Vec<Claim>> {
     let mut disks: Vec<_> = REFUSALS.iter().map(|(_, make, _)| make(site, &second)).collect::<Result<_>>()?;
     disks.push(stick(site)?);
     let (running, key) = scene.act(&scene.first, &disks)?;
+    claims.push(Claim::check(
+        "its pod asks the host's name servers, also when they change, and no other",
+        || scene.asks_as_the_host(),
+    ));
     for (index, (name, _, words)) in REFUSALS.iter().enumerate() {
         let device = device(index);
         claims
@@ -374,6 +378,34 @@ impl Scene<'_> {
         } else {
             Err(format!("{devices}{status}").into())
         }
+    }
+
+    /// That the agent's container has the name servers which the host has: first none, then one.
+    fn asks_as_the_host(&self) -> Result<String> {
+        let servers = || -> Result<Vec<String>> {
+            let list = self.first.run(
+                "cat /proc/$(podman inspect --format '{{.State.Pid}}' systemd-lychd-vpn)/root/etc/resolv.conf",
+                COMMAND,
+            )?;
+            let servers = list.lines().filter_map(|line| line.trim().strip_prefix("nameserver "));
+            Ok(servers.map(str::to_owned).collect())
+        };
+        let none = servers()?;
+        if !none.is_empty() {
+            return Err(format!("the law has no name server, and the pod asks {none:?}").into());
+        }
+        self.first
+            .run(&format!("resolvectl dns $(cd /sys/class/net && echo en*) {}", depot::ADDRESS), COMMAND)?;
+        let start = Instant::now();
+        around::until(Duration::from_secs(20), "the new name server", || {
+            Ok(servers()? == [depot::ADDRESS.to_owned()])
+        })?;
+        self.first.run("resolvectl revert $(cd /sys/class/net && echo en*)", COMMAND)?;
+        Ok(format!(
+            "none, then {} {:.1} s after it was told to the host",
+            depot::ADDRESS,
+            start.elapsed().as_secs_f32()
+        ))
     }
 
     /// That a command fails and says so.

@@ -127,6 +127,7 @@ pub fn host_tree(shell: &Shell, tools: &str) -> Result<()> {
         units.join("sepulcher-awaken.service"),
         units.join("sepulcher-control.socket"),
         units.join("sepulcher-health.service"),
+        units.join("sepulcher-resolv.service"),
     ];
     if let Some(missing) = there.iter().find(|path| !path.exists()) {
         return Err(format!("a NixOS host does not get {}", missing.display()).into());
