@@ -38,6 +38,7 @@ in
         Docker and other networks of Podman end at its ruleset. The folder `/etc/containers/systemd` is this module's as
         a whole: no other quadlet has a place in it. The grant `rebirth` has no effect here: another body of this host
         is another configuration of NixOS. With `snapshots` a peer lists, shows and exports; everything else is for the shell.
+        The pod asks the host's name servers of IPv4; one that only listens on the host's loopback is out of its reach.
       '';
     };
 
@@ -173,7 +174,11 @@ in
           # Volumes are put back under no service that runs: it asks Podman.
           path = [ pkgs.podman ];
         };
-        sepulcher-resolv.wantedBy = [ "multi-user.target" ];
+        sepulcher-resolv = {
+          requires = [ "sepulcher-firewall.service" ];
+          after = [ "sepulcher-firewall.service" ];
+          wantedBy = [ "multi-user.target" ];
+        };
         sepulcher-health = {
           requires = [ "sepulcher-firewall.service" ];
           wantedBy = [ "multi-user.target" ];

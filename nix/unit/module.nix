@@ -91,6 +91,8 @@ in
     in
     requires "sepulcher-awaken"
     && requires "sepulcher-health"
+    && requires "sepulcher-resolv"
+    && services.sepulcher-resolv.wantedBy == [ "multi-user.target" ]
     && services.sepulcher-firewall.requires == [ "nftables.service" ]
     && services.sepulcher-firewall.after == [ "nftables.service" ]
     && services.sepulcher-firewall.serviceConfig.RemainAfterExit;

@@ -119,7 +119,15 @@ fn why(failure: &Failure) -> Why {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::Kind;
     use crate::sys::wireguard::SecretKey;
+
+    #[test]
+    fn what_failed_is_on_record_with_the_exit_code_that_it_has_here() {
+        let failure = Failure::new(Kind::Unavailable, "it does not answer").hint("wait");
+        let Why { reason, exit_code } = why(&failure);
+        assert_eq!((reason.as_str(), exit_code), ("it does not answer\nhint: wait", 69));
+    }
 
     #[test]
     fn a_restart_is_due_for_another_key_than_the_machine_booted_with_and_for_what_was_noted() {

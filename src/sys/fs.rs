@@ -384,6 +384,16 @@ pub fn open_temporary(path: &Path, mode: u32) -> Result<(PathBuf, fs::File), Err
     Ok((temporary, file))
 }
 
+/// Writes a file where it lies: whoever has it open or mounted sees the new content, and never an empty file meanwhile.
+pub fn overwrite(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let write = || {
+        let mut file = fs::OpenOptions::new().write(true).open(path)?;
+        file.write_all(bytes)?;
+        file.set_len(bytes.len() as u64)
+    };
+    context(write(), "write", path)
+}
+
 /// Writes a new file with its final mode; for folders that are themselves put in place when all is written.
 pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), Error> {
     let write = || {

@@ -45,7 +45,8 @@ pub struct Check {
 pub fn units(codex: &Codex) -> Vec<String> {
     let app = &codex.appliance.name;
     let services = codex.services.keys().map(|name| format!("{app}-{name}.service"));
-    let own = ["sepulcher-firewall.service", "sepulcher-control.socket"].map(str::to_owned);
+    let own = ["sepulcher-firewall.service", "sepulcher-control.socket", "sepulcher-resolv.service"]
+        .map(str::to_owned);
     let pod = [format!("{app}-pod.service"), format!("{app}-vpn.service")];
     own.into_iter().chain(pod).chain(services).collect()
 }

@@ -289,6 +289,8 @@ fn bad_target(target: &str) -> Option<&'static str> {
         Some("a volume cannot cover the whole container")
     } else if TAKEN_TARGETS.iter().any(|taken| Path::new(target).starts_with(taken)) {
         Some("this place in a container belongs to the kernel or to the secrets")
+    } else if Path::new(target).starts_with("/etc/resolv.conf") {
+        Some("this file in a container lists the host's name servers")
     } else {
         None
     }
@@ -330,9 +332,20 @@ mod tests {
         for good in ["/var/lib/oculus data", "/process", "/run/secret"] {
             assert_eq!(bad_target(good), None, "{good:?}");
         }
-        for bad in
-            ["", "x", "/", "//", "/a/../b", "/a/.", "/a:ro", "/a\n", "/a\0", "/proc", "//run//secrets/x"]
-        {
+        for bad in [
+            "",
+            "x",
+            "/",
+            "//",
+            "/a/../b",
+            "/a/.",
+            "/a:ro",
+            "/a\n",
+            "/a\0",
+            "/proc",
+            "//run//secrets/x",
+            "/etc/resolv.conf",
+        ] {
             assert!(bad_target(bad).is_some(), "{bad:?}");
         }
     }

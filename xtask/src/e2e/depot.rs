@@ -1,4 +1,4 @@
-//! Web servers of updates: on the network of the machine under test, and where its peers are.
+//! Servers of updates: on the network of the machine under test, which has a name, and where its peers are.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
