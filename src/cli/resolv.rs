@@ -52,7 +52,7 @@ fn hand_on(root: &Path) -> Result<(), fs::Error> {
     let mut list = String::new();
     for path in LISTS {
         list = for_pod(&String::from_utf8_lossy(&read(path)?.unwrap_or_default()));
-        if list.contains(SERVER) {
+        if list.lines().any(|line| line.starts_with(SERVER)) {
             break;
         }
     }
@@ -63,15 +63,18 @@ fn hand_on(root: &Path) -> Result<(), fs::Error> {
     }
 }
 
-/// How a server's line begins.
-const SERVER: &str = "nameserver ";
+/// The first word of a server's line.
+const SERVER: &str = "nameserver";
 
 /// What of a list is of use in the pod, which has no IPv6 way out, and whose loopback is another one.
 fn for_pod(list: &str) -> String {
-    let is_reached = |server: &str| server.trim().parse().is_ok_and(|server: Ipv4Addr| !server.is_loopback());
-    let is_kept = |line: &&str| match line.strip_prefix(SERVER) {
-        Some(server) => is_reached(server),
-        None => line.starts_with("search ") || line.starts_with("options "),
+    let is_reached = |server: &str| server.parse().is_ok_and(|server: Ipv4Addr| !server.is_loopback());
+    let is_kept = |line: &&str| {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some(SERVER) => words.next().is_some_and(is_reached),
+            first => matches!(first, Some("search" | "options")),
+        }
     };
     list.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
 }
@@ -104,7 +107,7 @@ mod tests {
         assert_eq!(seen(), "", "who answers on the host's loopback does not on the pod's");
         for list in [
             "nameserver 192.0.2.1\nnameserver 192.0.2.2\noptions edns0\nsearch .\n",
-            "nameserver 192.0.2.3\n",
+            "nameserver\t192.0.2.3\n",
         ] {
             write(LISTS[1], list);
             assert_eq!(seen(), list, "it stands behind a stub");
